@@ -1,0 +1,155 @@
+//! ChaCha20, sixteen blocks at a time: each vector holds one word of the state
+//! of all of them.
+
+use core::arch::x86_64::*;
+
+use crate::stream::{BLOCK_LEN, KeyStream, LANES, Segment};
+
+/// "expand 32-byte k".
+const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
+
+/// See [`crate::stream::Vector::key_stream`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+pub(super) fn key_stream(segments: &[Segment<'_>], out: &mut KeyStream) {
+    let initial = initial_state(segments);
+    let mut state = initial;
+    for _ in 0..10 {
+        double_round(&mut state);
+    }
+    for i in 0..16 {
+        state[i] = _mm512_add_epi32(state[i], initial[i]);
+    }
+    let (blocks, _) = out.0.as_chunks_mut::<BLOCK_LEN>();
+    let state = transpose(state);
+    for i in 0..16 {
+        store(&mut blocks[i], state[i]);
+    }
+}
+
+/// See [`crate::stream::Vector::xor`].
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+pub(super) fn xor(text: &mut [u8], stream: &[u8]) {
+    let (text_blocks, text_rest) = text.as_chunks_mut::<BLOCK_LEN>();
+    let (stream_blocks, stream_rest) = stream.as_chunks::<BLOCK_LEN>();
+    for (text, stream) in text_blocks.iter_mut().zip(stream_blocks) {
+        store(text, _mm512_xor_si512(load(text), load(stream)));
+    }
+    if !text_rest.is_empty() {
+        let stream = stream_blocks.get(text_blocks.len()).map_or(stream_rest, |block| block);
+        let count = text_rest.len().min(stream.len());
+        let mask = !0 >> (64 - count);
+        // SAFETY: the mask has a bit for each of the first `count` bytes only,
+        // and both slices have them.
+        unsafe {
+            let vector = _mm512_maskz_loadu_epi8(mask, text_rest.as_ptr().cast());
+            let stream = _mm512_maskz_loadu_epi8(mask, stream.as_ptr().cast());
+            let vector = _mm512_xor_si512(vector, stream);
+            _mm512_mask_storeu_epi8(text_rest.as_mut_ptr().cast(), mask, vector);
+        }
+    }
+}
+
+/// The state before the first round. The lanes from a segment's first on take
+/// its words, until the next segment takes over.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn initial_state(segments: &[Segment<'_>]) -> [__m512i; 16] {
+    let mut state = [_mm512_setzero_si512(); 16];
+    for (word, constant) in state.iter_mut().zip(CONSTANTS) {
+        *word = _mm512_set1_epi32(constant as i32);
+    }
+    let lane_numbers = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    let mut first_lane = 0;
+    let mut key: Option<&[u8; 32]> = None;
+    for segment in segments {
+        let lanes = (!0_u32 << first_lane) as __mmask16;
+        let set = |word: &mut __m512i, value: u32| {
+            *word = _mm512_mask_set1_epi32(*word, lanes, value as i32);
+        };
+        if !key.is_some_and(|key| core::ptr::eq(key, segment.key)) {
+            key = Some(segment.key);
+            let (words, _) = segment.key.as_chunks::<4>();
+            for (word, bytes) in state[4..12].iter_mut().zip(words) {
+                set(word, u32::from_le_bytes(*bytes));
+            }
+        }
+        let counter = segment.counter.wrapping_sub(first_lane as u32);
+        let counters = _mm512_add_epi32(lane_numbers, _mm512_set1_epi32(counter as i32));
+        state[12] = _mm512_mask_mov_epi32(state[12], lanes, counters);
+        for (word, value) in state[13..].iter_mut().zip(segment.nonce) {
+            set(word, value);
+        }
+        first_lane += segment.blocks;
+    }
+    debug_assert!((1..=LANES).contains(&first_lane));
+    state
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn double_round(x: &mut [__m512i; 16]) {
+    /// Four quarter rounds step by step side by side, for they do not wait for
+    /// one another as the steps of one do.
+    macro_rules! quarter_rounds {
+        ($(($a:literal, $b:literal, $c:literal, $d:literal)),*) => {
+            $( x[$a] = _mm512_add_epi32(x[$a], x[$b]); )*
+            $( x[$d] = _mm512_rol_epi32::<16>(_mm512_xor_si512(x[$d], x[$a])); )*
+            $( x[$c] = _mm512_add_epi32(x[$c], x[$d]); )*
+            $( x[$b] = _mm512_rol_epi32::<12>(_mm512_xor_si512(x[$b], x[$c])); )*
+            $( x[$a] = _mm512_add_epi32(x[$a], x[$b]); )*
+            $( x[$d] = _mm512_rol_epi32::<8>(_mm512_xor_si512(x[$d], x[$a])); )*
+            $( x[$c] = _mm512_add_epi32(x[$c], x[$d]); )*
+            $( x[$b] = _mm512_rol_epi32::<7>(_mm512_xor_si512(x[$b], x[$c])); )*
+        };
+    }
+    quarter_rounds!((0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15));
+    quarter_rounds!((0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14));
+}
+
+/// From one word of all blocks a vector to all words of one block a vector.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn transpose(words: [__m512i; 16]) -> [__m512i; 16] {
+    let zero = _mm512_setzero_si512();
+    // Pairs of words, then quadruples, within each 128-bit quarter: quarter q
+    // of quads[4 * w + b] is words 4w to 4w + 3 of block 4q + b.
+    let mut pairs = [zero; 16];
+    for i in 0..8 {
+        pairs[2 * i] = _mm512_unpacklo_epi32(words[2 * i], words[2 * i + 1]);
+        pairs[2 * i + 1] = _mm512_unpackhi_epi32(words[2 * i], words[2 * i + 1]);
+    }
+    let mut quads = [zero; 16];
+    for i in 0..4 {
+        quads[4 * i] = _mm512_unpacklo_epi64(pairs[4 * i], pairs[4 * i + 2]);
+        quads[4 * i + 1] = _mm512_unpackhi_epi64(pairs[4 * i], pairs[4 * i + 2]);
+        quads[4 * i + 2] = _mm512_unpacklo_epi64(pairs[4 * i + 1], pairs[4 * i + 3]);
+        quads[4 * i + 3] = _mm512_unpackhi_epi64(pairs[4 * i + 1], pairs[4 * i + 3]);
+    }
+    // Then the quarters.
+    let mut blocks = [zero; 16];
+    for b in 0..4 {
+        let low = _mm512_shuffle_i32x4::<0x44>(quads[b], quads[4 + b]);
+        let high = _mm512_shuffle_i32x4::<0xee>(quads[b], quads[4 + b]);
+        let low_end = _mm512_shuffle_i32x4::<0x44>(quads[8 + b], quads[12 + b]);
+        let high_end = _mm512_shuffle_i32x4::<0xee>(quads[8 + b], quads[12 + b]);
+        blocks[b] = _mm512_shuffle_i32x4::<0x88>(low, low_end);
+        blocks[4 + b] = _mm512_shuffle_i32x4::<0xdd>(low, low_end);
+        blocks[8 + b] = _mm512_shuffle_i32x4::<0x88>(high, high_end);
+        blocks[12 + b] = _mm512_shuffle_i32x4::<0xdd>(high, high_end);
+    }
+    blocks
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn load(bytes: &[u8; BLOCK_LEN]) -> __m512i {
+    // SAFETY: 64 bytes are read, from an array of 64 bytes.
+    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn store(bytes: &mut [u8; BLOCK_LEN], vector: __m512i) {
+    // SAFETY: 64 bytes are written, to an array of 64 bytes.
+    unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), vector) }
+}

@@ -1,0 +1,164 @@
+//! ChaCha20-Poly1305 as WireGuard uses it, over batches of packets.
+//!
+//! A transport packet is sealed under a session key with a 64-bit counter as
+//! its nonce (four zero bytes, then the counter in little endian) and without
+//! associated data. Packets come in bursts, and a CPU's vector lanes are best
+//! filled by different packets, so [`seal`] and [`open`] take a whole burst:
+//! any number of packets, of any lengths, under any keys.
+//!
+//! ```
+//! use adit_aead::{Key, Packet, TAG_LEN, open, seal};
+//!
+//! let key = Key::new([7; 32]);
+//! let mut first = *b"two packets, sealed as one batch................";
+//! let mut second = *b"of any lengths................";
+//! seal(&mut [
+//!     Packet::new(&key, 0, &mut first).unwrap(),
+//!     Packet::new(&key, 1, &mut second).unwrap(),
+//! ]);
+//!
+//! second[0] ^= 1;
+//! let mut received = [
+//!     Packet::new(&key, 0, &mut first).unwrap(),
+//!     Packet::new(&key, 1, &mut second).unwrap(),
+//! ];
+//! open(&mut received);
+//! assert!(received[0].is_authentic());
+//! assert!(!received[1].is_authentic());
+//! assert_eq!(&first[..first.len() - TAG_LEN], b"two packets, sealed as one batch");
+//! ```
+//!
+//! # What the caller must do
+//!
+//! - Never seal two packets with the same key and counter.
+//! - Look at [`Packet::is_authentic`] after [`open`]; a packet that is not
+//!   authentic is left as it came.
+//! - Check a counter against replays; this crate does not.
+//!
+//! # Backends
+//!
+//! The fastest [`Backend`] that the CPU has is taken at run time: AVX-512 with
+//! IFMA, AVX2, or one packet at a time through a library (AWS-LC with the
+//! feature `aws-lc-rs`, the `chacha20poly1305` crate otherwise). A backend
+//! answers known answers before its first use, and is passed over if it cannot.
+//! No branch and no address in any of them depends on a key, on a text, or on
+//! how much of a tag is right.
+
+#![no_std]
+#![deny(missing_docs)]
+
+#[cfg(any(feature = "std", test))]
+extern crate std;
+
+mod avx512;
+mod backend;
+mod portable;
+mod stream;
+
+use core::fmt;
+
+use zeroize::Zeroize;
+
+pub use backend::Backend;
+#[doc(hidden)]
+pub use backend::{open_with, seal_with};
+
+/// Length of the authentication tag that ends every packet.
+pub const TAG_LEN: usize = 16;
+
+/// The longest text that one nonce has key stream for: the block counter has
+/// 32 bits, and block 0 makes the authenticator's key.
+const MAX_TEXT_LEN: u64 = (u32::MAX as u64) * 64;
+
+/// Encrypts and authenticates each packet in place, and writes its tag.
+pub fn seal(packets: &mut [Packet<'_>]) {
+    seal_with(Backend::best(), packets);
+}
+
+/// Verifies each packet's tag, and decrypts in place those that are authentic.
+///
+/// The others are left as they came; [`Packet::is_authentic`] tells them apart.
+pub fn open(packets: &mut [Packet<'_>]) {
+    open_with(Backend::best(), packets);
+}
+
+/// A session key for one direction.
+#[derive(Clone)]
+pub struct Key {
+    bytes: [u8; 32],
+    portable: portable::PreparedKey,
+}
+
+impl Key {
+    /// Takes the 32 bytes that the handshake derived.
+    pub fn new(bytes: [u8; 32]) -> Key {
+        Key {
+            bytes,
+            portable: portable::PreparedKey::default(),
+        }
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Key").finish_non_exhaustive()
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        self.bytes.zeroize();
+    }
+}
+
+/// One packet of a batch: its text and tag in the caller's buffer, and what it
+/// is sealed or opened with.
+pub struct Packet<'a> {
+    key: &'a Key,
+    counter: u64,
+    text: &'a mut [u8],
+    tag: &'a mut [u8; TAG_LEN],
+    authentic: bool,
+}
+
+impl<'a> Packet<'a> {
+    /// Describes a packet in `bytes`: the text, then [`TAG_LEN`] bytes of tag.
+    ///
+    /// `None` when `bytes` is too short for a tag, or longer than one nonce can
+    /// encrypt (256 GiB).
+    pub fn new(key: &'a Key, counter: u64, bytes: &'a mut [u8]) -> Option<Packet<'a>> {
+        let (text, tag) = bytes.split_last_chunk_mut()?;
+        if text.len() as u64 > MAX_TEXT_LEN {
+            return None;
+        }
+        Some(Packet {
+            key,
+            counter,
+            text,
+            tag,
+            authentic: false,
+        })
+    }
+
+    /// Whether [`open`] found the tag to be right; `false` before.
+    pub fn is_authentic(&self) -> bool {
+        self.authentic
+    }
+
+    /// The 96-bit nonce: four zero bytes, then the counter in little endian.
+    fn nonce(&self) -> [u8; 12] {
+        let mut nonce = [0; 12];
+        nonce[4..].copy_from_slice(&self.counter.to_le_bytes());
+        nonce
+    }
+}
+
+impl fmt::Debug for Packet<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Packet")
+            .field("counter", &self.counter)
+            .field("text_len", &self.text.len())
+            .field("authentic", &self.authentic)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,108 @@
+//! One packet at a time through a library.
+
+pub(crate) use imp::{PreparedKey, open, seal};
+
+/// Pure Rust: tag first, then the text.
+mod pure {
+    use chacha20poly1305::aead::inout::InOutBuf;
+    use chacha20poly1305::{AeadInOut, ChaCha20Poly1305, KeyInit};
+
+    use crate::Packet;
+
+    pub(crate) fn seal(packet: &mut Packet<'_>) {
+        let cipher = ChaCha20Poly1305::new((&packet.key.bytes).into());
+        let tag = cipher
+            .encrypt_inout_detached(
+                &packet.nonce().into(),
+                &[],
+                InOutBuf::from(&mut *packet.text),
+            )
+            .expect("Packet::new bounds the length");
+        *packet.tag = tag.into();
+    }
+
+    pub(crate) fn open(packet: &mut Packet<'_>) {
+        let cipher = ChaCha20Poly1305::new((&packet.key.bytes).into());
+        packet.authentic = cipher
+            .decrypt_inout_detached(
+                &packet.nonce().into(),
+                &[],
+                InOutBuf::from(&mut *packet.text),
+                &(*packet.tag).into(),
+            )
+            .is_ok();
+    }
+}
+
+#[cfg(not(feature = "aws-lc-rs"))]
+mod imp {
+    pub(crate) use super::pure::{open, seal};
+
+    /// Nothing is worth keeping.
+    #[derive(Clone, Default)]
+    pub(crate) struct PreparedKey;
+}
+
+#[cfg(feature = "aws-lc-rs")]
+mod imp {
+    use std::sync::OnceLock;
+
+    use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+    use zeroize::Zeroize;
+
+    use super::pure;
+    use crate::{Key, Packet};
+
+    /// AWS-LC's form of the key, which lives on the heap: made when first
+    /// needed, which is never where a vector backend does the work.
+    #[derive(Default)]
+    pub(crate) struct PreparedKey(OnceLock<Option<LessSafeKey>>);
+
+    impl Clone for PreparedKey {
+        fn clone(&self) -> PreparedKey {
+            PreparedKey::default()
+        }
+    }
+
+    fn prepared(key: &Key) -> Option<&LessSafeKey> {
+        let make = || {
+            Some(LessSafeKey::new(
+                UnboundKey::new(&CHACHA20_POLY1305, &key.bytes).ok()?,
+            ))
+        };
+        key.portable.0.get_or_init(make).as_ref()
+    }
+
+    pub(crate) fn seal(packet: &mut Packet<'_>) {
+        let nonce = Nonce::assume_unique_for_key(packet.nonce());
+        let sealed = prepared(packet.key).and_then(|key| {
+            key.seal_in_place_separate_tag(nonce, Aad::empty(), packet.text)
+                .ok()
+        });
+        match sealed {
+            Some(tag) => packet.tag.copy_from_slice(tag.as_ref()),
+            None => pure::seal(packet),
+        }
+    }
+
+    /// AWS-LC decrypts while it verifies, and clears what it wrote if the tag
+    /// turns out wrong. A packet that is not authentic is to stay as it came,
+    /// so it writes to a place of our own; a text too long for that takes the
+    /// library that verifies first.
+    pub(crate) fn open(packet: &mut Packet<'_>) {
+        const ROOM: usize = 2048;
+        let Some(key) = prepared(packet.key).filter(|_| packet.text.len() <= ROOM) else {
+            return pure::open(packet);
+        };
+        let mut room = [0; ROOM];
+        let opened = &mut room[..packet.text.len()];
+        let nonce = Nonce::assume_unique_for_key(packet.nonce());
+        packet.authentic = key
+            .open_separate_gather(nonce, Aad::empty(), packet.text, packet.tag, opened)
+            .is_ok();
+        if packet.authentic {
+            packet.text.copy_from_slice(opened);
+        }
+        opened.zeroize();
+    }
+}

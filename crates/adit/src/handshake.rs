@@ -1,0 +1,555 @@
+//! Handshakes on their way through the interface: what arrives is checked cheaply and queued, the
+//! Diffie-Hellman operations run wherever the caller likes, and what they found is committed.
+//!
+//! A forged message changes nothing: all that it leads to is computed on locals.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::fmt;
+use core::time::Duration;
+
+use crate::crypto::SharedSecret;
+use crate::error::Drop;
+use crate::event::Event;
+use crate::interface::Interface;
+use crate::key::{PresharedKey, PrivateKey, PublicKey};
+use crate::keypair::{Keypair, Role};
+use crate::limits::{HANDSHAKE_TOS, INITIATION_INTERVAL, INITIATION_LEN, REKEY_JITTER, REKEY_TIMEOUT, RESPONSE_LEN};
+use crate::message::{CookieReply, Message};
+use crate::noise::{self, ClaimedInitiation, Identity, InitiatorState, ResponderState, SessionKeys};
+use crate::path::Path;
+use crate::peer::{Initiating, PeerId};
+use crate::time::{Instant, Tai64n};
+use crate::transmit::Outgoing;
+
+/// A handshake message whose mac1 is right, waiting to be computed.
+pub(crate) struct Incoming {
+    path: Path,
+    message: [u8; INITIATION_LEN],
+    len: u8,
+}
+
+impl Incoming {
+    fn new(path: Path, datagram: &[u8]) -> Option<Self> {
+        let mut message = [0; INITIATION_LEN];
+        message.get_mut(..datagram.len())?.copy_from_slice(datagram);
+        Some(Self { path, message, len: u8::try_from(datagram.len()).ok()? })
+    }
+
+    fn bytes(&self) -> &[u8] {
+        self.message.get(..self.len.into()).unwrap_or_default()
+    }
+}
+
+/// Whether there is more to compute than is healthy, whoever it came from.
+#[derive(Default)]
+pub(crate) struct Load {
+    until: Option<Instant>,
+    window: Instant,
+    taken: u32,
+}
+
+impl Load {
+    /// How long a moment of load is remembered.
+    const MEMORY: Duration = Duration::from_secs(1);
+
+    fn is_high(&mut self, now: Instant, queued: usize, queue_bound: usize, per_second: u32) -> bool {
+        if self.window.is_older_than(Self::MEMORY, now) {
+            self.window = now;
+            self.taken = 0;
+        }
+        if queued >= (queue_bound / 8).max(1) || self.taken >= per_second {
+            self.until = Some(now + Self::MEMORY);
+        }
+        self.until.is_some_and(|until| now < until)
+    }
+}
+
+/// One step of a handshake, ready to be computed: some Diffie-Hellman operations on locals.
+#[must_use = "a handshake waits for this to be computed and finished"]
+pub struct HandshakeWork(Work);
+
+/// What a computed step found; to be given to [`Interface::finish_handshake`].
+#[must_use = "a handshake waits for this to be finished"]
+pub struct HandshakeDone(Done);
+
+enum Work {
+    Initiate {
+        peer: PeerId,
+        identity: Arc<Identity>,
+        key: PublicKey,
+        static_static: Option<Arc<SharedSecret>>,
+        ephemeral: PrivateKey,
+        timestamp: Tai64n,
+        local_index: u32,
+    },
+    Identify {
+        identity: Arc<Identity>,
+        incoming: Incoming,
+    },
+    Prove {
+        identity: Arc<Identity>,
+        path: Path,
+        peer: PeerId,
+        claimed: Box<ClaimedInitiation>,
+        static_static: Option<Arc<SharedSecret>>,
+    },
+    Respond {
+        identity: Arc<Identity>,
+        path: Path,
+        peer: PeerId,
+        state: Box<ResponderState>,
+        psk: PresharedKey,
+        ephemeral: PrivateKey,
+        local_index: u32,
+    },
+    Conclude {
+        identity: Arc<Identity>,
+        peer: PeerId,
+        local_index: u32,
+        state: Box<InitiatorState>,
+        psk: PresharedKey,
+        incoming: Incoming,
+    },
+}
+
+enum Done {
+    Initiated {
+        peer: PeerId,
+        identity: Arc<Identity>,
+        local_index: u32,
+        result: Option<(Arc<SharedSecret>, InitiatorState, [u8; INITIATION_LEN])>,
+    },
+    Identified {
+        identity: Arc<Identity>,
+        path: Path,
+        result: Option<Box<ClaimedInitiation>>,
+    },
+    Proven {
+        identity: Arc<Identity>,
+        path: Path,
+        peer: PeerId,
+        result: Option<(Arc<SharedSecret>, Box<ResponderState>, Tai64n)>,
+    },
+    Responded {
+        identity: Arc<Identity>,
+        path: Path,
+        peer: PeerId,
+        local_index: u32,
+        remote_index: u32,
+        result: Option<(SessionKeys, [u8; RESPONSE_LEN])>,
+    },
+    Concluded {
+        identity: Arc<Identity>,
+        path: Path,
+        peer: PeerId,
+        local_index: u32,
+        result: Option<(u32, SessionKeys)>,
+    },
+}
+
+impl HandshakeWork {
+    /// Does the Diffie-Hellman operations of this step: some 50 to 200 microseconds. Needs no lock.
+    pub fn compute(self) -> HandshakeDone {
+        HandshakeDone(match self.0 {
+            Work::Initiate { peer, identity, key, static_static, ephemeral, timestamp, local_index } => {
+                let result = static_static.or_else(|| identity.static_static(&key)).and_then(|secret| {
+                    let made = noise::create_initiation(&identity, &key, &secret, ephemeral, timestamp, local_index);
+                    made.map(|(state, message)| (secret, state, message))
+                });
+                Done::Initiated { peer, identity, local_index, result }
+            }
+            Work::Identify { identity, incoming } => {
+                let result = match Message::parse(incoming.bytes()) {
+                    Ok(Message::Initiation(message)) => noise::consume_initiation(&identity, &message).map(Box::new),
+                    _ => None,
+                };
+                Done::Identified { identity, path: incoming.path, result }
+            }
+            Work::Prove { identity, path, peer, claimed, static_static } => {
+                let result = static_static.or_else(|| identity.static_static(&claimed.initiator)).and_then(|secret| {
+                    let (state, timestamp) = claimed.prove(&secret)?;
+                    Some((secret, Box::new(state), timestamp))
+                });
+                Done::Proven { identity, path, peer, result }
+            }
+            Work::Respond { identity, path, peer, state, psk, ephemeral, local_index } => {
+                let remote_index = state.remote_index();
+                let result = noise::create_response(*state, &psk, &ephemeral, local_index);
+                Done::Responded { identity, path, peer, local_index, remote_index, result }
+            }
+            Work::Conclude { identity, peer, local_index, state, psk, incoming } => {
+                let result = match Message::parse(incoming.bytes()) {
+                    Ok(Message::Response(message)) => noise::consume_response(&identity, *state, &psk, &message)
+                        .map(|keys| (message.sender_index, keys)),
+                    _ => None,
+                };
+                Done::Concluded { identity, path: incoming.path, peer, local_index, result }
+            }
+        })
+    }
+}
+
+impl Interface {
+    /// The next step of a handshake that is to be computed, for callers who keep Diffie-Hellman
+    /// away from their lock; others have it done by [`Interface::handle_datagram`] and its like.
+    ///
+    /// Compute it, then give it to [`Interface::finish_handshake`].
+    pub fn poll_handshake(&mut self, now: Instant) -> Option<HandshakeWork> {
+        loop {
+            let work = if let Some(incoming) = self.incoming.pop_front() {
+                self.begin_incoming(incoming)
+            } else {
+                let peer = self.wanted.pop_front()?;
+                self.begin_initiation(now, peer)
+            };
+            if work.is_some() {
+                return work;
+            }
+        }
+    }
+
+    /// Whether [`Interface::poll_handshake`] has something to give.
+    pub fn has_handshakes(&self) -> bool {
+        !self.incoming.is_empty() || !self.wanted.is_empty()
+    }
+
+    /// Commits a computed step, and returns the one after it, if there is one.
+    pub fn finish_handshake(&mut self, now: Instant, done: HandshakeDone) -> Option<HandshakeWork> {
+        let work = match done.0 {
+            Done::Initiated { peer, identity, local_index, result } => {
+                self.finish_initiation(now, peer, &identity, local_index, result);
+                None
+            }
+            Done::Identified { identity, path, result } => self.finish_identification(identity, path, result),
+            Done::Proven { identity, path, peer, result } => self.finish_proof(now, identity, path, peer, result),
+            Done::Responded { identity, path, peer, local_index, remote_index, result } => {
+                self.finish_response(now, path, peer, &identity, (local_index, remote_index), result);
+                None
+            }
+            Done::Concluded { identity, path, peer, local_index, result } => {
+                self.finish_conclusion(now, path, peer, &identity, local_index, result);
+                None
+            }
+        };
+        work.map(HandshakeWork)
+    }
+
+    /// Every handshake that waits, computed here and now.
+    pub(crate) fn run_handshakes(&mut self, now: Instant) {
+        while let Some(work) = self.poll_handshake(now) {
+            let mut next = Some(work);
+            while let Some(work) = next {
+                next = self.finish_handshake(now, work.compute());
+            }
+        }
+    }
+
+    /// An initiation or a response has arrived. The cheap checks come first: mac1, then, under
+    /// load, mac2 and the source's share; then it waits for its turn.
+    pub(crate) fn admit(
+        &mut self,
+        now: Instant,
+        path: &Path,
+        datagram: &[u8],
+        message: &Message<'_>,
+    ) -> Result<(), Drop> {
+        let checker = self.checker.as_mut().ok_or(Drop::NoPrivateKey)?;
+        if !checker.mac1_is_good(datagram) {
+            return Err(Drop::BadMac1);
+        }
+        let sender_index = match message {
+            Message::Initiation(message) => message.sender_index,
+            Message::Response(message) => {
+                let waits = |id: &PeerId| {
+                    let handshake = self.peers.get(*id).and_then(|peer| peer.handshake.as_ref());
+                    handshake.is_some_and(|handshake| handshake.local_index == message.receiver_index)
+                };
+                if !self.indices.get(&message.receiver_index).is_some_and(waits) {
+                    return Err(Drop::UnknownIndex);
+                }
+                message.sender_index
+            }
+            _ => return Err(Drop::BadType),
+        };
+        let bound = self.bounds.handshake_queue;
+        if self.load.is_high(now, self.incoming.len(), bound, self.bounds.handshakes_per_second) {
+            if !checker.mac2_is_good(now, datagram, path.remote) {
+                let reply = checker.create_reply(now, datagram, sender_index, path.remote, &mut *self.rng);
+                let reply = reply.and_then(|reply| Outgoing::new(None, *path, HANDSHAKE_TOS, &reply));
+                if self.outgoing.len() >= self.bounds.outgoing {
+                    return Err(Drop::ReplyQueueFull);
+                }
+                self.outgoing.extend(reply);
+                return Err(Drop::CookieSent);
+            }
+            if !self.limiter.allow(now, path.remote.ip()) {
+                return Err(Drop::RateLimited);
+            }
+        }
+        if self.incoming.len() >= bound {
+            return Err(Drop::HandshakeQueueFull);
+        }
+        self.load.taken = self.load.taken.saturating_add(1);
+        self.incoming.extend(Incoming::new(*path, datagram));
+        Ok(())
+    }
+
+    /// A cookie reply has arrived: the next handshake message will carry the cookie.
+    pub(crate) fn take_cookie(&mut self, now: Instant, reply: &CookieReply<'_>) -> Result<(), Drop> {
+        let id = *self.indices.get(&reply.receiver_index).ok_or(Drop::UnknownIndex)?;
+        let peer = self.peers.get_mut(id).ok_or(Drop::UnknownIndex)?;
+        if !peer.cookie.consume_reply(now, &peer.public_key, reply) {
+            return Err(Drop::BadCookieReply);
+        }
+        Ok(())
+    }
+
+    /// A session is wanted: an initiation will be made, unless one was sent less than
+    /// `REKEY_TIMEOUT` ago. `is_retry` tells the repetition of an unanswered one from new need.
+    pub(crate) fn want_session(&mut self, now: Instant, id: PeerId, is_retry: bool) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        if !is_retry {
+            peer.timers.attempt_restarted();
+        }
+        let sent_lately = peer.last_initiation_sent.is_some_and(|sent| !sent.is_older_than(REKEY_TIMEOUT, now));
+        if peer.wants_initiation || sent_lately || peer.endpoint.is_none() {
+            return;
+        }
+        peer.wants_initiation = true;
+        self.wanted.push_back(id);
+    }
+
+    fn begin_initiation(&mut self, now: Instant, id: PeerId) -> Option<HandshakeWork> {
+        // TAI64N labels must grow, whatever the wall clock does and however coarse they are.
+        let timestamp = Tai64n::from_unix(self.unix_time(now)).max(self.last_timestamp.successor());
+        let identity = self.identity.clone();
+        let peer = self.peers.get_mut(id)?;
+        peer.wants_initiation = false;
+        let identity = identity?;
+        peer.endpoint?;
+        peer.last_initiation_sent = Some(now);
+        let (key, static_static) = (peer.public_key, peer.static_static.clone());
+        self.last_timestamp = timestamp;
+        let ephemeral = PrivateKey::generate(&mut *self.rng);
+        let local_index = self.new_index(id);
+        Some(HandshakeWork(Work::Initiate {
+            peer: id,
+            identity,
+            key,
+            static_static,
+            ephemeral,
+            timestamp,
+            local_index,
+        }))
+    }
+
+    fn begin_incoming(&mut self, incoming: Incoming) -> Option<HandshakeWork> {
+        let identity = self.identity.clone()?;
+        match Message::parse(incoming.bytes()) {
+            Ok(Message::Initiation(_)) => Some(HandshakeWork(Work::Identify { identity, incoming })),
+            Ok(Message::Response(message)) => {
+                let local_index = message.receiver_index;
+                let found = self.indices.get(&local_index).and_then(|&id| {
+                    let peer = self.peers.get(id)?;
+                    let handshake = peer.handshake.as_ref().filter(|begun| begun.local_index == local_index)?;
+                    Some((id, Box::new(handshake.state.clone()), peer.psk()))
+                });
+                let Some((peer, state, psk)) = found else {
+                    self.drop(None, Drop::UnknownIndex);
+                    return None;
+                };
+                Some(HandshakeWork(Work::Conclude { identity, peer, local_index, state, psk, incoming }))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether `identity` still is this interface's: it may have changed during a computation.
+    fn is_current(&self, identity: &Arc<Identity>) -> bool {
+        self.identity.as_ref().is_some_and(|current| Arc::ptr_eq(current, identity))
+    }
+
+    fn finish_initiation(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+        identity: &Arc<Identity>,
+        local_index: u32,
+        result: Option<(Arc<SharedSecret>, InitiatorState, [u8; INITIATION_LEN])>,
+    ) {
+        let is_current = self.is_current(identity);
+        let jitter = self.jitter();
+        let peer = self.peers.get_mut(id).filter(|_| is_current);
+        let (Some(peer), Some((static_static, state, mut message))) = (peer, result) else {
+            self.retire([local_index]);
+            self.drop(Some(id), Drop::PeerGone);
+            return;
+        };
+        peer.static_static = Some(static_static);
+        let begun = peer.handshake.replace(Box::new(Initiating { state, local_index }));
+        peer.cookie.add_macs(now, &peer.public_key, &mut message);
+        peer.timers.any_authenticated_packet_sent(now);
+        peer.timers.handshake_initiated(now, jitter);
+        peer.tx_bytes += message.len() as u64;
+        let outgoing = peer.endpoint.and_then(|path| Outgoing::new(Some(id), path, HANDSHAKE_TOS, &message));
+        self.retire(begun.map(|begun| begun.local_index));
+        self.send(outgoing);
+        self.reschedule(id);
+    }
+
+    fn finish_identification(
+        &mut self,
+        identity: Arc<Identity>,
+        path: Path,
+        result: Option<Box<ClaimedInitiation>>,
+    ) -> Option<Work> {
+        let Some(claimed) = result else {
+            self.drop(None, Drop::BadHandshake);
+            return None;
+        };
+        let peer = self.peer_id(&claimed.initiator).filter(|_| self.is_current(&identity));
+        let Some(peer) = peer else {
+            self.drop(None, Drop::UnknownPeer);
+            return None;
+        };
+        let static_static = self.peers.get(peer).and_then(|peer| peer.static_static.clone());
+        Some(Work::Prove { identity, path, peer, claimed, static_static })
+    }
+
+    fn finish_proof(
+        &mut self,
+        now: Instant,
+        identity: Arc<Identity>,
+        path: Path,
+        id: PeerId,
+        result: Option<(Arc<SharedSecret>, Box<ResponderState>, Tai64n)>,
+    ) -> Option<Work> {
+        let is_current = self.is_current(&identity);
+        let peer = self.peers.get_mut(id).filter(|_| is_current);
+        let (Some(peer), Some((static_static, state, timestamp))) = (peer, result) else {
+            self.drop(Some(id), Drop::BadHandshake);
+            return None;
+        };
+        if peer.latest_timestamp.is_some_and(|latest| timestamp <= latest) {
+            self.drop(Some(id), Drop::ReplayedInitiation);
+            return None;
+        }
+        if peer.last_initiation_received.is_some_and(|last| !last.is_older_than(INITIATION_INTERVAL, now)) {
+            self.drop(Some(id), Drop::InitiationFlood);
+            return None;
+        }
+        peer.latest_timestamp = Some(timestamp);
+        peer.last_initiation_received = Some(now);
+        peer.static_static = Some(static_static);
+        let psk = peer.psk();
+        let ephemeral = PrivateKey::generate(&mut *self.rng);
+        let local_index = self.new_index(id);
+        Some(Work::Respond { identity, path, peer: id, state, psk, ephemeral, local_index })
+    }
+
+    fn finish_response(
+        &mut self,
+        now: Instant,
+        path: Path,
+        id: PeerId,
+        identity: &Arc<Identity>,
+        (local_index, remote_index): (u32, u32),
+        result: Option<(SessionKeys, [u8; RESPONSE_LEN])>,
+    ) {
+        let is_current = self.is_current(identity);
+        let peer = self.peers.get_mut(id).filter(|_| is_current);
+        let (Some(peer), Some((keys, mut message))) = (peer, result) else {
+            self.retire([local_index]);
+            self.drop(Some(id), Drop::PeerGone);
+            return;
+        };
+        let retired = peer.keypairs.install(Keypair::new(now, keys, local_index, remote_index, Role::Responder));
+        peer.cookie.add_macs(now, &peer.public_key, &mut message);
+        peer.rx_bytes += INITIATION_LEN as u64;
+        peer.tx_bytes += message.len() as u64;
+        peer.last_initiation_sent = Some(now);
+        peer.timers.any_authenticated_packet_received(now);
+        peer.timers.any_authenticated_packet_sent(now);
+        peer.timers.session_derived(now);
+        self.retire(retired);
+        self.roam(id, &path);
+        self.send(Outgoing::new(Some(id), path, HANDSHAKE_TOS, &message));
+        self.reschedule(id);
+    }
+
+    fn finish_conclusion(
+        &mut self,
+        now: Instant,
+        path: Path,
+        id: PeerId,
+        identity: &Arc<Identity>,
+        local_index: u32,
+        result: Option<(u32, SessionKeys)>,
+    ) {
+        let Some((remote_index, keys)) = result else {
+            self.drop(Some(id), Drop::BadHandshake);
+            return;
+        };
+        let is_current = self.is_current(identity);
+        let unix_time = self.unix_time(now);
+        let peer = self.peers.get_mut(id).filter(|_| is_current);
+        // Another response, or a newer initiation, may have come first.
+        let begun = |peer: &mut crate::peer::Peer| {
+            peer.handshake.take_if(|begun| begun.local_index == local_index).is_some().then_some(())
+        };
+        let Some((peer, ())) = peer.and_then(|peer| begun(peer).map(|begun| (peer, begun))) else {
+            self.drop(Some(id), Drop::PeerGone);
+            return;
+        };
+        let retired = peer.keypairs.install(Keypair::new(now, keys, local_index, remote_index, Role::Initiator));
+        peer.rx_bytes += RESPONSE_LEN as u64;
+        peer.last_handshake = Some(unix_time);
+        peer.timers.any_authenticated_packet_received(now);
+        peer.timers.session_derived(now);
+        peer.timers.handshake_complete();
+        self.retire(retired);
+        self.roam(id, &path);
+        self.event(Event::HandshakeCompleted { peer: id });
+        // The responder waits for a packet before it sends any: give it one.
+        self.send_staged_or_keepalive(now, id);
+        self.reschedule(id);
+    }
+
+    /// An authenticated message came by `path`: answers go back the same way.
+    pub(crate) fn roam(&mut self, id: PeerId, path: &Path) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let before = peer.endpoint.replace(*path);
+        if before.map(|before| before.remote) != Some(path.remote) {
+            self.event(Event::EndpointMoved { peer: id, endpoint: path.remote });
+        }
+    }
+
+    fn jitter(&mut self) -> Duration {
+        Duration::from_millis(u64::from(self.rng.next_u32()) % (REKEY_JITTER.as_millis() as u64 + 1))
+    }
+}
+
+impl fmt::Debug for HandshakeWork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Work::Initiate { .. } => "HandshakeWork(Initiate)",
+            Work::Identify { .. } => "HandshakeWork(Identify)",
+            Work::Prove { .. } => "HandshakeWork(Prove)",
+            Work::Respond { .. } => "HandshakeWork(Respond)",
+            Work::Conclude { .. } => "HandshakeWork(Conclude)",
+        })
+    }
+}
+
+impl fmt::Debug for HandshakeDone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Done::Initiated { .. } => "HandshakeDone(Initiated)",
+            Done::Identified { .. } => "HandshakeDone(Identified)",
+            Done::Proven { .. } => "HandshakeDone(Proven)",
+            Done::Responded { .. } => "HandshakeDone(Responded)",
+            Done::Concluded { .. } => "HandshakeDone(Concluded)",
+        })
+    }
+}

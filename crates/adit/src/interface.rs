@@ -1,0 +1,453 @@
+//! [`Interface`]: identity, peers, and the tables that lead to them. Configuration acts in place.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::sync::Arc;
+use core::fmt;
+use core::net::{IpAddr, SocketAddr};
+use core::time::Duration;
+
+use hashbrown::HashMap;
+use ipnet::IpNet;
+use rand_core::CryptoRng;
+
+use crate::allowed_ips::AllowedIps;
+use crate::batch::{Datagrams, Packets};
+use crate::cookie::CookieChecker;
+use crate::error::{Drop, DropCounters, Error};
+use crate::event::{Event, Events};
+use crate::handshake::{Incoming, Load};
+use crate::key::{PresharedKey, PrivateKey, PublicKey};
+use crate::noise::Identity;
+use crate::path::Path;
+use crate::peer::{Peer, PeerId, PeerState, Peers};
+use crate::rate_limiter::RateLimiter;
+use crate::time::{Instant, Tai64n};
+use crate::transmit::Outgoing;
+
+/// How much the engine may keep of what others make it keep.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct Bounds {
+    /// Bytes of packets that wait for a session with one peer; beyond it the oldest go.
+    pub staged_bytes_per_peer: usize,
+    /// Bytes of packets that wait for sessions with all peers together.
+    pub staged_bytes: usize,
+    /// Handshake messages that wait to be computed. An eighth of it means load: senders must then
+    /// prove their address.
+    pub handshake_queue: usize,
+    /// Handshake messages taken in a second above which there is load as well.
+    pub handshakes_per_second: u32,
+    /// Sources whose handshakes are counted under load.
+    pub rate_limited_sources: usize,
+    /// Answers and keepalives that wait to be sent.
+    pub outgoing: usize,
+    /// Events that wait to be taken; beyond it the oldest go.
+    pub events: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            staged_bytes_per_peer: 256 << 10,
+            staged_bytes: 4 << 20,
+            handshake_queue: 512,
+            handshakes_per_second: 1_000,
+            rate_limited_sources: 8_192,
+            outgoing: 1_024,
+            events: 1_024,
+        }
+    }
+}
+
+/// A WireGuard interface: one private key, its peers, and all that the protocol keeps for them.
+pub struct Interface {
+    pub(crate) rng: Box<dyn CryptoRng + Send>,
+    /// What the wall clock said, and when.
+    unix_time: (Instant, Duration),
+    pub(crate) bounds: Bounds,
+    pub(crate) mtu: u16,
+    pub(crate) identity: Option<Arc<Identity>>,
+    pub(crate) checker: Option<CookieChecker>,
+    pub(crate) peers: Peers,
+    by_key: BTreeMap<PublicKey, PeerId>,
+    /// The indices of sessions and handshakes, by which peers address this interface.
+    pub(crate) indices: HashMap<u32, PeerId, index_hash::IndexHash>,
+    pub(crate) allowed_ips: AllowedIps<PeerId>,
+    /// Each peer with a deadline, under that deadline or an earlier one.
+    pub(crate) schedule: BTreeSet<(Instant, PeerId)>,
+    /// Handshake messages to be computed.
+    pub(crate) incoming: VecDeque<Incoming>,
+    /// Peers to which an initiation is to be made.
+    pub(crate) wanted: VecDeque<PeerId>,
+    /// Peers with staged packets that may go.
+    pub(crate) ready: VecDeque<PeerId>,
+    pub(crate) outgoing: VecDeque<Outgoing>,
+    pub(crate) limiter: RateLimiter,
+    pub(crate) load: Load,
+    pub(crate) last_timestamp: Tai64n,
+    /// Bytes staged for all peers together.
+    pub(crate) staged_bytes: usize,
+    events: Events,
+    drops: DropCounters,
+    drop_events: bool,
+    /// The memory of the bursts of one that the single-threaded calls make.
+    pub(crate) spare: (Datagrams, Packets),
+}
+
+impl Interface {
+    /// An interface without a key and without peers.
+    ///
+    /// `unix_time` is the time since the Unix epoch at the moment `now`; see
+    /// [`Interface::set_unix_time`]. `rng` must be fit for cryptography; a test may give one that
+    /// repeats itself.
+    pub fn new(now: Instant, unix_time: Duration, rng: Box<dyn CryptoRng + Send>) -> Self {
+        Self::with_bounds(now, unix_time, rng, Bounds::default())
+    }
+
+    /// As [`Interface::new`], with other bounds.
+    pub fn with_bounds(now: Instant, unix_time: Duration, mut rng: Box<dyn CryptoRng + Send>, bounds: Bounds) -> Self {
+        let limiter = RateLimiter::new(bounds.rate_limited_sources, [rng.next_u64(), rng.next_u64()]);
+        let allowed_ips = AllowedIps::new([rng.next_u64(), rng.next_u64()]);
+        Self {
+            rng,
+            unix_time: (now, unix_time),
+            bounds,
+            mtu: 0,
+            identity: None,
+            checker: None,
+            peers: Peers::default(),
+            by_key: BTreeMap::new(),
+            indices: HashMap::default(),
+            allowed_ips,
+            schedule: BTreeSet::new(),
+            incoming: VecDeque::new(),
+            wanted: VecDeque::new(),
+            ready: VecDeque::new(),
+            outgoing: VecDeque::new(),
+            limiter,
+            load: Load::default(),
+            last_timestamp: Tai64n::default(),
+            staged_bytes: 0,
+            events: Events::new(bounds.events),
+            drops: DropCounters::default(),
+            drop_events: false,
+            spare: Default::default(),
+        }
+    }
+
+    /// Tells what the wall clock says: it stamps initiations, by which peers know old from new, and
+    /// the times of handshakes. To be called again when the clock was set.
+    pub fn set_unix_time(&mut self, now: Instant, unix_time: Duration) {
+        self.unix_time = (now, unix_time);
+    }
+
+    pub(crate) fn unix_time(&self, now: Instant) -> Duration {
+        let (then, unix_time) = self.unix_time;
+        unix_time.saturating_add(now.saturating_since(then))
+    }
+
+    /// Sets the MTU of the tunnel in bytes, within which packets are padded; 0, as at the
+    /// beginning, pads without a bound.
+    pub fn set_mtu(&mut self, mtu: u16) {
+        self.mtu = mtu;
+    }
+
+    /// Sets or removes the private key. Sessions made with another key are given up, and a peer
+    /// that has the new public key is removed: an interface is not its own peer.
+    pub fn set_private_key(&mut self, key: Option<PrivateKey>) {
+        if self.identity.as_ref().map(|identity| &identity.private) == key.as_ref() {
+            return;
+        }
+        let identity = key.map(|key| Arc::new(Identity::new(key)));
+        if let Some(identity) = &identity
+            && let Some(own) = self.peer_id(&identity.public)
+        {
+            self.remove_peer(own);
+        }
+        self.checker = identity.as_ref().map(|identity| CookieChecker::new(&identity.public));
+        self.identity = identity;
+        self.incoming.clear();
+        let Self { peers, indices, .. } = self;
+        for id in self.by_key.values() {
+            let Some(peer) = peers.get_mut(*id) else { continue };
+            peer.static_static = None;
+            let begun = peer.handshake.take().map(|handshake| handshake.local_index);
+            for index in peer.keypairs.expire_current().into_iter().chain(begun) {
+                indices.remove(&index);
+            }
+            peer.last_initiation_sent = None;
+        }
+    }
+
+    /// The private key, if one is set.
+    pub fn private_key(&self) -> Option<&PrivateKey> {
+        self.identity.as_ref().map(|identity| &identity.private)
+    }
+
+    /// The public key, if a private one is set.
+    pub fn public_key(&self) -> Option<&PublicKey> {
+        self.identity.as_ref().map(|identity| &identity.public)
+    }
+
+    /// Adds a peer, or finds it if it is there already, in which case nothing about it changes.
+    ///
+    /// # Errors
+    /// [`Error::OwnKey`] if it is the interface's own key.
+    pub fn add_peer(&mut self, key: PublicKey) -> Result<PeerId, Error> {
+        if self.public_key() == Some(&key) {
+            return Err(Error::OwnKey);
+        }
+        let peers = &mut self.peers;
+        Ok(*self.by_key.entry(key).or_insert_with(|| peers.insert(Peer::new(key))))
+    }
+
+    /// The handle of the peer with this key.
+    pub fn peer_id(&self, key: &PublicKey) -> Option<PeerId> {
+        self.by_key.get(key).copied()
+    }
+
+    /// Removes a peer with all it had. Returns false if it was gone already.
+    pub fn remove_peer(&mut self, id: PeerId) -> bool {
+        let Some(mut peer) = self.peers.remove(id) else { return false };
+        self.by_key.remove(&peer.public_key);
+        self.allowed_ips.remove_all(id);
+        self.staged_bytes -= peer.staged.bytes();
+        if let Some(deadline) = peer.scheduled {
+            self.schedule.remove(&(deadline, id));
+        }
+        let begun = peer.handshake.take().map(|handshake| handshake.local_index);
+        for index in peer.keypairs.clear().into_iter().chain(begun) {
+            self.indices.remove(&index);
+        }
+        true
+    }
+
+    /// How many peers there are.
+    pub fn peer_count(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// Sets or removes the key shared beforehand. It counts from the next handshake on; the present
+    /// session goes on.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPeer`].
+    pub fn set_preshared_key(&mut self, id: PeerId, key: Option<PresharedKey>) -> Result<(), Error> {
+        self.peer_mut(id)?.preshared_key = key.map(Box::new);
+        Ok(())
+    }
+
+    /// Sets or forgets where the peer is.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPeer`].
+    pub fn set_endpoint(&mut self, id: PeerId, endpoint: Option<SocketAddr>) -> Result<(), Error> {
+        let peer = self.peer_mut(id)?;
+        // Setting what is there already keeps the source that the peer last reached.
+        if peer.endpoint.map(|path| path.remote) != endpoint {
+            peer.endpoint = endpoint.map(Path::to);
+        }
+        Ok(())
+    }
+
+    /// Forgets from which of this host's addresses answers to the peer should leave: that address
+    /// has vanished, or the socket was bound anew.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPeer`].
+    pub fn forget_source(&mut self, id: PeerId) -> Result<(), Error> {
+        self.peer_mut(id)?.forget_source();
+        Ok(())
+    }
+
+    /// As [`Interface::forget_source`], for every peer.
+    pub fn forget_sources(&mut self) {
+        for id in self.by_key.values() {
+            if let Some(peer) = self.peers.get_mut(*id) {
+                peer.forget_source();
+            }
+        }
+    }
+
+    /// As [`Interface::forget_source`], for every peer whose answers leave from `local`.
+    pub fn forget_source_address(&mut self, local: IpAddr) {
+        for id in self.by_key.values() {
+            let peer = self.peers.get_mut(*id);
+            if let Some(peer) = peer.filter(|peer| peer.endpoint.is_some_and(|path| path.local == Some(local))) {
+                peer.forget_source();
+            }
+        }
+    }
+
+    /// Sets the interval in seconds after which a silent tunnel sends an empty packet; 0 turns it
+    /// off. The first one is due at once: see [`Interface::poll_timeout`].
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPeer`].
+    pub fn set_persistent_keepalive(&mut self, now: Instant, id: PeerId, seconds: u16) -> Result<(), Error> {
+        self.peer_mut(id)?.timers.set_persistent_keepalive(now, seconds);
+        self.reschedule(id);
+        Ok(())
+    }
+
+    /// Lets the peer own a prefix: packets to it go to the peer, and packets from it come from the
+    /// peer alone. In the same step it is taken from the peer that owned it, which is returned.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPeer`].
+    pub fn add_allowed_ip(&mut self, id: PeerId, prefix: IpNet) -> Result<Option<PeerId>, Error> {
+        self.peer_mut(id)?;
+        Ok(self.allowed_ips.insert(prefix, id).filter(|&owner| owner != id))
+    }
+
+    /// Takes a prefix from the peer; false if it was not the peer's.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPeer`].
+    pub fn remove_allowed_ip(&mut self, id: PeerId, prefix: IpNet) -> Result<bool, Error> {
+        self.peer_mut(id)?;
+        Ok(self.allowed_ips.remove(prefix, id))
+    }
+
+    /// Takes all prefixes from the peer.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPeer`].
+    pub fn clear_allowed_ips(&mut self, id: PeerId) -> Result<(), Error> {
+        self.peer_mut(id)?;
+        self.allowed_ips.remove_all(id);
+        Ok(())
+    }
+
+    /// The prefixes that the peer owns.
+    pub fn allowed_ips(&self, id: PeerId) -> impl Iterator<Item = IpNet> + '_ {
+        self.allowed_ips.prefixes_of(id)
+    }
+
+    /// The peer that owns an address.
+    pub fn route(&self, address: IpAddr) -> Option<PeerId> {
+        self.allowed_ips.lookup(address)
+    }
+
+    /// Every peer, in no particular order.
+    pub fn peers(&self, now: Instant) -> impl Iterator<Item = PeerState<'_>> + '_ {
+        self.peers.iter().map(move |(id, peer)| peer.state(id, now))
+    }
+
+    /// One peer.
+    pub fn peer(&self, now: Instant, id: PeerId) -> Option<PeerState<'_>> {
+        self.peers.get(id).map(|peer| peer.state(id, now))
+    }
+
+    /// How many packets were dropped, by reason.
+    pub fn drops(&self) -> &DropCounters {
+        &self.drops
+    }
+
+    /// Whether each dropped packet is an [`Event`] too. Off at the beginning.
+    pub fn set_drop_events(&mut self, on: bool) {
+        self.drop_events = on;
+    }
+
+    /// The oldest event that has not been taken.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop()
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.events.push(event);
+    }
+
+    /// Counts a packet that ends here.
+    pub(crate) fn drop(&mut self, peer: Option<PeerId>, reason: Drop) {
+        self.drop_many(peer, reason, 1);
+    }
+
+    pub(crate) fn drop_many(&mut self, peer: Option<PeerId>, reason: Drop, count: u64) {
+        self.drops.add(reason, count);
+        if self.drop_events && count > 0 {
+            self.events.push(Event::PacketDropped { peer, reason });
+        }
+    }
+
+    /// An index that no session or handshake has, now the peer's.
+    pub(crate) fn new_index(&mut self, id: PeerId) -> u32 {
+        loop {
+            let index = self.rng.next_u32();
+            if let hashbrown::hash_map::Entry::Vacant(place) = self.indices.entry(index) {
+                place.insert(id);
+                return index;
+            }
+        }
+    }
+
+    pub(crate) fn retire(&mut self, indices: impl IntoIterator<Item = u32>) {
+        for index in indices {
+            self.indices.remove(&index);
+        }
+    }
+
+    /// Puts the peer into the schedule under its next deadline. One that has moved back is left
+    /// where it stands: it is put right when its turn comes.
+    pub(crate) fn reschedule(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let Some(next) = peer.timers.next() else { return };
+        match peer.scheduled {
+            Some(earlier) if earlier <= next => return,
+            Some(later) => self.schedule.remove(&(later, id)),
+            None => false,
+        };
+        peer.scheduled = Some(next);
+        self.schedule.insert((next, id));
+    }
+
+    fn peer_mut(&mut self, id: PeerId) -> Result<&mut Peer, Error> {
+        self.peers.get_mut(id).ok_or(Error::NoSuchPeer)
+    }
+}
+
+impl fmt::Debug for Interface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Interface")
+            .field("public_key", &self.public_key())
+            .field("peers", &self.peer_count())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Indices are random numbers of this interface's own making, so they are their own hash.
+pub(crate) mod index_hash {
+    use core::hash::{BuildHasher, Hasher};
+
+    #[derive(Clone, Copy, Default, Debug)]
+    pub(crate) struct IndexHash;
+
+    #[derive(Debug)]
+    pub(crate) struct IndexHasher(u64);
+
+    impl BuildHasher for IndexHash {
+        type Hasher = IndexHasher;
+
+        fn build_hasher(&self) -> IndexHasher {
+            IndexHasher(0)
+        }
+    }
+
+    impl Hasher for IndexHasher {
+        fn finish(&self) -> u64 {
+            self.0
+        }
+
+        fn write(&mut self, bytes: &[u8]) {
+            for &byte in bytes {
+                self.0 = self.0 << 8 | u64::from(byte);
+            }
+        }
+
+        fn write_u32(&mut self, index: u32) {
+            // The table takes its tag from the highest bits and its place from the lowest.
+            self.0 = u64::from(index) << 32 | u64::from(index);
+        }
+    }
+}

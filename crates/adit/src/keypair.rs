@@ -1,0 +1,154 @@
+//! Sessions: the keys, counters and ages of the previous, the current and the next one.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+
+use crate::limits::{
+    KEEPALIVE_TIMEOUT, REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME, REKEY_AFTER_MESSAGES, REKEY_AFTER_TIME, REKEY_TIMEOUT,
+};
+use crate::noise::SessionKeys;
+use crate::replay::ReplayWindow;
+use crate::time::Instant;
+
+/// Which end of the handshake this interface was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Role {
+    Initiator,
+    Responder,
+}
+
+/// One session.
+pub(crate) struct Keypair {
+    pub(crate) keys: Arc<SessionKeys>,
+    /// The index by which the peer addresses this session.
+    pub(crate) local_index: u32,
+    /// The index by which this interface addresses it.
+    pub(crate) remote_index: u32,
+    pub(crate) role: Role,
+    pub(crate) created: Instant,
+    /// The counter of the next message to be sent.
+    pub(crate) counter: u64,
+    pub(crate) replay: ReplayWindow,
+}
+
+impl Keypair {
+    pub(crate) fn new(now: Instant, keys: SessionKeys, local_index: u32, remote_index: u32, role: Role) -> Self {
+        Self {
+            keys: Arc::new(keys),
+            local_index,
+            remote_index,
+            role,
+            created: now,
+            counter: 0,
+            replay: ReplayWindow::new(),
+        }
+    }
+
+    /// Whether a packet may still be sent in this session (paper, §6.1, §6.2).
+    pub(crate) fn can_send(&self, now: Instant) -> bool {
+        self.counter < REJECT_AFTER_MESSAGES && !self.created.is_older_than(REJECT_AFTER_TIME, now)
+    }
+
+    /// Whether a packet with this counter may still be received in this session.
+    pub(crate) fn can_receive(&self, now: Instant, counter: u64) -> bool {
+        counter < REJECT_AFTER_MESSAGES && !self.created.is_older_than(REJECT_AFTER_TIME, now)
+    }
+
+    /// The counter for the next packet. No two calls return the same one.
+    pub(crate) fn reserve(&mut self) -> u64 {
+        let counter = self.counter;
+        self.counter += 1;
+        counter
+    }
+
+    /// Whether a new session should be asked for, after a packet was sent in this one.
+    pub(crate) fn is_stale_for_sending(&self, now: Instant) -> bool {
+        self.counter > REKEY_AFTER_MESSAGES
+            || self.role == Role::Initiator && self.created.is_older_than(REKEY_AFTER_TIME, now)
+    }
+
+    /// Whether a new session should be asked for, after a packet was received in this one: so late
+    /// in its life that a keepalive might no longer find it alive.
+    pub(crate) fn is_stale_for_receiving(&self, now: Instant) -> bool {
+        let age = REJECT_AFTER_TIME - KEEPALIVE_TIMEOUT - REKEY_TIMEOUT;
+        self.role == Role::Initiator && self.created.is_older_than(age, now)
+    }
+}
+
+/// The sessions with one peer.
+#[derive(Default)]
+pub(crate) struct Keypairs {
+    /// The session that packets are sent in.
+    pub(crate) current: Option<Box<Keypair>>,
+    /// The one before, for packets that are still on their way.
+    pub(crate) previous: Option<Box<Keypair>>,
+    /// One that this interface answered for, until the initiator has shown that it has it too.
+    pub(crate) next: Option<Box<Keypair>>,
+}
+
+/// The local indices of sessions that ended.
+pub(crate) type Retired = arrayvec::ArrayVec<u32, 3>;
+
+impl Keypairs {
+    /// The session addressed by `local_index`.
+    pub(crate) fn get_mut(&mut self, local_index: u32) -> Option<&mut Keypair> {
+        [&mut self.current, &mut self.previous, &mut self.next]
+            .into_iter()
+            .flatten()
+            .map(Box::as_mut)
+            .find(|keypair| keypair.local_index == local_index)
+    }
+
+    /// A handshake has made a session. Returns the indices of those it pushed out.
+    pub(crate) fn install(&mut self, keypair: Keypair) -> Retired {
+        let keypair = Box::new(keypair);
+        let mut out = Retired::new();
+        match keypair.role {
+            // The response proves that the peer has the keys: send in the new session at once.
+            // An unconfirmed session of the peer's making is kept for what it may have sent in it.
+            Role::Initiator => {
+                let before = match self.next.take() {
+                    Some(next) => {
+                        out.extend(self.current.take().map(|old| old.local_index));
+                        Some(next)
+                    }
+                    None => self.current.take(),
+                };
+                out.extend(core::mem::replace(&mut self.previous, before).map(|old| old.local_index));
+                self.current = Some(keypair);
+            }
+            // Nothing may be sent in it before the initiator has spoken.
+            Role::Responder => {
+                out.extend(self.previous.take().map(|old| old.local_index));
+                out.extend(self.next.replace(keypair).map(|old| old.local_index));
+            }
+        }
+        out
+    }
+
+    /// A packet was authenticated in the session `local_index`. If it was the next session it
+    /// becomes the current one; returns the index pushed out by that, or `None` if nothing moved.
+    pub(crate) fn confirm(&mut self, local_index: u32) -> Option<Retired> {
+        let next = self.next.take_if(|next| next.local_index == local_index)?;
+        let before = self.current.replace(next);
+        Some(core::mem::replace(&mut self.previous, before).map(|old| old.local_index).into_iter().collect())
+    }
+
+    /// Forgets every session. Returns their indices.
+    pub(crate) fn clear(&mut self) -> Retired {
+        [self.current.take(), self.previous.take(), self.next.take()]
+            .into_iter()
+            .flatten()
+            .map(|old| old.local_index)
+            .collect()
+    }
+
+    /// Stops sending in the current session without forgetting it for what is on its way.
+    pub(crate) fn expire_current(&mut self) -> Retired {
+        let mut out: Retired = self.next.take().map(|old| old.local_index).into_iter().collect();
+        if let Some(current) = self.current.take() {
+            out.extend(self.previous.replace(current).map(|old| old.local_index));
+        }
+        out
+    }
+}

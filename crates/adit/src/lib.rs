@@ -1,0 +1,125 @@
+//! A WireGuard tunnel engine: the protocol and nothing else.
+//!
+//! [`Interface`] holds what `wg(8)` calls an interface: a private key and peers. It opens no
+//! socket, asks no clock, starts no thread and cannot panic on anything it is given. Datagrams,
+//! packets and the time go in; datagrams, packets and the next deadline come out.
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use adit::{Ecn, Instant, Interface, Path, PrivateKey};
+//! use getrandom::SysRng;
+//! use rand_core::UnwrapErr;
+//!
+//! // Two interfaces that know each other, as if both ran at midnight of some day.
+//! let (now, unix_time) = (Instant::from_nanos(0), Duration::from_secs(1_700_000_000));
+//! let mut rng = UnwrapErr(SysRng);
+//! let keys = [PrivateKey::generate(&mut rng), PrivateKey::generate(&mut rng)];
+//! let addresses = ["192.0.2.1:51820".parse()?, "192.0.2.2:51820".parse()?];
+//! let mut ends: Vec<Interface> = Vec::new();
+//! for (own, other) in [(0, 1), (1, 0)] {
+//!     let mut end = Interface::new(now, unix_time, Box::new(UnwrapErr(SysRng)));
+//!     end.set_private_key(Some(keys[own].clone()));
+//!     let peer = end.add_peer(keys[other].public_key())?;
+//!     end.add_allowed_ip(peer, "10.0.0.0/8".parse()?)?;
+//!     end.set_endpoint(peer, Some(addresses[other]))?;
+//!     ends.push(end);
+//! }
+//!
+//! // A packet from 10.0.0.1 to 10.0.0.2 goes into the first end. There is no session yet, so it
+//! // waits, and a handshake begins.
+//! let mut packet = [0; 20];
+//! packet[..4].copy_from_slice(&[0x45, 0, 0, 20]);
+//! packet[12..20].copy_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2]);
+//! let mut buffer = [0; 2048];
+//! assert!(ends[0].handle_packet(now, &packet, &mut buffer)?.is_none());
+//!
+//! // Carry datagrams to and fro until nobody has any left: initiation, response, packet.
+//! let mut arrived = None;
+//! let mut carried = true;
+//! while carried {
+//!     carried = false;
+//!     for (from, to) in [(0, 1), (1, 0)] {
+//!         while let Some(transmit) = ends[from].poll_transmit(now, &mut buffer)? {
+//!             carried = true;
+//!             let datagram = &mut buffer[transmit.range];
+//!             let path = Path::to(addresses[from]);
+//!             if let Some((_, packet)) = ends[to].handle_datagram(now, &path, Ecn::NotEct, datagram) {
+//!                 arrived = Some(packet.to_vec());
+//!             }
+//!         }
+//!     }
+//! }
+//! assert_eq!(arrived.as_deref(), Some(&packet[..]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What the caller owes
+//!
+//! - After each call that is given the time: [`Interface::poll_transmit`] until it returns `None`,
+//!   then [`Interface::handle_timeout`] no later than [`Interface::poll_timeout`] says.
+//! - A clock that never goes back and goes on while the machine sleeps, and the wall clock's time
+//!   ([`Interface::set_unix_time`]), since peers know a new handshake from an old one by it.
+//! - The true source of every datagram. A cookie proves an address: with a made-up one it proves
+//!   nothing.
+//! - A random generator fit for cryptography.
+//!
+//! # For threads
+//!
+//! [`Interface::handle_packet`] and [`Interface::handle_datagram`] are made of steps that a
+//! threaded caller can take by itself, so that it holds its lock for bookkeeping only and for a
+//! whole burst at once: [`Interface::begin_seal`] and [`Sealing::seal`] on the way out;
+//! [`Interface::begin_open`], [`Opening::open`] and [`Interface::commit`] on the way in;
+//! [`Interface::poll_handshake`], [`HandshakeWork::compute`] and [`Interface::finish_handshake`]
+//! for handshakes.
+//!
+//! # What it does not do
+//!
+//! No sockets, no TUN device, no routes, no name resolution, no files: `adit-device` does that for
+//! Linux. No fragmentation and no path-MTU discovery: packets should fit the MTU less 60 (IPv4) or
+//! 80 (IPv6) bytes.
+#![no_std]
+#![forbid(unsafe_code)]
+#![deny(missing_docs)]
+
+extern crate alloc;
+#[cfg(any(test, feature = "std"))]
+extern crate std;
+
+mod allowed_ips;
+mod batch;
+mod cookie;
+mod crypto;
+mod error;
+mod event;
+mod handshake;
+mod interface;
+mod ip;
+pub mod key;
+mod keypair;
+pub mod limits;
+mod message;
+mod noise;
+mod path;
+mod peer;
+mod rate_limiter;
+mod receive;
+mod replay;
+mod send;
+pub mod time;
+mod timers;
+mod transmit;
+
+pub use allowed_ips::AllowedIps;
+pub use batch::{Datagrams, Delivered, Opened, Opening, Packets, Sealed, Sealing, Transmit};
+pub use error::{Drop, DropCounters, Error, KeyError};
+pub use event::Event;
+pub use handshake::{HandshakeDone, HandshakeWork};
+pub use interface::{Bounds, Interface};
+pub use key::{PresharedKey, PrivateKey, PublicKey};
+pub use message::transport_len;
+pub use path::{Ecn, Path};
+pub use peer::{PeerId, PeerState};
+pub use rate_limiter::RateLimiter;
+pub use replay::ReplayWindow;
+pub use time::Instant;

@@ -1,0 +1,229 @@
+//! One peer: its sessions, handshake, timers, endpoint, waiting packets and counters.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::SocketAddr;
+use core::time::Duration;
+
+use crate::cookie::CookieGenerator;
+use crate::crypto::SharedSecret;
+use crate::key::{PresharedKey, PublicKey};
+use crate::keypair::Keypairs;
+use crate::noise::InitiatorState;
+use crate::path::Path;
+use crate::time::{Instant, Tai64n};
+use crate::timers::Timers;
+
+/// A peer's handle. It is never used again for another peer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PeerId {
+    pub(crate) slot: u32,
+    pub(crate) generation: u32,
+}
+
+/// What [`Interface::peers`](crate::Interface::peers) tells of a peer.
+#[derive(Clone, Copy, Debug)]
+pub struct PeerState<'a> {
+    /// Its handle.
+    pub id: PeerId,
+    /// Its static public key.
+    pub public_key: &'a PublicKey,
+    /// The key shared beforehand; `None` if there is none.
+    pub preshared_key: Option<&'a PresharedKey>,
+    /// Where it was last heard from, or was said to be.
+    pub endpoint: Option<SocketAddr>,
+    /// The persistent keepalive's interval in seconds; 0 is off.
+    pub persistent_keepalive: u16,
+    /// When the last handshake was completed, since the Unix epoch.
+    pub last_handshake: Option<Duration>,
+    /// Bytes received from it in authenticated messages, overhead included.
+    pub rx_bytes: u64,
+    /// Bytes sent to it, overhead included.
+    pub tx_bytes: u64,
+    /// Whether packets can be sent to it at once, without a handshake.
+    pub has_session: bool,
+}
+
+/// A handshake that this interface began and that has not been answered.
+pub(crate) struct Initiating {
+    pub(crate) state: InitiatorState,
+    pub(crate) local_index: u32,
+}
+
+pub(crate) struct Peer {
+    pub(crate) public_key: PublicKey,
+    pub(crate) preshared_key: Option<Box<PresharedKey>>,
+    /// Computed when it is first needed, so that adding a peer costs no Diffie-Hellman.
+    pub(crate) static_static: Option<Arc<SharedSecret>>,
+    pub(crate) endpoint: Option<Path>,
+    pub(crate) keypairs: Keypairs,
+    pub(crate) handshake: Option<Box<Initiating>>,
+    pub(crate) cookie: CookieGenerator,
+    pub(crate) timers: Timers,
+    /// The timestamp of the last initiation accepted; an older or equal one is a replay.
+    pub(crate) latest_timestamp: Option<Tai64n>,
+    pub(crate) last_initiation_received: Option<Instant>,
+    pub(crate) last_initiation_sent: Option<Instant>,
+    pub(crate) staged: Staged,
+    /// The peer stands in the queue of those for which an initiation is to be made.
+    pub(crate) wants_initiation: bool,
+    /// The peer stands in the queue of those with staged packets that may go.
+    pub(crate) is_ready: bool,
+    /// The deadline under which the interface's timer queue has this peer: its next or an earlier.
+    pub(crate) scheduled: Option<Instant>,
+    pub(crate) last_handshake: Option<Duration>,
+    pub(crate) rx_bytes: u64,
+    pub(crate) tx_bytes: u64,
+}
+
+impl Peer {
+    pub(crate) fn new(public_key: PublicKey) -> Self {
+        Self {
+            public_key,
+            preshared_key: None,
+            static_static: None,
+            endpoint: None,
+            keypairs: Keypairs::default(),
+            handshake: None,
+            cookie: CookieGenerator::default(),
+            timers: Timers::default(),
+            latest_timestamp: None,
+            last_initiation_received: None,
+            last_initiation_sent: None,
+            staged: Staged::default(),
+            wants_initiation: false,
+            is_ready: false,
+            scheduled: None,
+            last_handshake: None,
+            rx_bytes: 0,
+            tx_bytes: 0,
+        }
+    }
+
+    /// The preshared key as the handshake wants it.
+    pub(crate) fn psk(&self) -> PresharedKey {
+        self.preshared_key.as_deref().cloned().unwrap_or_else(PresharedKey::zero)
+    }
+
+    /// Whether a packet can be sent in the current session.
+    pub(crate) fn can_send(&self, now: Instant) -> bool {
+        self.keypairs.current.as_ref().is_some_and(|keypair| keypair.can_send(now))
+    }
+
+    /// Forgets from which of this host's addresses answers should leave.
+    pub(crate) fn forget_source(&mut self) {
+        self.endpoint = self.endpoint.map(Path::without_source);
+    }
+
+    pub(crate) fn state(&self, id: PeerId, now: Instant) -> PeerState<'_> {
+        PeerState {
+            id,
+            public_key: &self.public_key,
+            preshared_key: self.preshared_key.as_deref(),
+            endpoint: self.endpoint.map(|path| path.remote),
+            persistent_keepalive: self.timers.persistent_keepalive(),
+            last_handshake: self.last_handshake,
+            rx_bytes: self.rx_bytes,
+            tx_bytes: self.tx_bytes,
+            has_session: self.can_send(now),
+        }
+    }
+}
+
+/// Packets that wait for a session, oldest first.
+#[derive(Default)]
+pub(crate) struct Staged {
+    packets: VecDeque<Box<[u8]>>,
+    bytes: usize,
+}
+
+impl Staged {
+    /// What a waiting packet is charged beyond its length, so that many small ones are bounded too.
+    const CHARGE: usize = 64;
+
+    pub(crate) fn push(&mut self, packet: &[u8]) {
+        self.bytes += packet.len() + Self::CHARGE;
+        self.packets.push_back(packet.into());
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Box<[u8]>> {
+        let packet = self.packets.pop_front()?;
+        self.bytes -= packet.len() + Self::CHARGE;
+        if self.packets.is_empty() {
+            self.packets = VecDeque::new();
+        }
+        Some(packet)
+    }
+
+    /// The packet that goes next.
+    pub(crate) fn front(&self) -> Option<&[u8]> {
+        self.packets.front().map(AsRef::as_ref)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+
+    /// Bytes held, with what each packet is charged.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Forgets all packets; returns how many there were.
+    pub(crate) fn clear(&mut self) -> u64 {
+        let count = self.packets.len() as u64;
+        *self = Self::default();
+        count
+    }
+}
+
+/// Peers by handle: slots that are used again under a new generation.
+#[derive(Default)]
+pub(crate) struct Peers {
+    slots: Vec<(u32, Option<Box<Peer>>)>,
+    free: Vec<u32>,
+}
+
+impl Peers {
+    pub(crate) fn insert(&mut self, peer: Peer) -> PeerId {
+        let peer = Some(Box::new(peer));
+        if let Some(slot) = self.free.pop()
+            && let Some((generation, place)) = self.slots.get_mut(slot as usize)
+        {
+            *place = peer;
+            return PeerId { slot, generation: *generation };
+        }
+        let slot = self.slots.len() as u32;
+        self.slots.push((0, peer));
+        PeerId { slot, generation: 0 }
+    }
+
+    pub(crate) fn remove(&mut self, id: PeerId) -> Option<Box<Peer>> {
+        let (generation, place) = self.slots.get_mut(id.slot as usize)?;
+        if *generation != id.generation {
+            return None;
+        }
+        let peer = place.take()?;
+        *generation = generation.wrapping_add(1);
+        self.free.push(id.slot);
+        Some(peer)
+    }
+
+    pub(crate) fn get(&self, id: PeerId) -> Option<&Peer> {
+        let (generation, peer) = self.slots.get(id.slot as usize)?;
+        peer.as_deref().filter(|_| *generation == id.generation)
+    }
+
+    pub(crate) fn get_mut(&mut self, id: PeerId) -> Option<&mut Peer> {
+        let (generation, peer) = self.slots.get_mut(id.slot as usize)?;
+        peer.as_deref_mut().filter(|_| *generation == id.generation)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (PeerId, &Peer)> {
+        self.slots.iter().enumerate().filter_map(|(slot, (generation, peer))| {
+            Some((PeerId { slot: slot as u32, generation: *generation }, peer.as_deref()?))
+        })
+    }
+}

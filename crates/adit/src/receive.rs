@@ -1,0 +1,202 @@
+//! The way in: datagrams from the network become packets for the inside.
+
+use core::ops::Range;
+
+use crate::batch::{Datagrams, Delivered, Fate, Opened, Opening, Run};
+use crate::error::Drop;
+use crate::event::Event;
+use crate::interface::Interface;
+use crate::ip;
+use crate::message::Message;
+use crate::path::{Ecn, Path};
+use crate::peer::PeerId;
+use crate::time::Instant;
+
+impl Interface {
+    /// One datagram has arrived from the network at the moment `now`, by `path`, with the
+    /// congestion bits of its outer header.
+    ///
+    /// It is decrypted where it lies. Returns the packet for the inside of the tunnel, if there was
+    /// one in it, and whose it is. Afterwards call [`Interface::poll_transmit`] until it has
+    /// nothing more. Whatever was wrong with the datagram is counted: see [`Interface::drops`].
+    pub fn handle_datagram<'a>(
+        &mut self,
+        now: Instant,
+        path: &Path,
+        ecn: Ecn,
+        datagram: &'a mut [u8],
+    ) -> Option<(PeerId, &'a mut [u8])> {
+        let mut datagrams = core::mem::take(&mut self.spare.0);
+        datagrams.push(0..datagram.len(), path, ecn);
+        let opened = self.begin_open(now, datagrams, datagram).open(datagram);
+        let delivered = self.commit(now, opened, datagram);
+        self.run_handshakes(now);
+        let packet = delivered.packets().next();
+        self.spare.0 = delivered.into_empty();
+        packet.and_then(|(peer, range)| Some((peer, datagram.get_mut(range)?)))
+    }
+
+    /// The first step for a burst of datagrams, which lie in `buffer`: finds the session of each
+    /// transport message. Handshake messages are checked and queued for
+    /// [`Interface::poll_handshake`]; cookie replies are taken.
+    pub fn begin_open(&mut self, now: Instant, datagrams: Datagrams, buffer: &[u8]) -> Opening {
+        let mut batch = datagrams.0;
+        for entry in &mut batch.entries {
+            entry.run = batch.runs.len().saturating_sub(1) as u32;
+            let path = batch.paths.get(entry.path as usize).copied();
+            let (Some(datagram), Some(path)) = (buffer.get(entry.datagram()), path) else {
+                entry.fate = Fate::Gone;
+                continue;
+            };
+            let outcome = Message::parse(datagram).and_then(|message| match message {
+                Message::Transport(message) => {
+                    let last = batch.runs.last().filter(|run| run.index == message.receiver_index);
+                    let id = match last {
+                        Some(run) => run.peer,
+                        None => *self.indices.get(&message.receiver_index).ok_or(Drop::UnknownIndex)?,
+                    };
+                    let peer = self.peers.get_mut(id).ok_or(Drop::UnknownIndex)?;
+                    let keypair = peer.keypairs.get_mut(message.receiver_index).ok_or(Drop::UnknownIndex)?;
+                    if !keypair.can_receive(now, message.counter) {
+                        return Err(Drop::SessionExpired);
+                    }
+                    // A counter that was seen is not worth a decryption; the commit looks again.
+                    if !keypair.replay.check(message.counter) {
+                        return Err(Drop::Replay);
+                    }
+                    if last.is_none() {
+                        let keys = keypair.keys.clone();
+                        batch.runs.push(Run { peer: id, keys, index: message.receiver_index });
+                    }
+                    entry.counter = message.counter;
+                    entry.run = (batch.runs.len() - 1) as u32;
+                    Ok(true)
+                }
+                Message::CookieReply(reply) => self.take_cookie(now, &reply).map(|()| false),
+                Message::Initiation(_) | Message::Response(_) => {
+                    self.admit(now, &path, datagram, &message).map(|()| false)
+                }
+            });
+            if let Err(reason) = outcome {
+                self.drop(None, reason);
+            }
+            if outcome != Ok(true) {
+                entry.fate = Fate::Gone;
+            }
+        }
+        Opening(batch)
+    }
+
+    /// The last step for a burst: replay window, source addresses, timers, roaming. What is
+    /// delivered may go to the inside of the tunnel, in the order given.
+    pub fn commit(&mut self, now: Instant, opened: Opened, buffer: &mut [u8]) -> Delivered {
+        let mut batch = opened.0;
+        let (runs, paths) = (&batch.runs, &batch.paths);
+        let tried = |fate| fate == Fate::Authentic || fate == Fate::Going;
+        for entries in batch.entries.chunk_by_mut(|a, b| a.run == b.run) {
+            let Some(run) = entries.first().and_then(|first| runs.get(first.run as usize)) else { continue };
+            let id = run.peer;
+            let mut arrived = Arrived::default();
+            for entry in entries.iter_mut().filter(|entry| tried(entry.fate)) {
+                let outcome = self.commit_one(id, run.index, entry.counter, entry.fate).and_then(|()| {
+                    arrived.path = Some(entry.path);
+                    arrived.bytes += u64::from(entry.len);
+                    let datagram = buffer.get_mut(entry.datagram()).ok_or(Drop::NotIp)?;
+                    let packet = self.check_packet(id, datagram, entry.ecn, &mut arrived)?;
+                    entry.packet = (entry.start + packet.start as u32, packet.len() as u32);
+                    Ok(())
+                });
+                if let Err(reason) = outcome {
+                    self.drop(Some(id), reason);
+                }
+                if outcome.is_err() || entry.packet.1 == 0 {
+                    entry.fate = Fate::Gone;
+                } else {
+                    entry.fate = Fate::Authentic;
+                }
+            }
+            if let Some(path) = arrived.path.and_then(|path| paths.get(path as usize)) {
+                self.packets_received(now, id, run.index, path, &arrived);
+            }
+        }
+        Delivered(batch)
+    }
+
+    /// Is it authentic, and for the first time?
+    fn commit_one(&mut self, id: PeerId, index: u32, counter: u64, fate: Fate) -> Result<(), Drop> {
+        if fate != Fate::Authentic {
+            return Err(Drop::BadTag);
+        }
+        let peer = self.peers.get_mut(id).ok_or(Drop::PeerGone)?;
+        let keypair = peer.keypairs.get_mut(index).ok_or(Drop::PeerGone)?;
+        if keypair.replay.accept(counter) { Ok(()) } else { Err(Drop::Replay) }
+    }
+
+    /// Where the packet lies in an authentic datagram; empty for a keepalive.
+    fn check_packet(
+        &self,
+        id: PeerId,
+        datagram: &mut [u8],
+        outer: Ecn,
+        arrived: &mut Arrived,
+    ) -> Result<Range<usize>, Drop> {
+        use crate::limits::TRANSPORT_HEADER_LEN;
+        let end = datagram.len().saturating_sub(adit_aead::TAG_LEN);
+        let text = datagram.get_mut(TRANSPORT_HEADER_LEN..end).ok_or(Drop::NotIp)?;
+        if text.is_empty() {
+            return Ok(TRANSPORT_HEADER_LEN..TRANSPORT_HEADER_LEN);
+        }
+        arrived.data = true;
+        let len = ip::packet_len(text).ok_or(Drop::NotIp)?;
+        let packet = text.get_mut(..len).ok_or(Drop::NotIp)?;
+        let source = ip::source(packet).ok_or(Drop::NotIp)?;
+        if self.allowed_ips.lookup(source) != Some(id) {
+            return Err(Drop::WrongSource);
+        }
+        let inner = ip::ecn(packet);
+        let combined = Ecn::decapsulate(inner, outer).ok_or(Drop::Congestion)?;
+        if combined != inner {
+            ip::set_ecn(packet, combined);
+        }
+        Ok(TRANSPORT_HEADER_LEN..TRANSPORT_HEADER_LEN + len)
+    }
+
+    /// Authentic packets have come in from the session `index`, the last of them by `path`.
+    fn packets_received(&mut self, now: Instant, id: PeerId, index: u32, path: &Path, arrived: &Arrived) {
+        let unix_time = self.unix_time(now);
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.rx_bytes += arrived.bytes;
+        let confirmed = peer.keypairs.confirm(index);
+        if confirmed.is_some() {
+            peer.timers.handshake_complete();
+            peer.last_handshake = Some(unix_time);
+        }
+        peer.timers.any_authenticated_packet_received(now);
+        if arrived.data {
+            peer.timers.data_received(now);
+        }
+        let is_stale = !peer.timers.renewed_on_receipt
+            && peer.keypairs.current.as_ref().is_some_and(|keypair| keypair.is_stale_for_receiving(now));
+        peer.timers.renewed_on_receipt |= is_stale;
+        if peer.endpoint != Some(*path) {
+            self.roam(id, path);
+        }
+        if let Some(retired) = confirmed {
+            self.retire(retired);
+            self.event(Event::HandshakeCompleted { peer: id });
+            self.send_staged(id);
+        }
+        if is_stale {
+            self.want_session(now, id, false);
+        }
+        self.reschedule(id);
+    }
+}
+
+/// What a row of packets from one session brought.
+#[derive(Default)]
+struct Arrived {
+    bytes: u64,
+    data: bool,
+    path: Option<u32>,
+}

@@ -1,0 +1,173 @@
+//! The way out: packets from the inside become datagrams for the network.
+
+use crate::batch::{Fate, Packets, Run, Sealing, Transmit};
+use crate::error::{Drop, Error};
+use crate::interface::Interface;
+use crate::ip;
+use crate::limits::{MAX_PACKET_LEN, TRANSPORT_HEADER_LEN};
+use crate::message::transport_len;
+use crate::peer::PeerId;
+use crate::time::Instant;
+
+impl Interface {
+    /// One packet from the inside of the tunnel is to be sent at the moment `now`.
+    ///
+    /// Writes the datagram into `out`, which must have room for
+    /// [`transport_len`]`(packet.len(), mtu)` bytes, and tells where to send it. `None` if there is
+    /// nothing to send yet: the packet waits for a session, or was dropped and counted. Afterwards
+    /// call [`Interface::poll_transmit`] until it has nothing more.
+    ///
+    /// # Errors
+    /// [`Error::BufferTooShort`]; the packet was not taken.
+    pub fn handle_packet(&mut self, now: Instant, packet: &[u8], out: &mut [u8]) -> Result<Option<Transmit>, Error> {
+        let expected = transport_len(packet.len(), self.mtu);
+        let found = out.len();
+        let too_short = Error::BufferTooShort { found, expected };
+        out.get_mut(..expected)
+            .and_then(|out| out.get_mut(TRANSPORT_HEADER_LEN..)?.get_mut(..packet.len()))
+            .ok_or(too_short)?
+            .copy_from_slice(packet);
+        let mut packets = core::mem::take(&mut self.spare.1);
+        packets.set_mtu(self.mtu);
+        packets.push(0, packet.len());
+        let sealed = self.begin_seal(now, packets, out).seal(out);
+        let transmit = sealed.transmits().next();
+        self.spare.1 = sealed.into_empty();
+        self.run_handshakes(now);
+        Ok(transmit)
+    }
+
+    /// The first step for a burst of packets, which lie in `buffer`: finds the peer and session of
+    /// each, and reserves its counter. Packets without a session are copied, to wait for one.
+    pub fn begin_seal(&mut self, now: Instant, packets: Packets, buffer: &[u8]) -> Sealing {
+        let Packets(mut batch, mtu) = packets;
+        // Bursts go to one place mostly: the last look-up is kept.
+        let mut last = None;
+        let mut bytes = 0;
+        for index in 0..batch.entries.len() {
+            let Some(entry) = batch.entries.get_mut(index) else { break };
+            let Some(packet) = buffer.get(entry.packet()) else {
+                entry.fate = Fate::Gone;
+                continue;
+            };
+            let found = self.find_route(packet, &mut last);
+            let sealed = found.and_then(|id| self.reserve(now, id).map(|reserved| (id, reserved)));
+            match sealed {
+                Ok((id, Some((counter, path)))) => {
+                    entry.counter = counter;
+                    entry.ecn = ip::ecn(packet);
+                    let len = u64::from(entry.len);
+                    let is_new_run = batch.runs.last().is_none_or(|run| run.peer != id);
+                    if is_new_run {
+                        if let Some(run) = batch.runs.last() {
+                            self.packets_sent(now, run.peer, bytes);
+                        }
+                        bytes = 0;
+                        let Some(keypair) = self.peers.get(id).and_then(|peer| peer.keypairs.current.as_ref()) else {
+                            continue;
+                        };
+                        let (keys, index) = (keypair.keys.clone(), keypair.remote_index);
+                        batch.runs.push(Run { peer: id, keys, index });
+                    }
+                    bytes += len;
+                    let path = batch.path(&path);
+                    if let Some(entry) = batch.entries.get_mut(index) {
+                        entry.run = (batch.runs.len() - 1) as u32;
+                        entry.path = path;
+                    }
+                }
+                Ok((id, None)) => {
+                    entry.fate = Fate::Gone;
+                    self.stage(now, id, packet);
+                }
+                Err((peer, reason)) => {
+                    entry.fate = Fate::Gone;
+                    self.drop(peer, reason);
+                }
+            }
+        }
+        if let Some(run) = batch.runs.last() {
+            self.packets_sent(now, run.peer, bytes);
+        }
+        Sealing(batch, mtu)
+    }
+
+    fn find_route(
+        &self,
+        packet: &[u8],
+        last: &mut Option<(core::net::IpAddr, PeerId)>,
+    ) -> Result<PeerId, (Option<PeerId>, Drop)> {
+        let destination = ip::destination(packet).ok_or((None, Drop::NotIp))?;
+        if packet.len() > MAX_PACKET_LEN {
+            return Err((None, Drop::TooLarge));
+        }
+        if let Some((address, id)) = *last
+            && address == destination
+        {
+            return Ok(id);
+        }
+        let id = self.allowed_ips.lookup(destination).ok_or((None, Drop::NoRoute))?;
+        *last = Some((destination, id));
+        Ok(id)
+    }
+
+    /// A counter of the peer's current session and the way to the peer; `None` if the packet must
+    /// wait.
+    #[allow(clippy::type_complexity, reason = "a private helper of one caller")]
+    fn reserve(
+        &mut self,
+        now: Instant,
+        id: PeerId,
+    ) -> Result<Option<(u64, crate::path::Path)>, (Option<PeerId>, Drop)> {
+        let peer = self.peers.get_mut(id).ok_or((None, Drop::NoRoute))?;
+        let path = peer.endpoint.ok_or((Some(id), Drop::NoEndpoint))?;
+        // Packets that wait go first.
+        if !peer.staged.is_empty() {
+            return Ok(None);
+        }
+        let keypair = peer.keypairs.current.as_mut().filter(|keypair| keypair.can_send(now));
+        Ok(keypair.map(|keypair| (keypair.reserve(), path)))
+    }
+
+    /// Keeps a packet until there is a session; the oldest go if there are too many.
+    fn stage(&mut self, now: Instant, id: PeerId, packet: &[u8]) {
+        let bounds = self.bounds;
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        let before = peer.staged.bytes();
+        peer.staged.push(packet);
+        let mut overflow = 0;
+        let fits = |peer_bytes: usize, others: usize| {
+            peer_bytes <= bounds.staged_bytes_per_peer && peer_bytes + others <= bounds.staged_bytes
+        };
+        let others = self.staged_bytes - before;
+        while !fits(peer.staged.bytes(), others) && peer.staged.pop().is_some() {
+            overflow += 1;
+        }
+        self.staged_bytes = others + peer.staged.bytes();
+        let can_send = peer.can_send(now);
+        self.drop_many(Some(id), Drop::StagedOverflow, overflow);
+        if can_send {
+            self.send_staged(id);
+        } else {
+            self.want_session(now, id, false);
+        }
+    }
+
+    /// Packets with data have been given counters of the current session.
+    pub(crate) fn packets_sent(&mut self, now: Instant, id: PeerId, bytes: u64) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.tx_bytes += bytes;
+        peer.timers.any_authenticated_packet_sent(now);
+        peer.timers.data_sent(now);
+        self.renew_if_stale(now, id);
+        self.reschedule(id);
+    }
+
+    /// Asks for a new session if the current one, in which something was just sent, is due for it.
+    pub(crate) fn renew_if_stale(&mut self, now: Instant, id: PeerId) {
+        let current = self.peers.get(id).and_then(|peer| peer.keypairs.current.as_ref());
+        if current.is_some_and(|keypair| keypair.is_stale_for_sending(now)) {
+            self.want_session(now, id, false);
+        }
+    }
+}

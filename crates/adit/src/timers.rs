@@ -1,0 +1,167 @@
+//! The five deadlines of a peer (paper, §6), set by hooks that are named for what happened.
+
+use core::time::Duration;
+
+use crate::limits::{KEEPALIVE_TIMEOUT, REJECT_AFTER_TIME, REKEY_ATTEMPT_TIME, REKEY_TIMEOUT};
+use crate::time::Instant;
+
+/// What to do when a deadline has passed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Timer {
+    /// When to repeat an initiation that was not answered.
+    Retransmit,
+    /// When to end a silence after received data with an empty packet.
+    Keepalive,
+    /// When to ask for a new session because sent data found no echo.
+    NewHandshake,
+    /// When to erase all key material of a peer that has gone quiet.
+    ZeroKeyMaterial,
+    /// When to send an empty packet so that a middlebox keeps its mapping.
+    PersistentKeepalive,
+}
+
+const TIMERS: [Timer; 5] =
+    [Timer::Retransmit, Timer::Keepalive, Timer::NewHandshake, Timer::ZeroKeyMaterial, Timer::PersistentKeepalive];
+
+/// The deadlines of one peer. Each is set or cleared by an event and computed nowhere else.
+#[derive(Default)]
+pub(crate) struct Timers {
+    deadlines: [Option<Instant>; TIMERS.len()],
+    /// When the handshake that is being retransmitted was first tried.
+    attempt_began: Option<Instant>,
+    /// Data arrived while the keepalive was already due: another one must follow it.
+    need_another_keepalive: bool,
+    /// The session was renewed for its age on receipt already; once is enough.
+    pub(crate) renewed_on_receipt: bool,
+    /// Seconds; 0 is off.
+    persistent_keepalive: u16,
+}
+
+impl Timers {
+    /// The earliest deadline.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.deadlines.iter().flatten().min().copied()
+    }
+
+    /// Takes a deadline that has passed.
+    pub(crate) fn take_expired(&mut self, now: Instant) -> Option<Timer> {
+        TIMERS.into_iter().find(|&timer| self.deadline(timer).take_if(|deadline| *deadline <= now).is_some())
+    }
+
+    /// A packet with data was sent.
+    pub(crate) fn data_sent(&mut self, now: Instant) {
+        self.deadline(Timer::NewHandshake).get_or_insert(now + KEEPALIVE_TIMEOUT + REKEY_TIMEOUT);
+    }
+
+    /// A packet with data was received.
+    pub(crate) fn data_received(&mut self, now: Instant) {
+        if self.deadline(Timer::Keepalive).is_some() {
+            self.need_another_keepalive = true;
+        } else {
+            *self.deadline(Timer::Keepalive) = Some(now + KEEPALIVE_TIMEOUT);
+        }
+    }
+
+    /// Any authenticated message, with data or without, is on its way to the peer.
+    pub(crate) fn any_authenticated_packet_sent(&mut self, now: Instant) {
+        *self.deadline(Timer::Keepalive) = None;
+        self.need_another_keepalive = false;
+        self.any_authenticated_packet_traversal(now);
+    }
+
+    /// Any authenticated message, with data or without, has come from the peer.
+    pub(crate) fn any_authenticated_packet_received(&mut self, now: Instant) {
+        *self.deadline(Timer::NewHandshake) = None;
+        self.any_authenticated_packet_traversal(now);
+    }
+
+    fn any_authenticated_packet_traversal(&mut self, now: Instant) {
+        if self.persistent_keepalive > 0 {
+            let interval = Duration::from_secs(self.persistent_keepalive.into());
+            *self.deadline(Timer::PersistentKeepalive) = Some(now + interval);
+        }
+    }
+
+    /// An initiation is on its way. `jitter` is up to a third of a second.
+    pub(crate) fn handshake_initiated(&mut self, now: Instant, jitter: Duration) {
+        self.attempt_began.get_or_insert(now);
+        *self.deadline(Timer::Retransmit) = Some(now + REKEY_TIMEOUT + jitter);
+    }
+
+    /// New data wants a session, though the last attempt may have been going on for long: it gets
+    /// the whole of `REKEY_ATTEMPT_TIME`.
+    pub(crate) fn attempt_restarted(&mut self) {
+        self.attempt_began = None;
+    }
+
+    /// The retransmit deadline has passed: is there time left to try again?
+    pub(crate) fn may_retry(&self, now: Instant) -> bool {
+        self.attempt_began.is_none_or(|began| !began.is_older_than(REKEY_ATTEMPT_TIME, now))
+    }
+
+    /// The handshake found no answer for `REKEY_ATTEMPT_TIME`.
+    pub(crate) fn handshake_gave_up(&mut self, now: Instant) {
+        *self.deadline(Timer::Keepalive) = None;
+        self.attempt_began = None;
+        self.deadline(Timer::ZeroKeyMaterial).get_or_insert(now + REJECT_AFTER_TIME * 3);
+    }
+
+    /// Both ends have shown that they have the session's keys.
+    pub(crate) fn handshake_complete(&mut self) {
+        *self.deadline(Timer::Retransmit) = None;
+        self.attempt_began = None;
+        self.renewed_on_receipt = false;
+    }
+
+    /// A handshake has made new keys.
+    pub(crate) fn session_derived(&mut self, now: Instant) {
+        *self.deadline(Timer::ZeroKeyMaterial) = Some(now + REJECT_AFTER_TIME * 3);
+    }
+
+    /// The passive keepalive has been sent; if data came meanwhile the next one is set.
+    pub(crate) fn keepalive_expired(&mut self, now: Instant, another: bool) {
+        if another {
+            *self.deadline(Timer::Keepalive) = Some(now + KEEPALIVE_TIMEOUT);
+        }
+    }
+
+    /// Whether data came while the keepalive was due; asking clears the mark.
+    pub(crate) fn take_need_another_keepalive(&mut self) -> bool {
+        core::mem::take(&mut self.need_another_keepalive)
+    }
+
+    /// The persistent keepalive is due again an interval later, whether it could be sent or not.
+    pub(crate) fn persistent_keepalive_expired(&mut self, now: Instant) {
+        self.any_authenticated_packet_traversal(now);
+    }
+
+    /// The persistent keepalive's interval in seconds; 0 is off.
+    pub(crate) const fn persistent_keepalive(&self) -> u16 {
+        self.persistent_keepalive
+    }
+
+    /// Sets the persistent keepalive's interval; a new one begins with a packet at once.
+    pub(crate) fn set_persistent_keepalive(&mut self, now: Instant, seconds: u16) {
+        let was_off = self.persistent_keepalive == 0;
+        self.persistent_keepalive = seconds;
+        let deadline = self.deadline(Timer::PersistentKeepalive);
+        if seconds == 0 {
+            *deadline = None;
+        } else if was_off {
+            *deadline = Some(now);
+        } else if let Some(deadline) = deadline {
+            *deadline = (*deadline).min(now + Duration::from_secs(seconds.into()));
+        }
+    }
+
+    fn deadline(&mut self, timer: Timer) -> &mut Option<Instant> {
+        let [retransmit, keepalive, new_handshake, zero_key_material, persistent_keepalive] = &mut self.deadlines;
+        match timer {
+            Timer::Retransmit => retransmit,
+            Timer::Keepalive => keepalive,
+            Timer::NewHandshake => new_handshake,
+            Timer::ZeroKeyMaterial => zero_key_material,
+            Timer::PersistentKeepalive => persistent_keepalive,
+        }
+    }
+}
