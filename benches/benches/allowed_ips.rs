@@ -36,17 +36,13 @@ impl Random {
 /// One /32 a peer, as most interfaces have it.
 fn hosts_v4(count: u32) -> Vec<IpNet> {
     let address = |number| Ipv4Addr::from_bits(0x0a00_0000 + number);
-    (0..count)
-        .map(|number| IpAddr::V4(address(number)).into())
-        .collect()
+    (0..count).map(|number| IpAddr::V4(address(number)).into()).collect()
 }
 
 /// One /128 a peer.
 fn hosts_v6(count: u32) -> Vec<IpNet> {
     let address = |number| Ipv6Addr::from_bits((0xfd00_u128 << 112) + u128::from(number));
-    (0..count)
-        .map(|number| IpAddr::V6(address(number)).into())
-        .collect()
+    (0..count).map(|number| IpAddr::V6(address(number)).into()).collect()
 }
 
 /// Networks of seventeen lengths, most of them /24: like the Internet's routes.
@@ -54,11 +50,7 @@ fn routes_v4(count: u32) -> Vec<IpNet> {
     let mut random = Random(0x1234_5678);
     (0..count)
         .map(|_| {
-            let length = if random.below(10) < 6 {
-                24
-            } else {
-                8 + random.below(17) as u8
-            };
+            let length = if random.below(10) < 6 { 24 } else { 8 + random.below(17) as u8 };
             IpNet::new_assert(Ipv4Addr::from_bits(random.next() as u32).into(), length)
         })
         .collect()
@@ -72,28 +64,47 @@ fn table_of(prefixes: &[IpNet]) -> AllowedIps<u32> {
     table
 }
 
-/// Looks up addresses that have an owner, in random order.
-fn hits(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, prefixes: fn(u32) -> Vec<IpNet>) {
+/// Looks up addresses that have an owner, in random order, as they stand in packets.
+fn hits<const N: usize>(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    prefixes: fn(u32) -> Vec<IpNet>,
+    octets: fn(IpAddr) -> Option<[u8; N]>,
+    lookup: fn(&AllowedIps<u32>, [u8; N]) -> Option<u32>,
+) {
     for size in SIZES {
         let prefixes = prefixes(size);
         let table = table_of(&prefixes);
-        let mut addresses: Vec<IpAddr> = prefixes.iter().map(IpNet::addr).collect();
+        let addresses = prefixes.iter().map(IpNet::addr);
+        let mut addresses: Vec<[u8; N]> = addresses.filter_map(octets).collect();
         Random(0x8765_4321).shuffle(&mut addresses);
+        assert_eq!(addresses.len(), size as usize);
         group.bench_function(BenchmarkId::new(name, size), |bench| {
             let mut order = addresses.iter().cycle();
-            bench.iter(|| match order.next() {
-                Some(&address) => table.lookup(black_box(address)),
-                None => None,
-            });
+            bench.iter(|| lookup(&table, *black_box(order.next()?)));
         });
+    }
+}
+
+fn octets_v4(address: IpAddr) -> Option<[u8; 4]> {
+    match address {
+        IpAddr::V4(address) => Some(address.octets()),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn octets_v6(address: IpAddr) -> Option<[u8; 16]> {
+    match address {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(address) => Some(address.octets()),
     }
 }
 
 fn lookup(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("allowed_ips/lookup");
-    hits(&mut group, "one /32 a peer", hosts_v4);
-    hits(&mut group, "one /128 a peer", hosts_v6);
-    hits(&mut group, "routes of 17 lengths", routes_v4);
+    hits(&mut group, "one /32 a peer", hosts_v4, octets_v4, AllowedIps::lookup_v4);
+    hits(&mut group, "one /128 a peer", hosts_v6, octets_v6, AllowedIps::lookup_v6);
+    hits(&mut group, "routes of 17 lengths", routes_v4, octets_v4, AllowedIps::lookup_v4);
     let table = table_of(&hosts_v4(100_000));
     group.bench_function("miss among 100000", |bench| {
         let mut number = 0_u32;
@@ -108,9 +119,7 @@ fn lookup(criterion: &mut Criterion) {
 
 fn change(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("allowed_ips/change");
-    group
-        .measurement_time(Duration::from_secs(3))
-        .sample_size(10);
+    group.measurement_time(Duration::from_secs(3)).sample_size(10);
     let prefixes = hosts_v4(100_000);
     group.bench_function("insert 100000", |bench| bench.iter(|| table_of(&prefixes)));
     group.bench_function("remove_all of 100000 owners", |bench| {

@@ -1,7 +1,7 @@
 //! What a vector backend does, and the order in which it is asked to: the part
 //! of sealing and opening that is the same for all of them, free of `unsafe`.
 
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConstantTimeEq};
 use zeroize::optimization_barrier;
 
 use crate::{Packet, TAG_LEN};
@@ -14,30 +14,6 @@ pub(crate) const BLOCK_LEN: usize = 64;
 /// the first run, and 24 KiB of 1,500-byte packets still sit in the L1 cache
 /// when the authenticator comes to them.
 const GROUP: usize = LANES;
-
-/// Key stream of one run, block after block.
-#[repr(align(64))]
-pub(crate) struct KeyStream(pub(crate) [u8; LANES * BLOCK_LEN]);
-
-/// Consecutive blocks of one packet's key stream, a lane each.
-#[derive(Clone, Copy)]
-pub(crate) struct Segment<'a> {
-    pub(crate) key: &'a [u8; 32],
-    pub(crate) nonce: [u32; 3],
-    /// The first block's number.
-    pub(crate) counter: u32,
-    /// How many, at least one.
-    pub(crate) blocks: usize,
-}
-
-/// What one tag is made from: `text` padded with zeros to whole blocks, and a
-/// last block (for a packet, the lengths of associated data and text).
-#[derive(Clone, Copy)]
-pub(crate) struct Mac<'a> {
-    pub(crate) key: &'a [u8; 32],
-    pub(crate) text: &'a [u8],
-    pub(crate) last: [u64; 2],
-}
 
 /// The primitives of a backend.
 pub(crate) trait Vector: Copy {
@@ -54,16 +30,56 @@ pub(crate) trait Vector: Copy {
     fn tags(self, macs: &[Mac<'_>], tags: &mut [[u8; TAG_LEN]]);
 }
 
+/// Consecutive blocks of one packet's key stream, a lane each.
+#[derive(Clone, Copy)]
+pub(crate) struct Segment<'a> {
+    pub(crate) key: &'a [u8; 32],
+    pub(crate) nonce: [u32; 3],
+    /// The first block's number: block 0 makes the authenticator's key, and
+    /// the text begins with block 1.
+    pub(crate) counter: u32,
+    /// How many, at least one.
+    pub(crate) blocks: usize,
+    /// Which packet of the group.
+    pub(crate) packet: usize,
+}
+
+/// What one tag is made from: `text` padded with zeros to whole blocks, and a
+/// last block (for a packet, the lengths of associated data and text).
+#[derive(Clone, Copy)]
+pub(crate) struct Mac<'a> {
+    pub(crate) key: &'a [u8; 32],
+    pub(crate) text: &'a [u8],
+    pub(crate) last: [u64; 2],
+}
+
+/// Key stream of one run, block after block.
+#[repr(align(64))]
+pub(crate) struct KeyStream(pub(crate) [u8; LANES * BLOCK_LEN]);
+
+impl KeyStream {
+    pub(crate) fn new() -> KeyStream {
+        KeyStream([0; LANES * BLOCK_LEN])
+    }
+}
+
+impl Drop for KeyStream {
+    fn drop(&mut self) {
+        // What `Zeroize` does, but with vector stores instead of a byte at a time.
+        self.0 = [0; LANES * BLOCK_LEN];
+        optimization_barrier(self);
+    }
+}
+
 /// See [`crate::seal`].
 pub(crate) fn seal<V: Vector>(vector: V, packets: &mut [Packet<'_>]) {
     for group in packets.chunks_mut(GROUP) {
-        let mut work = Work::begin(vector, group);
-        work.apply(group, |_| true);
-        while work.advance(group, |_| true) {
-            work.apply(group, |_| true);
-        }
-        work.authenticate(group);
-        for (packet, tag) in group.iter_mut().zip(&work.tags) {
+        let mut first = KeyStream::new();
+        let mut run = Run::begin(vector, group, &mut first);
+        run.apply(vector, group, &first);
+        run.finish(vector, group);
+        let tags = run.tags(vector, group, &first);
+        for (packet, tag) in group.iter_mut().zip(&tags) {
             *packet.tag = *tag;
         }
     }
@@ -72,152 +88,175 @@ pub(crate) fn seal<V: Vector>(vector: V, packets: &mut [Packet<'_>]) {
 /// See [`crate::open`].
 pub(crate) fn open<V: Vector>(vector: V, packets: &mut [Packet<'_>]) {
     for group in packets.chunks_mut(GROUP) {
-        let mut work = Work::begin(vector, group);
-        work.authenticate(group);
-        for (packet, tag) in group.iter_mut().zip(&work.tags) {
-            packet.authentic = packet.tag.ct_eq(tag).into();
+        let mut first = KeyStream::new();
+        let mut run = Run::begin(vector, group, &mut first);
+        let tags = run.tags(vector, group, &first);
+        for (packet, tag) in group.iter_mut().zip(&tags) {
+            packet.authentic = is_equal(packet.tag, tag).into();
         }
-        work.apply(group, |packet| packet.authentic);
-        while work.advance(group, |packet| packet.authentic) {
-            work.apply(group, |packet| packet.authentic);
-        }
+        run.wanted = |packet| packet.authentic;
+        run.apply(vector, group, &first);
+        run.finish(vector, group);
     }
 }
 
-/// A place in a packet's text that lanes of the present run belong to.
-#[derive(Clone, Copy, Default)]
-struct Piece {
-    packet: usize,
-    first_lane: usize,
-    start: usize,
-    end: usize,
-}
-
-/// A group of packets on its way through the cipher.
+/// A run of key stream for a group of packets.
 ///
-/// The key stream is made in runs. The first has block 0 of every packet, from
-/// which the authenticators' keys are taken, and the beginning of the texts in
-/// the lanes that are left; so a few small packets need one run, and opening
-/// needs no more runs than sealing. The following runs go on from there.
-struct Work<V> {
-    vector: V,
-    stream: KeyStream,
-    authenticator_keys: [[u8; 32]; GROUP],
-    tags: [[u8; TAG_LEN]; GROUP],
-    /// The texts that the present run is for.
-    pieces: [Piece; LANES],
-    piece_count: usize,
-    /// Where the next run begins: a packet of the group, and a place in its text.
+/// The first run has block 0 of every packet, from which the authenticators'
+/// keys are taken, and the beginning of the texts in the lanes that are left;
+/// so a few small packets need one run, and opening needs no more runs than
+/// sealing. The other runs go on from there.
+struct Run<'a> {
+    segments: [Segment<'a>; LANES],
+    segment_count: usize,
+    /// Where each packet's block 0 is in the first run.
+    key_lanes: [u8; GROUP],
+    /// Where the next run begins: a packet of the group, and a block of its text.
     next_packet: usize,
-    next_start: usize,
+    next_block: usize,
+    /// The packets whose texts are worked on; the others are passed over.
+    wanted: fn(&Packet<'_>) -> bool,
 }
 
-impl<V: Vector> Work<V> {
-    fn begin(vector: V, group: &[Packet<'_>]) -> Work<V> {
-        let mut work = Work {
-            vector,
-            stream: KeyStream([0; LANES * BLOCK_LEN]),
-            authenticator_keys: [[0; 32]; GROUP],
-            tags: [[0; TAG_LEN]; GROUP],
-            pieces: [Piece::default(); LANES],
-            piece_count: 0,
+impl<'a> Run<'a> {
+    /// Makes the first run, and its key stream.
+    fn begin<V: Vector>(vector: V, group: &[Packet<'a>], stream: &mut KeyStream) -> Run<'a> {
+        let mut run = Run {
+            segments: [segment(group, 0, 0, 1); LANES],
+            segment_count: 0,
+            key_lanes: [0; GROUP],
             next_packet: 0,
-            next_start: 0,
+            next_block: 0,
+            wanted: |_| true,
         };
-        work.run(group, group.len(), |_| true);
-        let (blocks, _) = work.stream.0.as_chunks::<BLOCK_LEN>();
-        for (key, block) in work.authenticator_keys[..group.len()].iter_mut().zip(blocks) {
-            key.copy_from_slice(&block[..32]);
+        if group.iter().map(|packet| 1 + text_blocks(packet)).sum::<usize>() <= LANES {
+            // Everything fits: a segment a packet.
+            let mut lane = 0;
+            for (i, packet) in group.iter().enumerate() {
+                let blocks = 1 + text_blocks(packet);
+                run.key_lanes[i] = lane as u8;
+                run.push(segment(group, i, 0, blocks));
+                lane += blocks;
+            }
+            run.next_packet = group.len();
+        } else {
+            for i in 0..group.len() {
+                run.key_lanes[i] = i as u8;
+                run.push(segment(group, i, 0, 1));
+            }
+            run.fill(group, group.len());
         }
-        work
+        vector.key_stream(&run.segments[..run.segment_count], stream);
+        run
     }
 
-    /// Makes the next run's key stream, for the packets that are `wanted`;
-    /// `false` when there is nothing left to do.
-    fn advance(&mut self, group: &[Packet<'_>], wanted: impl Fn(&Packet<'_>) -> bool) -> bool {
-        self.run(group, 0, wanted);
-        self.piece_count > 0
+    /// All runs after the first.
+    fn finish<V: Vector>(&mut self, vector: V, group: &mut [Packet<'a>]) {
+        if self.next_packet == group.len() {
+            return;
+        }
+        let mut stream = KeyStream::new();
+        loop {
+            self.segment_count = 0;
+            self.fill(group, 0);
+            if self.segment_count == 0 {
+                return;
+            }
+            vector.key_stream(&self.segments[..self.segment_count], &mut stream);
+            self.apply(vector, group, &stream);
+        }
     }
 
-    fn run(&mut self, group: &[Packet<'_>], key_lanes: usize, wanted: impl Fn(&Packet<'_>) -> bool) {
-        let Some(packet) = group.first() else { return };
-        let mut segments = [segment(packet, 0, 0); LANES];
-        for (segment_, packet) in segments.iter_mut().zip(&group[..key_lanes]) {
-            *segment_ = segment(packet, 0, 1);
-        }
-        self.piece_count = 0;
-        let mut lane = key_lanes;
+    /// Gives the lanes from `lane` on to the texts.
+    fn fill(&mut self, group: &[Packet<'a>], mut lane: usize) {
         while lane < LANES && let Some(packet) = group.get(self.next_packet) {
-            let start = self.next_start;
-            let blocks = (packet.text.len() - start).div_ceil(BLOCK_LEN);
-            if blocks == 0 || !wanted(packet) {
+            let left = text_blocks(packet) - self.next_block;
+            if left == 0 || !(self.wanted)(packet) {
                 self.next_packet += 1;
-                self.next_start = 0;
+                self.next_block = 0;
                 continue;
             }
-            let blocks = blocks.min(LANES - lane);
-            let end = packet.text.len().min(start + blocks * BLOCK_LEN);
-            // Packet::new bounds the text so that the block number fits.
-            let counter = (start / BLOCK_LEN) as u32 + 1;
-            segments[key_lanes + self.piece_count] = segment(packet, counter, blocks);
-            self.pieces[self.piece_count] = Piece {
-                packet: self.next_packet,
-                first_lane: lane,
-                start,
-                end,
-            };
-            self.piece_count += 1;
-            self.next_start = end;
+            let blocks = left.min(LANES - lane);
+            // `Packet::new` bounds the text so that the block number fits.
+            let counter = self.next_block as u32 + 1;
+            self.push(segment(group, self.next_packet, counter, blocks));
+            self.next_block += blocks;
             lane += blocks;
-        }
-        let segments = &segments[..key_lanes + self.piece_count];
-        if !segments.is_empty() {
-            self.vector.key_stream(segments, &mut self.stream);
         }
     }
 
-    /// XORs the present run's key stream into the texts that it is for, if
-    /// their packets are `wanted`.
-    fn apply(&self, group: &mut [Packet<'_>], wanted: impl Fn(&Packet<'_>) -> bool) {
-        for piece in &self.pieces[..self.piece_count] {
-            let packet = &mut group[piece.packet];
-            if wanted(packet) {
-                let stream = &self.stream.0[piece.first_lane * BLOCK_LEN..];
-                self.vector.xor(&mut packet.text[piece.start..piece.end], stream);
+    fn push(&mut self, segment: Segment<'a>) {
+        self.segments[self.segment_count] = segment;
+        self.segment_count += 1;
+    }
+
+    /// XORs the run's key stream into the texts.
+    fn apply<V: Vector>(&self, vector: V, group: &mut [Packet<'_>], stream: &KeyStream) {
+        let mut stream = &stream.0[..];
+        for segment in &self.segments[..self.segment_count] {
+            let (mut blocks, others) = stream.split_at(segment.blocks * BLOCK_LEN);
+            stream = others;
+            if segment.counter == 0 {
+                blocks = &blocks[BLOCK_LEN..];
+            }
+            let packet = &mut group[segment.packet];
+            if !blocks.is_empty() && (self.wanted)(packet) {
+                let start = (segment.counter.max(1) - 1) as usize * BLOCK_LEN;
+                let text = &mut packet.text[start..];
+                let len = text.len().min(blocks.len());
+                vector.xor(&mut text[..len], blocks);
             }
         }
     }
 
-    /// Computes the tags of the group's ciphertexts.
-    fn authenticate(&mut self, group: &[Packet<'_>]) {
-        let mut macs = [Mac {
-            key: &self.authenticator_keys[0],
-            text: &[],
-            last: [0; 2],
-        }; GROUP];
-        for ((mac, key), packet) in macs.iter_mut().zip(&self.authenticator_keys).zip(group) {
-            mac.key = key;
-            mac.text = packet.text;
-            mac.last = [0, packet.text.len() as u64];
+    /// The tags of the group's ciphertexts; `first` is the first run's key stream.
+    fn tags<V: Vector>(
+        &self,
+        vector: V,
+        group: &[Packet<'_>],
+        first: &KeyStream,
+    ) -> [[u8; TAG_LEN]; GROUP] {
+        let (blocks, _) = first.0.as_chunks::<BLOCK_LEN>();
+        let mac = |i: usize| {
+            let text: &[u8] = group[i].text;
+            let (halves, _) = blocks[usize::from(self.key_lanes[i])].as_chunks::<32>();
+            Mac {
+                key: &halves[0],
+                text,
+                last: [0, text.len() as u64],
+            }
+        };
+        let mut macs = [mac(0); GROUP];
+        for (i, slot) in macs.iter_mut().enumerate().take(group.len()) {
+            *slot = mac(i);
         }
-        self.vector.tags(&macs[..group.len()], &mut self.tags[..group.len()]);
+        let mut tags = [[0; TAG_LEN]; GROUP];
+        vector.tags(&macs[..group.len()], &mut tags[..group.len()]);
+        tags
     }
 }
 
-impl<V> Drop for Work<V> {
-    fn drop(&mut self) {
-        // As `Zeroize` does it, but with vector stores.
-        self.stream.0 = [0; LANES * BLOCK_LEN];
-        self.authenticator_keys = [[0; 32]; GROUP];
-        optimization_barrier(self);
-    }
-}
-
-fn segment<'a>(packet: &Packet<'a>, counter: u32, blocks: usize) -> Segment<'a> {
+fn segment<'a>(group: &[Packet<'a>], packet: usize, counter: u32, blocks: usize) -> Segment<'a> {
+    let Packet { key, counter: nonce, .. } = group[packet];
     Segment {
-        key: &packet.key.bytes,
-        nonce: [0, packet.counter as u32, (packet.counter >> 32) as u32],
+        key: &key.bytes,
+        nonce: [0, nonce as u32, (nonce >> 32) as u32],
         counter,
         blocks,
+        packet,
     }
+}
+
+fn text_blocks(packet: &Packet<'_>) -> usize {
+    packet.text.len().div_ceil(BLOCK_LEN)
+}
+
+/// Compares in constant time, a word at a time.
+fn is_equal(a: &[u8; TAG_LEN], b: &[u8; TAG_LEN]) -> Choice {
+    let words = |tag: &[u8; TAG_LEN]| {
+        let tag = u128::from_le_bytes(*tag);
+        (tag as u64, (tag >> 64) as u64)
+    };
+    let (a, b) = (words(a), words(b));
+    a.0.ct_eq(&b.0) & a.1.ct_eq(&b.1)
 }

@@ -188,6 +188,11 @@ impl Packets {
         self.0.push(start, datagram, len, 0, Ecn::NotEct).then_some(start + datagram)
     }
 
+    /// Forgets the packets, and keeps the memory.
+    pub fn clear(&mut self) {
+        self.0 = core::mem::take(&mut self.0).clear();
+    }
+
     /// How many packets there are.
     pub fn len(&self) -> usize {
         self.0.entries.len()
@@ -308,6 +313,11 @@ impl Datagrams {
     pub fn push(&mut self, range: Range<usize>, path: &Path, ecn: Ecn) -> bool {
         let path = self.0.path(path);
         self.0.push(range.start, range.len(), 0, path, ecn)
+    }
+
+    /// Forgets the datagrams, and keeps the memory.
+    pub fn clear(&mut self) {
+        self.0 = core::mem::take(&mut self.0).clear();
     }
 
     /// How many datagrams there are.

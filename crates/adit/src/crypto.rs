@@ -125,7 +125,7 @@ mod imp {
 
     pub(super) fn public_key(private: &[u8; 32]) -> [u8; 32] {
         // AWS-LC takes every string of 32 bytes for an X25519 private key.
-        let public = PrivateKey::from_private_key(&X25519, private).and_then(|key| key.compute_public_key());
-        public.ok().and_then(|key| key.as_ref().try_into().ok()).unwrap_or_default()
+        let public = PrivateKey::from_private_key(&X25519, private).ok().and_then(|key| key.compute_public_key().ok());
+        public.and_then(|key| key.as_ref().try_into().ok()).unwrap_or_default()
     }
 }

@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use core::net::{IpAddr, SocketAddr};
 use core::time::Duration;
@@ -177,6 +178,38 @@ impl Interface {
                 indices.remove(&index);
             }
             peer.last_initiation_sent = None;
+        }
+    }
+
+    /// The link has gone down: every session, handshake and waiting packet is given up, and nothing
+    /// is due any more. Configuration, counters and the memory of old handshakes stay.
+    pub fn link_down(&mut self) {
+        self.incoming.clear();
+        self.outgoing.clear();
+        self.schedule.clear();
+        let Self { peers, indices, by_key, staged_bytes, .. } = self;
+        for id in by_key.values() {
+            let Some(peer) = peers.get_mut(*id) else { continue };
+            let begun = peer.handshake.take().map(|handshake| handshake.local_index);
+            for index in peer.keypairs.clear().into_iter().chain(begun) {
+                indices.remove(&index);
+            }
+            peer.last_initiation_sent = None;
+            peer.scheduled = None;
+            peer.timers.stop();
+            *staged_bytes -= peer.staged.bytes();
+            peer.staged.clear();
+        }
+    }
+
+    /// The link has come up: persistent keepalives begin.
+    pub fn link_up(&mut self, now: Instant) {
+        let ids: Vec<PeerId> = self.by_key.values().copied().collect();
+        for id in ids {
+            if let Some(peer) = self.peers.get_mut(id) {
+                peer.timers.start(now);
+                self.reschedule(id);
+            }
         }
     }
 

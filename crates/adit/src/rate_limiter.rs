@@ -110,7 +110,7 @@ impl RateLimiter {
         hasher.write_u64(source);
         let hash = hasher.finish();
         // Scales 32 bits of the hash to 0..sets.
-        [hash >> 32, hash & 0xffff_ffff].map(|half| (half * u64::from(self.sets) >> 32) as usize)
+        [hash >> 32, hash & 0xffff_ffff].map(|half| ((half * u64::from(self.sets)) >> 32) as usize)
     }
 }
 
@@ -141,7 +141,7 @@ impl Bucket {
 /// ffff:ffff:a.b.c.d::/64, a multicast one, which no packet can come from.
 fn source_key(source: IpAddr) -> u64 {
     match source.to_canonical() {
-        IpAddr::V4(address) => 0xffff_ffff << 32 | u64::from(address.to_bits()),
+        IpAddr::V4(address) => (0xffff_ffff << 32) | u64::from(address.to_bits()),
         IpAddr::V6(address) => (address.to_bits() >> 64) as u64,
     }
 }

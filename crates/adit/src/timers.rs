@@ -154,6 +154,18 @@ impl Timers {
         }
     }
 
+    /// The link has gone down: nothing is due. The persistent keepalive's interval stays.
+    pub(crate) fn stop(&mut self) {
+        *self = Self { persistent_keepalive: self.persistent_keepalive, ..Self::default() };
+    }
+
+    /// The link has come up: a persistent keepalive begins with a packet at once.
+    pub(crate) fn start(&mut self, now: Instant) {
+        if self.persistent_keepalive > 0 {
+            *self.deadline(Timer::PersistentKeepalive) = Some(now);
+        }
+    }
+
     fn deadline(&mut self, timer: Timer) -> &mut Option<Instant> {
         let [retransmit, keepalive, new_handshake, zero_key_material, persistent_keepalive] = &mut self.deadlines;
         match timer {

@@ -15,10 +15,55 @@ const BLOCK_LEN: usize = 16;
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
 pub(super) fn tags(macs: &[Mac<'_>], tags: &mut [[u8; TAG_LEN]]) {
     for (macs, tags) in macs.chunks(LANES).zip(tags.chunks_mut(LANES)) {
-        let (r, s) = keys(macs);
-        let sums = across_packets(macs, r);
-        finish(sums, s, tags);
+        tags_of_eight(macs, tags);
     }
+}
+
+/// The tags of eight packets at most.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn tags_of_eight(macs: &[Mac<'_>], tags: &mut [[u8; TAG_LEN]]) {
+    let (r, s) = keys(macs);
+    let mut blocks = [0; LANES];
+    for (blocks, mac) in blocks.iter_mut().zip(macs) {
+        *blocks = (mac.text.len() / BLOCK_LEN) as u64;
+    }
+    let alone = choose_alone(load(&blocks));
+    let mut sums = Numbers([_mm512_setzero_si512(); 3]);
+    if alone != !0 >> (LANES - macs.len()) {
+        sums = across_packets(macs, alone, r);
+    }
+    if alone != 0 {
+        sums = within_packets(macs, alone, r, sums);
+    }
+    finish(sums, s, tags);
+}
+
+/// Which packets are better worked on one after the other, eight blocks at a
+/// time, than side by side: the long ones that too few others are as long as.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn choose_alone(blocks: __m512i) -> __mmask8 {
+    // What the powers of r cost where any packet is alone, and what each packet
+    // that is costs besides its blocks; the unit is an eighth of what eight
+    // lanes take for a block each.
+    const POWERS: u64 = 48;
+    const EACH: u64 = 16;
+    let longest = _mm512_reduce_max_epu64(blocks);
+    let mut best = (8 * longest, 0);
+    // No choice is cheaper than the blocks in full lanes and one packet alone.
+    if best.0 > POWERS + EACH + _mm512_reduce_add_epi64(blocks) as u64 {
+        let mut lengths = [0; LANES];
+        store(&mut lengths, blocks);
+        for limit in lengths.into_iter().chain([0]) {
+            let alone = _mm512_cmpgt_epu64_mask(blocks, _mm512_set1_epi64(limit as i64));
+            let alone_blocks = _mm512_mask_reduce_add_epi64(alone, blocks) as u64;
+            let cost = 8 * limit + POWERS + EACH * u64::from(alone.count_ones()) + alone_blocks;
+            if alone != 0 && cost < best.0 {
+                best = (cost, alone);
+            }
+        }
+    }
+    best.1
 }
 
 /// Eight numbers modulo 2^130 - 5, not fully reduced: a limb may have a few
@@ -61,79 +106,156 @@ fn keys(macs: &[Mac<'_>]) -> (Numbers, Blocks) {
     (split(clamped), halves(1))
 }
 
-/// A packet a lane.
+/// A packet a lane, for the packets that are not `alone`.
 ///
 /// Short of eight packets, or when one begins later so that all end together,
 /// a lane works on the longest packet's blocks and the sum is thrown away: it
 /// is as good as any other and needs no care.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
-fn across_packets(macs: &[Mac<'_>], r: Numbers) -> Numbers {
+fn across_packets(macs: &[Mac<'_>], alone: __mmask8, r: Numbers) -> Numbers {
     let r = factors(r);
-    let text = |lane: usize| macs.get(lane).map_or(&[][..], |mac| mac.text);
-    let texts: [(&[[u8; BLOCK_LEN]], &[u8]); LANES] = core::array::from_fn(|lane| text(lane).as_chunks());
-    let longest = (0..LANES).max_by_key(|&lane| texts[lane].0.len()).unwrap_or(0);
-    let total = texts[longest].0.len();
+    let mut whole: [&[[u8; BLOCK_LEN]]; LANES] = [&[]; LANES];
+    let mut rest: [&[u8]; LANES] = [&[]; LANES];
+    let (mut blocks, mut rests) = ([0; LANES], [0; LANES]);
+    let mut lengths = [[0; LANES]; 2];
+    let mut longest = 0;
+    for (lane, mac) in macs.iter().enumerate() {
+        if alone & (1 << lane) == 0 {
+            (whole[lane], rest[lane]) = mac.text.as_chunks();
+            blocks[lane] = whole[lane].len() as u64;
+            rests[lane] = rest[lane].len() as u64;
+            lengths[0][lane] = mac.last[0];
+            lengths[1][lane] = mac.last[1];
+            if blocks[lane] > blocks[longest] {
+                longest = lane;
+            }
+        }
+    }
+    let total = whole[longest].len();
+    let begins = _mm512_sub_epi64(_mm512_set1_epi64(total as i64), load(&blocks));
 
     let mut sums = Numbers([_mm512_setzero_si512(); 3]);
     let mut done = 0;
     while done < total {
-        let begun = mask(|lane| total - texts[lane].0.len() < done);
-        for limb in &mut sums.0 {
-            *limb = _mm512_maskz_mov_epi64(begun, *limb);
-        }
-        // Up to where the next packet begins.
-        let mut next = total;
-        let rows: [&[[u8; BLOCK_LEN]]; LANES] = core::array::from_fn(|lane| {
-            let begin = total - texts[lane].0.len();
-            if begin <= done {
-                &texts[lane].0[done - begin..]
-            } else {
-                next = next.min(begin);
-                &texts[longest].0[done..]
+        let now = _mm512_set1_epi64(done as i64);
+        sums = keep(sums, _mm512_cmplt_epu64_mask(begins, now));
+        // Up to where the next packet begins; one without blocks at the end.
+        let waiting = _mm512_cmpgt_epu64_mask(begins, now);
+        let next = _mm512_mask_reduce_min_epu64(waiting, begins).min(total as u64) as usize;
+        let mut rows = [&whole[longest][done..]; LANES];
+        for (lane, row) in rows.iter_mut().enumerate() {
+            if waiting & (1 << lane) == 0 {
+                *row = &whole[lane][done + whole[lane].len() - total..];
             }
-        });
-        let count = next - done;
-        sums = absorb(sums, &r, rows.map(|row| &row[..count]));
+        }
+        sums = absorb(sums, &r, rows, next - done);
         done = next;
     }
-    // Lanes without a whole block begin here.
-    let begun = mask(|lane| !texts[lane].0.is_empty());
-    for limb in &mut sums.0 {
-        *limb = _mm512_maskz_mov_epi64(begun, *limb);
-    }
+    let end = _mm512_set1_epi64(total as i64);
+    sums = keep(sums, _mm512_cmplt_epu64_mask(begins, end));
 
-    let rest = mask(|lane| !texts[lane].1.is_empty());
-    if rest != 0 {
-        let padded = texts.map(|(_, rest)| {
-            let mut block = [0; BLOCK_LEN];
+    let padded = _mm512_cmpneq_epu64_mask(load(&rests), _mm512_setzero_si512());
+    if padded != 0 {
+        let mut blocks = [[0; BLOCK_LEN]; LANES];
+        for (block, rest) in blocks.iter_mut().zip(rest) {
             block[..rest.len()].copy_from_slice(rest);
-            block
-        });
-        let with_rest = multiply(add(sums, message(gather(padded.each_ref()))), &r);
-        for (limb, with_rest) in sums.0.iter_mut().zip(with_rest.0) {
-            *limb = _mm512_mask_mov_epi64(*limb, rest, with_rest);
         }
+        let blocks = gather(blocks.each_ref());
+        let with_rest = multiply(add(sums, message(blocks, LANES)), &r);
+        sums = blend(sums, padded, with_rest);
     }
-
-    let lasts = |half: usize| {
-        let words: [u64; LANES] =
-            core::array::from_fn(|lane| macs.get(lane).map_or(0, |mac| mac.last[half]));
-        load(&words)
+    let last = Blocks {
+        low: load(&lengths[0]),
+        high: load(&lengths[1]),
     };
-    let last = Blocks { low: lasts(0), high: lasts(1) };
-    multiply(add(sums, message(last)), &r)
+    multiply(add(sums, message(last, LANES)), &r)
 }
 
-/// Adds one block after the other to the sums, and multiplies each time.
+/// Eight blocks of one packet at a time, for the packets that are `alone`: each
+/// lane sums every eighth block by a factor of r^8, and at the end takes the
+/// power that its last block is to be multiplied by.
+///
+/// Puts the sums of these packets into `sums`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
-fn absorb(mut sums: Numbers, r: &Factors, rows: [&[[u8; BLOCK_LEN]]; LANES]) -> Numbers {
-    let count = rows.iter().map(|row| row.len()).min().unwrap_or(0);
-    let rows = rows.map(|row| &row[..count]);
+fn within_packets(macs: &[Mac<'_>], alone: __mmask8, r: Numbers, sums: Numbers) -> Numbers {
+    let powers = powers(r);
+    let mut totals = [[0; LANES]; 3];
+    for (lane, mac) in macs.iter().enumerate() {
+        if alone & (1 << lane) == 0 {
+            continue;
+        }
+        // From r^8 down to r.
+        let limb = |limb: &[[u64; LANES]; LANES]| load(&limb.each_ref().map(|row| row[lane]));
+        let powers = Numbers(powers.each_ref().map(limb));
+        let eighth = factors(Numbers(powers.0.map(|limb| _mm512_broadcastq_epi64(_mm512_castsi512_si128(limb)))));
+
+        // The last step ends with the last block, so the first one may leave
+        // lanes empty: sums there are still zero.
+        let blocks = mac.text.len().div_ceil(BLOCK_LEN);
+        let last = blocks.min(LANES - 1);
+        let first = (blocks - last) % LANES;
+        let (head, rest) = mac.text.split_at(first * BLOCK_LEN);
+        let (middle, tail) = rest.split_at((blocks - last - first) * BLOCK_LEN);
+        let mut sums = message(deal(load_start(head), first), first);
+        let (steps, _) = middle.as_chunks::<{ LANES * BLOCK_LEN }>();
+        for step in steps {
+            let step = deal(load_start(step), 0);
+            sums = add(multiply(sums, &eighth), message(step, LANES));
+        }
+        let mut step = deal(load_start(tail), last + 1);
+        step.low = _mm512_mask_set1_epi64(step.low, 1 << 7, mac.last[0] as i64);
+        step.high = _mm512_mask_set1_epi64(step.high, 1 << 7, mac.last[1] as i64);
+        sums = add(multiply(sums, &eighth), message(step, last + 1));
+        for (total, limb) in totals.iter_mut().zip(multiply(sums, &factors(powers)).0) {
+            total[lane] = _mm512_reduce_add_epi64(limb) as u64;
+        }
+    }
+    let totals = Numbers([load(&totals[0]), load(&totals[1]), load(&totals[2])]);
+    blend(sums, alone, totals)
+}
+
+/// The powers of the numbers, from the eighth down to the first, by limb, power
+/// and lane.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn powers(r: Numbers) -> [[[u64; LANES]; LANES]; 3] {
+    let r_1 = factors(r);
+    let r2 = multiply(r, &r_1);
+    let r3 = multiply(r2, &r_1);
+    let r4 = multiply(r2, &factors(r2));
+    let r_4 = factors(r4);
+    let r5 = multiply(r, &r_4);
+    let r6 = multiply(r2, &r_4);
+    let r7 = multiply(r3, &r_4);
+    let r8 = multiply(r4, &r_4);
+    let mut powers = [[[0; LANES]; LANES]; 3];
+    for (i, power) in [r8, r7, r6, r5, r4, r3, r2, r].iter().enumerate() {
+        for (limbs, limb) in powers.iter_mut().zip(power.0) {
+            store(&mut limbs[i], limb);
+        }
+    }
+    powers
+}
+
+/// Adds `count` blocks of each row to the sums, one after the other, and
+/// multiplies each time.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn absorb(
+    mut sums: Numbers,
+    r: &Factors,
+    rows: [&[[u8; BLOCK_LEN]]; LANES],
+    count: usize,
+) -> Numbers {
+    // Once here instead of at each block.
+    let [r0, r1, r2, r3, r4, r5, r6, r7] = rows;
+    let (r0, r1, r2, r3) = (&r0[..count], &r1[..count], &r2[..count], &r3[..count]);
+    let (r4, r5, r6, r7) = (&r4[..count], &r5[..count], &r6[..count], &r7[..count]);
     for i in 0..count {
-        let blocks = gather(rows.map(|row| &row[i]));
-        sums = multiply(add(sums, message(blocks)), r);
+        let row = [&r0[i], &r1[i], &r2[i], &r3[i], &r4[i], &r5[i], &r6[i], &r7[i]];
+        sums = multiply(add(sums, message(gather(row), LANES)), r);
     }
     sums
 }
@@ -202,13 +324,39 @@ fn split(blocks: Blocks) -> Numbers {
     ])
 }
 
-/// The numbers that blocks stand for: with a bit above the highest byte.
+/// The numbers that blocks stand for, with a bit above the highest byte, of
+/// which the last `count` are there; the others are zero.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
-fn message(blocks: Blocks) -> Numbers {
+fn message(blocks: Blocks, count: usize) -> Numbers {
     let mut numbers = split(blocks);
-    numbers.0[2] = _mm512_or_si512(numbers.0[2], _mm512_set1_epi64(1 << 40));
+    let lanes = !(0xff_u32 >> count) as __mmask8;
+    let bit = _mm512_maskz_set1_epi64(lanes, 1 << 40);
+    numbers.0[2] = _mm512_or_si512(numbers.0[2], bit);
     numbers
+}
+
+/// The lanes of `numbers` that are in `lanes`, and zero elsewhere.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn keep(numbers: Numbers, lanes: __mmask8) -> Numbers {
+    let [n0, n1, n2] = numbers.0;
+    Numbers([
+        _mm512_maskz_mov_epi64(lanes, n0),
+        _mm512_maskz_mov_epi64(lanes, n1),
+        _mm512_maskz_mov_epi64(lanes, n2),
+    ])
+}
+
+/// The lanes of `b` that are in `lanes`, and of `a` elsewhere.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn blend(a: Numbers, lanes: __mmask8, b: Numbers) -> Numbers {
+    Numbers([
+        _mm512_mask_mov_epi64(a.0[0], lanes, b.0[0]),
+        _mm512_mask_mov_epi64(a.0[1], lanes, b.0[1]),
+        _mm512_mask_mov_epi64(a.0[2], lanes, b.0[2]),
+    ])
 }
 
 #[inline]
@@ -296,6 +444,34 @@ fn gather(rows: [&[u8; BLOCK_LEN]; LANES]) -> Blocks {
     Blocks {
         low: _mm512_unpacklo_epi64(even, odd),
         high: _mm512_unpackhi_epi64(even, odd),
+    }
+}
+
+/// Up to eight consecutive blocks, zeros after.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn load_start(bytes: &[u8]) -> [__m512i; 2] {
+    let (first, second) = bytes.split_at(bytes.len().min(64));
+    let load = |bytes: &[u8]| {
+        let Some(mask) = (!0_u64).checked_shr(64 - bytes.len().min(64) as u32) else {
+            return _mm512_setzero_si512();
+        };
+        // SAFETY: the mask has a bit only for bytes that the slice has.
+        unsafe { _mm512_maskz_loadu_epi8(mask, bytes.as_ptr().cast()) }
+    };
+    [load(first), load(second)]
+}
+
+/// A block a lane, rotated so that the last lane gets the one before `shift`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn deal(blocks: [__m512i; 2], shift: usize) -> Blocks {
+    let shift = _mm512_set1_epi64(2 * shift as i64);
+    let low = _mm512_add_epi64(_mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14), shift);
+    let high = _mm512_add_epi64(_mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15), shift);
+    Blocks {
+        low: _mm512_permutex2var_epi64(blocks[0], low, blocks[1]),
+        high: _mm512_permutex2var_epi64(blocks[0], high, blocks[1]),
     }
 }
 

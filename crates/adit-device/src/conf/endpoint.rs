@@ -1,0 +1,150 @@
+//! A peer's endpoint as written in a file: its host may be a name.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
+use std::thread;
+use std::time::Duration;
+
+use crate::uapi::value::{endpoint as address, number};
+
+/// How often a name is asked for again unless the user says otherwise.
+const RETRIES: u32 = 15;
+
+/// A host, by address or by name, and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Without brackets.
+    host: String,
+    port: u16,
+}
+
+impl Endpoint {
+    /// `HOST:PORT`; an IPv6 address may stand in brackets.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (host, port) = text.rsplit_once(':')?;
+        let port = number(port)?;
+        let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let host = bracketed.unwrap_or(host);
+        let is_host = if bracketed.is_some() || host.contains(':') { is_ipv6(host) } else { is_name(host) };
+        is_host.then(|| Self { host: host.to_owned(), port })
+    }
+
+    /// The address, if the host is one.
+    pub fn address(&self) -> Option<SocketAddr> {
+        address(&self.to_string())
+    }
+
+    /// The address, asking for it if the host is a name: again and again where the fault may pass, waiting a little
+    /// longer each time. `WG_ENDPOINT_RESOLUTION_RETRIES` says how often, or `infinity`.
+    ///
+    /// # Errors
+    /// What the resolver says, last.
+    pub fn resolve(&self) -> io::Result<SocketAddr> {
+        if let Some(address) = self.address() {
+            return Ok(address);
+        }
+        let mut retries = match std::env::var("WG_ENDPOINT_RESOLUTION_RETRIES").as_deref() {
+            Ok("infinity") => None,
+            Ok(count) => Some(number(count).unwrap_or(RETRIES)),
+            Err(_) => Some(RETRIES),
+        };
+        let mut pause = Duration::from_secs(1);
+        loop {
+            let error = match (self.host.as_str(), self.port).to_socket_addrs().map(|mut all| all.next()) {
+                Ok(Some(address)) => return Ok(address),
+                Ok(None) => return Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address")),
+                Err(error) => error,
+            };
+            if retries == Some(0) || !may_pass(&error) {
+                return Err(error);
+            }
+            retries = retries.map(|retries| retries - 1);
+            tracing::warn!(host = self.host, %error, "cannot resolve, trying again in {:.1} s", pause.as_secs_f32());
+            thread::sleep(pause);
+            pause = (pause * 6 / 5).min(Duration::from_secs(20));
+        }
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.host.contains(':') {
+            write!(f, "[{}]:{}", self.host, self.port)
+        } else {
+            write!(f, "{}:{}", self.host, self.port)
+        }
+    }
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Self {
+        let host = match address {
+            SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
+            _ => address.ip().to_string(),
+        };
+        Self { host, port: address.port() }
+    }
+}
+
+/// Not the addresses that only look like IPv4, such as `1.2.3` or `1.2.3.400`: no name ends in a number.
+fn is_name(host: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len()) && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    let whole = host.strip_suffix('.').unwrap_or(host);
+    let last = whole.rsplit('.').next().unwrap_or_default();
+    whole.len() <= 253
+        && whole.split('.').all(is_label)
+        && (!last.bytes().all(|byte| byte.is_ascii_digit()) || host.parse::<IpAddr>().is_ok())
+}
+
+/// Whether the zone exists is seen when the address is used.
+fn is_ipv6(host: &str) -> bool {
+    let (address, zone) = host.split_once('%').unwrap_or((host, "0"));
+    address.parse::<Ipv6Addr>().is_ok() && crate::name_refusal(zone).is_none()
+}
+
+/// The resolver's errors have no kind; these are the words of `EAI_AGAIN` in glibc and musl, and of a system error.
+fn may_pass(error: &io::Error) -> bool {
+    let text = error.to_string();
+    error.raw_os_error().is_some() || text.contains("Temporary failure") || text.contains("Try again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_an_address_or_a_name() {
+        for (text, shown) in [
+            ("1.2.3.4:5", "1.2.3.4:5"),
+            ("[2001:db8::1]:51820", "[2001:db8::1]:51820"),
+            ("2001:db8::1:51820", "[2001:db8::1]:51820"),
+            ("[fe80::1%lo]:0", "[fe80::1%lo]:0"),
+            ("vpn.example.com.:65535", "vpn.example.com.:65535"),
+            ("my_host-1:1", "my_host-1:1"),
+        ] {
+            assert_eq!(Endpoint::parse(text).map(|endpoint| endpoint.to_string()).as_deref(), Some(shown));
+        }
+        for text in [
+            "", ":5", "host", "host:", "host:http", "host:65536", "a b:5", "[host]:5", "[1.2.3.4]:5", "::1", "[::1]",
+            "1.2.3.400:5", "1.2.3:5", "a..b:5", ".:5", "é:5", "[fe80::1%]:5", "[::1:5", "h\0st:5",
+        ] {
+            assert_eq!(Endpoint::parse(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_needs_no_resolver() {
+        let endpoint = Endpoint::parse("[fe80::1%lo]:7").unwrap();
+        assert_eq!(endpoint.address(), Some("[fe80::1%1]:7".parse().unwrap()));
+        assert_eq!(endpoint.resolve().unwrap(), endpoint.address().unwrap());
+        assert_eq!(Endpoint::parse("localhost:7").unwrap().address(), None);
+    }
+
+    #[test]
+    fn a_name_is_looked_up() {
+        assert!(Endpoint::parse("localhost:7").unwrap().resolve().unwrap().ip().is_loopback());
+    }
+}

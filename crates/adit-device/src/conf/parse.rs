@@ -1,0 +1,254 @@
+//! Understanding a file.
+
+use std::net::IpAddr;
+use std::str;
+
+use adit::{PresharedKey, PrivateKey, PublicKey};
+use ipnet::IpNet;
+
+use super::{Config, Endpoint, InterfaceConfig, PeerConfig, Table, Wrong};
+use crate::uapi::value::{Quoted, number};
+
+pub(super) fn parse(text: &[u8]) -> Result<Config, Wrong> {
+    let mut parser = Parser { config: Config::default(), section: Section::None };
+    // A mark that some editors put before UTF-8.
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
+    for (line, bytes) in (1..).zip(text.split(|&byte| byte == b'\n')) {
+        let text = match str::from_utf8(bytes) {
+            Ok(text) => text,
+            Err(error) => {
+                let column = 1 + String::from_utf8_lossy(&bytes[..error.valid_up_to()]).chars().count();
+                return Err(Place { line, column }.wrong("bytes that are not UTF-8", "text"));
+            }
+        };
+        parser.take_line(line, text)?;
+    }
+    parser.end_section()?;
+    Ok(parser.config)
+}
+
+struct Parser {
+    config: Config,
+    section: Section,
+}
+
+enum Section {
+    /// Before the first.
+    None,
+    Interface,
+    Peer(Box<PeerSection>),
+}
+
+/// A peer whose key may still come.
+struct PeerSection {
+    begins: Place,
+    public_key: Option<PublicKey>,
+    peer: PeerConfig,
+}
+
+impl Parser {
+    fn take_line(&mut self, line: usize, text: &str) -> Result<(), Wrong> {
+        let text = text.split('#').next().unwrap_or_default();
+        let content = text.trim();
+        if content.is_empty() {
+            return Ok(());
+        }
+        let place = Place::of(line, text, content);
+        if content.starts_with('[') {
+            return self.begin_section(place, content);
+        }
+        // What is no pair may be a key that went astray: it is not repeated.
+        let (name, value) = content
+            .split_once('=')
+            .ok_or_else(|| place.wrong("a line without \"=\"", "KEY = VALUE, [Interface] or [Peer]"))?;
+        let (name, value) = (name.trim_end(), value.trim());
+        let entry = Entry { name, name_place: place, value, place: Place::of(line, text, value), text };
+        match &mut self.section {
+            Section::None => Err(place.wrong(format!("the key {}", Quoted(name)), "[Interface] or [Peer] before it")),
+            Section::Interface => take_interface(&mut self.config.interface, &entry),
+            Section::Peer(section) => take_peer(section, &entry),
+        }
+    }
+
+    fn begin_section(&mut self, place: Place, title: &str) -> Result<(), Wrong> {
+        self.end_section()?;
+        self.section = if title.eq_ignore_ascii_case("[Interface]") {
+            Section::Interface
+        } else if title.eq_ignore_ascii_case("[Peer]") {
+            let peer = PeerConfig::new(PublicKey::from_bytes([0; 32]));
+            Section::Peer(Box::new(PeerSection { begins: place, public_key: None, peer }))
+        } else {
+            return Err(place.wrong(Quoted(title), "[Interface] or [Peer]"));
+        };
+        Ok(())
+    }
+
+    fn end_section(&mut self) -> Result<(), Wrong> {
+        if let Section::Peer(section) = std::mem::replace(&mut self.section, Section::None) {
+            let public_key =
+                section.public_key.ok_or_else(|| section.begins.wrong("a peer without a key", "PublicKey = KEY in it"))?;
+            self.config.peers.push(PeerConfig { public_key, ..section.peer });
+        }
+        Ok(())
+    }
+}
+
+fn take_interface(interface: &mut InterfaceConfig, entry: &Entry<'_>) -> Result<(), Wrong> {
+    match entry.name.to_ascii_lowercase().as_str() {
+        "privatekey" => interface.private_key = Some(entry.key(PrivateKey::from_base64)?),
+        "listenport" => interface.listen_port = Some(entry.value(number, "a port: 0 to 65535")?),
+        "fwmark" => interface.fwmark = Some(entry.value(mark, "off, or a mark: 0 to 0xffffffff")?),
+        "address" => {
+            let addresses: Vec<IpNet> = entry.list(network, "ADDRESS or ADDRESS/LENGTH")?;
+            interface.addresses.extend(addresses);
+        }
+        "mtu" => {
+            let mtu = |text: &str| number(text).filter(|&mtu: &u16| mtu >= 68);
+            interface.mtu = Some(entry.value(mtu, "an MTU: 68 to 65535")?);
+        }
+        "dns" => {
+            let servers = entry.list(|text| Some(text.to_owned()), "an address or the name of a domain")?;
+            interface.dns.extend(servers);
+            if interface.dns_line == 0 {
+                interface.dns_line = entry.place.line;
+            }
+        }
+        "table" => {
+            interface.table = entry.value(table, "auto, off, main, default, local or a number from 1 to 4294967295")?;
+        }
+        "preup" => interface.pre_up.push(entry.command()?),
+        "postup" => interface.post_up.push(entry.command()?),
+        "predown" => interface.pre_down.push(entry.command()?),
+        "postdown" => interface.post_down.push(entry.command()?),
+        "saveconfig" => interface.save_config = entry.value(truth, "true or false")?,
+        _ => {
+            return Err(entry.unknown(
+                "PrivateKey, ListenPort, FwMark, Address, MTU, DNS, Table, PreUp, PostUp, PreDown, PostDown or SaveConfig",
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn take_peer(section: &mut PeerSection, entry: &Entry<'_>) -> Result<(), Wrong> {
+    let peer = &mut section.peer;
+    match entry.name.to_ascii_lowercase().as_str() {
+        "publickey" => section.public_key = Some(entry.key(PublicKey::from_base64)?),
+        "presharedkey" => {
+            let key = entry.key(PresharedKey::from_base64)?;
+            // All zeros are none, as everywhere.
+            peer.preshared_key = Some(key).filter(|key| *key != PresharedKey::from_bytes([0; 32]));
+        }
+        "endpoint" => peer.endpoint = Some(entry.value(Endpoint::parse, "HOST:PORT or [ADDRESS]:PORT")?),
+        "persistentkeepalive" => {
+            peer.persistent_keepalive = Some(entry.value(keepalive, "off, or seconds: 0 to 65535")?);
+        }
+        "allowedips" => {
+            let networks = entry.list(network, "ADDRESS or ADDRESS/LENGTH")?;
+            peer.allowed_ips.extend(networks.iter().map(IpNet::trunc));
+        }
+        _ => {
+            return Err(entry.unknown("PublicKey, PresharedKey, AllowedIPs, Endpoint or PersistentKeepalive"));
+        }
+    }
+    Ok(())
+}
+
+/// A line `name = value`.
+struct Entry<'a> {
+    name: &'a str,
+    name_place: Place,
+    value: &'a str,
+    place: Place,
+    /// The whole line, in which places are counted.
+    text: &'a str,
+}
+
+impl Entry<'_> {
+    fn value<T>(&self, read: impl FnOnce(&str) -> Option<T>, expected: &str) -> Result<T, Wrong> {
+        read(self.value).ok_or_else(|| self.place.wrong(Quoted(self.value), expected))
+    }
+
+    fn list<T>(&self, read: impl Fn(&str) -> Option<T>, expected: &str) -> Result<Vec<T>, Wrong> {
+        let read_item = |item: &str| {
+            let item = item.trim();
+            let read = if item.is_empty() { None } else { read(item) };
+            read.ok_or_else(|| Place::of(self.place.line, self.text, item).wrong(Quoted(item), expected))
+        };
+        self.value.split(',').map(read_item).collect()
+    }
+
+    fn key<T, E>(&self, read: impl FnOnce(&str) -> Result<T, E>) -> Result<T, Wrong> {
+        let found = format!("{} characters that are no key", self.value.chars().count());
+        read(self.value).map_err(|_| self.place.wrong(found, "a key: 44 characters of base64, the last of them \"=\""))
+    }
+
+    fn command(&self) -> Result<String, Wrong> {
+        self.value(|text| (!text.is_empty() && !text.contains('\0')).then(|| text.to_owned()), "a command")
+    }
+
+    /// The value is not repeated: it may be a key.
+    fn unknown(&self, expected: &str) -> Wrong {
+        self.name_place.wrong(format!("the key {}", Quoted(self.name)), expected)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    line: usize,
+    column: usize,
+}
+
+impl Place {
+    /// The place of `part`, which is a part of `text`.
+    fn of(line: usize, text: &str, part: &str) -> Self {
+        let offset = (part.as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+        let column = 1 + text.get(..offset).map_or(0, |before| before.chars().count());
+        Self { line, column }
+    }
+
+    fn wrong(self, found: impl ToString, expected: &str) -> Wrong {
+        Wrong { line: self.line, column: self.column, found: found.to_string(), expected: expected.to_owned() }
+    }
+}
+
+/// Without a length it is a single address.
+fn network(text: &str) -> Option<IpNet> {
+    match text.split_once('/') {
+        Some((address, length)) => IpNet::new(address.parse().ok()?, number(length)?).ok(),
+        None => Some(IpNet::from(text.parse::<IpAddr>().ok()?)),
+    }
+}
+
+fn mark(text: &str) -> Option<u32> {
+    if text.eq_ignore_ascii_case("off") {
+        return Some(0);
+    }
+    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) if !digits.starts_with('+') => u32::from_str_radix(digits, 16).ok(),
+        Some(_) => None,
+        None => number(text),
+    }
+}
+
+fn keepalive(text: &str) -> Option<u16> {
+    if text.eq_ignore_ascii_case("off") { Some(0) } else { number(text) }
+}
+
+fn table(text: &str) -> Option<Table> {
+    Some(match text.to_ascii_lowercase().as_str() {
+        "auto" => Table::Auto,
+        "off" => Table::Off,
+        "default" => Table::Number(253),
+        "main" => Table::Number(254),
+        "local" => Table::Number(255),
+        _ => Table::Number(mark(text).filter(|&number| number != 0)?),
+    })
+}
+
+fn truth(text: &str) -> Option<bool> {
+    if text.eq_ignore_ascii_case("true") {
+        return Some(true);
+    }
+    text.eq_ignore_ascii_case("false").then_some(false)
+}

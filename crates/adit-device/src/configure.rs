@@ -1,0 +1,158 @@
+//! What UAPI clients ask of the interface.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use adit::Interface;
+
+use crate::config::{DeviceState, DeviceUpdate, Facts, PeerState, PeerUpdate};
+use crate::control::Device;
+use crate::device::{Workers, bind};
+use crate::shared::{Shared, now};
+use crate::uapi::{Handler, SetError};
+
+/// Carries out what clients ask.
+pub(crate) struct Configurator {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) device: Device,
+    pub(crate) workers: Workers,
+}
+
+impl Handler for Configurator {
+    fn get(&mut self) -> DeviceState {
+        let interface = self.shared.interface();
+        let peers = interface.peers(now()).map(|peer| PeerState {
+            public_key: *peer.public_key,
+            preshared_key: peer.preshared_key.cloned(),
+            endpoint: peer.endpoint,
+            persistent_keepalive: peer.persistent_keepalive,
+            last_handshake: peer.last_handshake,
+            rx_bytes: peer.rx_bytes,
+            tx_bytes: peer.tx_bytes,
+            allowed_ips: interface.allowed_ips(peer.id).collect(),
+            protocol_version: 1,
+        });
+        let device_drops = [("send_error", &self.shared.send_errors), ("tun_error", &self.shared.tun_errors)]
+            .map(|(name, count)| (name, count.load(Ordering::Relaxed)));
+        let drops = interface.drops().iter().map(|(reason, count)| (reason.name(), count));
+        let drops = drops.chain(device_drops).filter(|&(_, count)| count > 0);
+        DeviceState {
+            private_key: interface.private_key().cloned(),
+            listen_port: self.device.port,
+            fwmark: self.device.fwmark,
+            peers: peers.collect(),
+            facts: Facts {
+                drops: drops.map(|(name, count)| (name.to_owned(), count)).collect(),
+                offloads: self.offloads(),
+                threads: u32::try_from(self.workers.len()).unwrap_or(u32::MAX),
+            },
+        }
+    }
+
+    fn set(&mut self, update: DeviceUpdate) -> Result<(), SetError> {
+        // What can fail comes first: a refused update changes nothing.
+        let mark = update.fwmark.unwrap_or(self.device.fwmark);
+        if let Some(port) = update.listen_port.filter(|&port| port == 0 || port != self.device.port) {
+            self.bind(port, mark)?;
+        } else if mark != self.device.fwmark {
+            self.set_mark(mark)?;
+        }
+        self.device.fwmark = mark;
+        let mut interface = self.shared.interface();
+        if let Some(key) = update.private_key {
+            interface.set_private_key(key);
+        }
+        if update.replace_peers {
+            let all: Vec<_> = interface.peers(now()).map(|peer| peer.id).collect();
+            for id in all {
+                interface.remove_peer(id);
+            }
+        }
+        for peer in update.peers {
+            set_peer(&mut interface, peer);
+        }
+        Ok(())
+    }
+}
+
+impl Configurator {
+    /// Binds sockets of another port; if that fails the present ones stay.
+    fn bind(&mut self, port: u16, mark: u32) -> Result<(), SetError> {
+        let sockets = bind(port, self.workers.len(), mark, self.device.offload)
+            .map_err(|error| SetError { errno: error.errno(), message: error.to_string() })?;
+        self.device.port = sockets.first().map_or(port, |sockets| sockets.port);
+        self.shared.replace_sockets(sockets);
+        // Answers must not try to leave from what the old sockets were bound to.
+        self.shared.interface().forget_sources();
+        self.workers.wake();
+        Ok(())
+    }
+
+    fn set_mark(&self, mark: u32) -> Result<(), SetError> {
+        (0..self.workers.len()).filter_map(|index| self.shared.sockets(index)).try_for_each(|sockets| {
+            sockets.set_mark(mark).map_err(SetError::from)
+        })
+    }
+
+    fn offloads(&self) -> String {
+        let offloads = self.shared.offloads;
+        let words = [
+            (offloads.checksum, "tun-checksum"),
+            (offloads.tcp4, "tun-tso4"),
+            (offloads.tcp6, "tun-tso6"),
+            (offloads.udp, "tun-uso"),
+            (self.device.offload, "udp-gso udp-gro"),
+        ];
+        let words: Vec<_> = words.into_iter().filter_map(|(on, word)| on.then_some(word)).collect();
+        if words.is_empty() { "none".to_owned() } else { words.join(" ") }
+    }
+}
+
+/// Every value has been checked where it was parsed; what is left is no error to `wg(8)`: a peer that does not exist
+/// is not updated, and an interface's own key is passed over.
+fn set_peer(interface: &mut Interface, update: PeerUpdate) {
+    let key = &update.public_key;
+    let known = interface.peer_id(key);
+    if update.remove {
+        if let Some(id) = known {
+            interface.remove_peer(id);
+        }
+        return;
+    }
+    let id = match known {
+        Some(id) => id,
+        None if update.update_only => return,
+        None => match interface.add_peer(*key) {
+            Ok(id) => id,
+            Err(error) => {
+                tracing::debug!(%error, "a peer was passed over");
+                return;
+            }
+        },
+    };
+    let set = || {
+        if let Some(key) = update.preshared_key {
+            interface.set_preshared_key(id, key)?;
+        }
+        if update.endpoint.is_some() {
+            interface.set_endpoint(id, update.endpoint)?;
+        }
+        if update.replace_allowed_ips {
+            interface.clear_allowed_ips(id)?;
+        }
+        for change in &update.allowed_ips {
+            if change.remove {
+                interface.remove_allowed_ip(id, change.net)?;
+            } else {
+                interface.add_allowed_ip(id, change.net)?;
+            }
+        }
+        if let Some(seconds) = update.persistent_keepalive {
+            interface.set_persistent_keepalive(now(), id, seconds)?;
+        }
+        Ok::<(), adit::Error>(())
+    };
+    if let Err(error) = set() {
+        tracing::error!(%error, "a peer vanished while it was configured");
+    }
+}

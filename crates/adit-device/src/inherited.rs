@@ -1,0 +1,61 @@
+//! File descriptors handed over by the program that started this one.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::sync::Mutex;
+
+/// The numbers that have been taken: a second owner would close the file under the first.
+static TAKEN: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
+
+/// Takes over the inherited file descriptor of this number, as named in `WG_TUN_FD` or `WG_UAPI_FD`. To be called
+/// before the program opens files of its own, which could have been given the number.
+///
+/// # Errors
+/// When the number is that of standard input, output or error, was taken before, or is not open.
+pub fn take_fd(number: RawFd) -> io::Result<OwnedFd> {
+    let refuse = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("file descriptor {number} {why}"));
+    if number <= 2 {
+        return Err(refuse("cannot be handed over: it must be above 2"));
+    }
+    let mut taken = TAKEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if taken.contains(&number) {
+        return Err(refuse("was taken before"));
+    }
+    // SAFETY: F_GETFD takes no third argument, touches no memory of ours, and fails on a number that is not open.
+    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+        return Err(refuse("is not open"));
+    }
+    // A program started from here must not inherit it in turn.
+    // SAFETY: F_SETFD takes an integer and touches no memory of ours.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    taken.push(number);
+    // SAFETY: the number is open, as checked above, and nobody else owns it: the caller asks for what the parent
+    // process has left open, before opening files, and `TAKEN` gives each number out once.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::IntoRawFd;
+
+    use super::*;
+
+    #[test]
+    fn a_descriptor_is_taken_once() {
+        let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let number = ours.into_raw_fd();
+        let taken = take_fd(number).unwrap();
+        assert!(take_fd(number).unwrap_err().to_string().contains("taken before"));
+        drop(taken);
+    }
+
+    #[test]
+    fn what_is_not_open_or_is_a_standard_stream_is_refused() {
+        assert!(take_fd(1_000_000).unwrap_err().to_string().contains("not open"));
+        for number in [-1, 0, 1, 2] {
+            assert!(take_fd(number).unwrap_err().to_string().contains("above 2"));
+        }
+    }
+}

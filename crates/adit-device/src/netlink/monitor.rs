@@ -1,0 +1,114 @@
+//! News of interfaces and addresses.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use netlink_packet_core::NetlinkPayload;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+
+use super::address::address_of;
+use super::{BUFFER_SIZE, Link, NetlinkError, Result, messages};
+
+/// Something happened to an interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LinkEvent {
+    /// It appeared, or changed: its name, flags or MTU.
+    Changed(Link),
+    /// It was deleted, or left for another namespace.
+    Deleted(Link),
+    /// It lost an address.
+    AddressRemoved {
+        /// The interface.
+        ifindex: u32,
+        /// The address.
+        address: IpAddr,
+    },
+    /// Too much happened at once to be told: ask for the present state.
+    Lost,
+}
+
+/// Listens for [`LinkEvent`]s of the network namespace in which it was opened. It never blocks: wait until its file
+/// descriptor is readable.
+pub struct LinkMonitor {
+    socket: Socket,
+    buffer: Vec<u8>,
+    events: VecDeque<LinkEvent>,
+}
+
+impl std::fmt::Debug for LinkMonitor {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("LinkMonitor").field("events", &self.events).finish_non_exhaustive()
+    }
+}
+
+impl LinkMonitor {
+    /// Begins to listen in the calling thread's network namespace. What happens from now on is told.
+    ///
+    /// # Errors
+    /// The kernel has no netlink, or there are no file descriptors left.
+    pub fn open() -> Result<LinkMonitor> {
+        let open = || {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.bind_auto()?;
+            socket.set_non_blocking(true)?;
+            for group in [libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV6_IFADDR] {
+                socket.add_membership(group)?;
+            }
+            Ok(LinkMonitor { socket, buffer: Vec::with_capacity(BUFFER_SIZE), events: VecDeque::new() })
+        };
+        open().map_err(|source| NetlinkError::new("cannot listen for changes of interfaces", source))
+    }
+
+    /// The next event, if there is one.
+    ///
+    /// # Errors
+    /// The socket fails for good.
+    pub fn next_event(&mut self) -> io::Result<Option<LinkEvent>> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Ok(Some(event));
+            }
+            self.buffer.clear();
+            match self.socket.recv_from(&mut self.buffer, 0) {
+                // Others than the kernel may send, but are not believed.
+                Ok((_, sender)) if sender.port_number() != 0 => continue,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Some(LinkEvent::Lost)),
+                Err(error) => return Err(error),
+            }
+            self.events.extend(messages(&self.buffer).filter_map(|message| match message.payload {
+                NetlinkPayload::InnerMessage(message) => event_of(&message),
+                _ => None,
+            }));
+        }
+    }
+}
+
+impl AsFd for LinkMonitor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for LinkMonitor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+fn event_of(message: &RouteNetlinkMessage) -> Option<LinkEvent> {
+    match message {
+        RouteNetlinkMessage::NewLink(message) => Some(LinkEvent::Changed(Link::from_message(message))),
+        RouteNetlinkMessage::DelLink(message) => Some(LinkEvent::Deleted(Link::from_message(message))),
+        RouteNetlinkMessage::DelAddress(message) => {
+            Some(LinkEvent::AddressRemoved { ifindex: message.header.index, address: address_of(message)? })
+        }
+        _ => None,
+    }
+}

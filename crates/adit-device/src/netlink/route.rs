@@ -1,0 +1,194 @@
+//! Routes.
+
+use std::io;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
+    RouteType,
+};
+
+use super::{Netlink, NetlinkError, Result, family};
+
+/// The table in which routes stand unless another is named.
+pub const MAIN_TABLE: u32 = 254;
+
+/// A route to whatever is behind an interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Route {
+    /// Where it leads.
+    pub destination: IpNet,
+    /// The table it stands in.
+    pub table: u32,
+    /// The interface.
+    pub ifindex: u32,
+    /// Of two routes to the same place, that of the lower metric counts; `None` leaves it to the kernel.
+    pub metric: Option<u32>,
+}
+
+/// The way that a packet to some address would take now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RouteLookup {
+    /// The interface it would leave by.
+    pub ifindex: u32,
+    /// The address it would have as its source.
+    pub source: Option<IpAddr>,
+    /// The next router, unless the address is reached directly.
+    pub gateway: Option<IpAddr>,
+    /// The longest packet that fits, if the route itself says so; otherwise it is the interface's MTU.
+    pub mtu: Option<u32>,
+}
+
+impl Netlink {
+    /// Adds a route.
+    ///
+    /// # Errors
+    /// [`NetlinkError::is_exists`] if there is one to the same place in this table, of the same metric.
+    pub fn add_route(&mut self, route: &Route) -> Result<()> {
+        let action = format!("cannot add {}", describe(route));
+        self.request(&action, RouteNetlinkMessage::NewRoute(new_route(route)), NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Adds a route, in place of the one to the same place in this table, of the same metric.
+    ///
+    /// # Errors
+    /// What the kernel says: ENETDOWN, for one, if the interface is down.
+    pub fn replace_route(&mut self, route: &Route) -> Result<()> {
+        let action = format!("cannot set {}", describe(route));
+        self.request(&action, RouteNetlinkMessage::NewRoute(new_route(route)), NLM_F_CREATE | NLM_F_REPLACE)
+    }
+
+    /// Removes a route.
+    ///
+    /// # Errors
+    /// [`NetlinkError::is_not_found`] if there is none.
+    pub fn remove_route(&mut self, route: &Route) -> Result<()> {
+        let mut message = route_message(route);
+        message.header.scope = RouteScope::NoWhere;
+        let action = format!("cannot remove {}", describe(route));
+        self.request(&action, RouteNetlinkMessage::DelRoute(message), 0)
+    }
+
+    /// The routes of a table that lead to one interface each.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn routes(&mut self, table: u32) -> Result<Vec<Route>> {
+        let request = RouteNetlinkMessage::GetRoute(RouteMessage::default());
+        let answers = self.dump("cannot list the routes", request)?;
+        Ok(answers
+            .iter()
+            .filter_map(|answer| match answer {
+                RouteNetlinkMessage::NewRoute(message) => route_of(message),
+                _ => None,
+            })
+            .filter(|route| route.table == table)
+            .collect())
+    }
+
+    /// Asks which way a packet to `address` would take, if it carried this mark (0: none).
+    ///
+    /// # Errors
+    /// ENETUNREACH if there is no way.
+    pub fn route_to(&mut self, address: IpAddr, mark: u32) -> Result<RouteLookup> {
+        let action = format!("cannot find a route to {address}");
+        let mut request = RouteMessage::default();
+        request.header.address_family = family(&address);
+        request.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
+        request.header.flags = RouteFlags::LookupTable;
+        request.attributes.push(RouteAttribute::Destination(address.into()));
+        if mark != 0 {
+            request.attributes.push(RouteAttribute::Mark(mark));
+        }
+        let RouteNetlinkMessage::NewRoute(answer) = self.get(&action, RouteNetlinkMessage::GetRoute(request))? else {
+            return Err(NetlinkError::new(&action, io::ErrorKind::InvalidData.into()));
+        };
+        let mut lookup = RouteLookup::default();
+        for attribute in &answer.attributes {
+            match attribute {
+                RouteAttribute::Oif(index) => lookup.ifindex = *index,
+                RouteAttribute::PrefSource(source) => lookup.source = ip(source),
+                RouteAttribute::Gateway(gateway) => lookup.gateway = ip(gateway),
+                RouteAttribute::Metrics(metrics) => {
+                    lookup.mtu = metrics.iter().find_map(|metric| match metric {
+                        RouteMetric::Mtu(mtu) if *mtu > 0 => Some(*mtu),
+                        _ => None,
+                    });
+                }
+                _ => {}
+            }
+        }
+        Ok(lookup)
+    }
+}
+
+fn describe(route: &Route) -> String {
+    format!("the route to {} by the interface of index {} in table {}", route.destination, route.ifindex, route.table)
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
+        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+        _ => None,
+    }
+}
+
+/// What names a route, for adding and for removing.
+fn route_message(route: &Route) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    let address = route.destination.network();
+    message.header.address_family = family(&address);
+    message.header.destination_prefix_length = route.destination.prefix_len();
+    match u8::try_from(route.table) {
+        Ok(table) => message.header.table = table,
+        Err(_) => {
+            message.header.table = RouteHeader::RT_TABLE_UNSPEC;
+            message.attributes.push(RouteAttribute::Table(route.table));
+        }
+    }
+    message.attributes.push(RouteAttribute::Destination(address.into()));
+    message.attributes.push(RouteAttribute::Oif(route.ifindex));
+    if let Some(metric) = route.metric {
+        message.attributes.push(RouteAttribute::Priority(metric));
+    }
+    message
+}
+
+fn new_route(route: &Route) -> RouteMessage {
+    let mut message = route_message(route);
+    message.header.protocol = RouteProtocol::Boot;
+    message.header.kind = RouteType::Unicast;
+    message.header.scope =
+        if route.destination.addr().is_ipv4() { RouteScope::Link } else { RouteScope::Universe };
+    message
+}
+
+fn route_of(message: &RouteMessage) -> Option<Route> {
+    // Entries of the kernel's cache are no routes.
+    if message.header.flags.contains(RouteFlags::Cloned) {
+        return None;
+    }
+    let (mut destination, mut table, mut ifindex, mut metric) = (None, u32::from(message.header.table), None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => destination = ip(address),
+            RouteAttribute::Table(number) => table = *number,
+            RouteAttribute::Oif(index) => ifindex = Some(*index),
+            RouteAttribute::Priority(priority) => metric = Some(*priority),
+            _ => {}
+        }
+    }
+    // The default route has no destination attribute.
+    let everywhere = match message.header.address_family {
+        netlink_packet_route::AddressFamily::Inet => IpAddr::from([0; 4]),
+        netlink_packet_route::AddressFamily::Inet6 => IpAddr::from([0; 16]),
+        _ => return None,
+    };
+    let destination =
+        IpNet::new(destination.unwrap_or(everywhere), message.header.destination_prefix_length).ok()?;
+    Some(Route { destination, table, ifindex: ifindex?, metric })
+}

@@ -1,0 +1,51 @@
+//! Hosts for tests: network namespaces without a name, which vanish with the test.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use ipnet::IpNet;
+
+use super::{Netlink, namespace};
+
+/// Runs a test in a network namespace of its own, with the loopback interface up. Without root it is skipped, loudly.
+pub(crate) fn in_new_namespace(test: impl FnOnce() + Send) {
+    let Some(namespace) = new_namespace() else { return };
+    namespace::run_in(namespace.as_fd(), test).expect("the namespace can be entered");
+}
+
+/// A network namespace with the loopback interface up; `None` without root.
+pub(crate) fn new_namespace() -> Option<OwnedFd> {
+    let namespace = match namespace::create() {
+        Ok(namespace) => namespace,
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            println!("SKIPPED: this test takes root: {error}");
+            return None;
+        }
+        Err(error) => panic!("cannot make a network namespace: {error}"),
+    };
+    let mut netlink = Netlink::open_in(namespace.as_fd()).expect("netlink");
+    netlink.set_up(1, true).expect("loopback up");
+    Some(namespace)
+}
+
+/// Joins the calling thread's namespace (`left`, its name) and another (`right`) by a pair of interfaces, each up and
+/// with its addresses. Returns the indices.
+pub(crate) fn connect(other: &OwnedFd, mtu: u32, left: &[&str], right: &[&str]) -> (u32, u32) {
+    let mut here = Netlink::open().expect("netlink");
+    let mut there = Netlink::open_in(other.as_fd()).expect("netlink");
+    here.create_veth("left", "right", Some(other.as_fd())).expect("veth");
+    let set_up = |netlink: &mut Netlink, name, addresses: &[&str]| {
+        let index = netlink.link(name).expect("link").index;
+        netlink.set_mtu(index, mtu).expect("MTU");
+        netlink.set_up(index, true).expect("up");
+        for address in addresses {
+            netlink.add_address(index, net(address), true).expect("address");
+        }
+        index
+    };
+    (set_up(&mut here, "left", left), set_up(&mut there, "right", right))
+}
+
+/// An address with its prefix length.
+pub(crate) fn net(text: &str) -> IpNet {
+    text.parse().expect("an address and a prefix length")
+}

@@ -1,0 +1,78 @@
+//! How a device is to be started.
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
+
+/// Tells the caller of [`run`](crate::run) that the interface is there and the UAPI socket answers; the argument is the
+/// interface's name as the kernel gave it.
+pub type Ready = Box<dyn FnOnce(&str) + Send>;
+
+/// How a device is to be started.
+pub struct Options {
+    /// The name of the interface.
+    pub name: String,
+    /// Worker threads.
+    pub threads: NonZeroUsize,
+    /// Let the kernel split and join packets where it can.
+    pub offload: bool,
+    /// A TUN device opened by somebody else, instead of creating one.
+    pub tun_fd: Option<OwnedFd>,
+    /// A listening UAPI socket opened by somebody else, instead of creating one.
+    pub uapi_fd: Option<OwnedFd>,
+    /// Called once, when the device can be configured and used.
+    pub ready: Option<Ready>,
+}
+
+impl Options {
+    /// The usual: a thread for each core, every offload the kernel has, nothing inherited.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
+            offload: true,
+            tun_fd: None,
+            uapi_fd: None,
+            ready: None,
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("name", &self.name)
+            .field("threads", &self.threads)
+            .field("offload", &self.offload)
+            .field("tun_fd", &self.tun_fd)
+            .field("uapi_fd", &self.uapi_fd)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why `name` cannot be that of an interface, or `None` if it can: 1 to 15 of the characters that `wg-quick(8)` allows.
+pub fn name_refusal(name: &str) -> Option<String> {
+    if matches!(name, "." | "..") {
+        return Some(format!("found {name:?}, expected the name of an interface"));
+    }
+    if name.is_empty() || name.len() > 15 {
+        return Some(format!("found {name:?}, expected a name of 1 to 15 characters"));
+    }
+    let stranger = name.chars().find(|c| !c.is_ascii_alphanumeric() && !"_=+.-".contains(*c))?;
+    Some(format!("found {stranger:?} in {name:?}, expected letters, digits and any of _ = + . -"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_the_kernel_or_a_path_would_misread_are_refused() {
+        for good in ["wg0", "a", "home-office.2_=", "fifteen-letters"] {
+            assert_eq!(name_refusal(good), None);
+        }
+        for bad in ["", ".", "..", "../x", "a b", "wg%d", "sixteen-letters-", "a/b", "é"] {
+            assert!(name_refusal(bad).is_some(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Bringing interfaces up and down by their configuration file, as `wg-quick(8)` does, over netlink.
+//!
+//! [`up`] looks at everything before it touches anything, and undoes what it did when a step fails. Where it differs
+//! from `wg-quick`: `DNS` is refused (a `PostUp` can do it); no firewall rules are made, so where strict reverse-path
+//! filtering is on, a default route through the tunnel needs `rp_filter` set to 2; and when `up` fails, the hooks that
+//! belong to those already run are run too (`PostDown` after `PreUp`, `PreDown` after `PostUp`).
+
+mod machine;
+mod steps;
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::net::SocketAddr;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use zeroize::Zeroizing;
+
+use crate::conf::{ConfError, Config};
+use crate::netlink::NetlinkError;
+use crate::uapi::ClientError;
+
+use machine::{Linux, Machine};
+
+/// Where the files of interfaces are that are given by name.
+const DIRECTORY: &str = "/etc/wireguard";
+
+/// Starts the daemon of an interface, and returns when it answers.
+pub type Start<'a> = &'a mut dyn FnMut(&str) -> io::Result<()>;
+
+/// An interface and its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// The interface's name.
+    pub name: String,
+    /// The file.
+    pub path: PathBuf,
+}
+
+impl Location {
+    /// From what a user gives: the name of an interface, whose file is then in `/etc/wireguard`, or a file `NAME.conf`.
+    ///
+    /// # Errors
+    /// [`QuickError::Name`].
+    pub fn new(argument: &str) -> Result<Self, QuickError> {
+        let path = Path::new(argument);
+        let is_path = argument.contains('/') || path.extension().is_some_and(|extension| extension == "conf");
+        let (name, path) = if is_path {
+            let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".conf"));
+            let name = name.ok_or_else(|| QuickError::Name(format!("found {argument:?}, expected a file NAME.conf")))?;
+            (name, path.to_owned())
+        } else {
+            (argument, Path::new(DIRECTORY).join(format!("{argument}.conf")))
+        };
+        match crate::name_refusal(name) {
+            Some(refusal) => Err(QuickError::Name(refusal)),
+            None => Ok(Self { name: name.to_owned(), path }),
+        }
+    }
+
+    /// The configuration in the file. Warns where others can read it.
+    ///
+    /// # Errors
+    /// [`QuickError::Conf`].
+    pub fn read(&self) -> Result<Config, QuickError> {
+        let config = Config::read(&self.path)?;
+        let is_open = |path: &Path| fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o007 != 0);
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if is_open(&self.path) && is_open(folder) {
+            tracing::warn!(file = %self.path.display(), "others can read this file, with the keys in it");
+        }
+        Ok(config)
+    }
+}
+
+/// Makes an interface as its file says.
+///
+/// # Errors
+/// [`QuickError`]; then nothing is left of it.
+pub fn up(location: &Location, start: Start<'_>) -> Result<(), QuickError> {
+    let config = location.read()?;
+    if config.interface.dns_line != 0 {
+        let place = format!("{}:{}", location.path.display(), config.interface.dns_line);
+        return Err(QuickError::Dns(place));
+    }
+    let endpoints = resolve(&config)?;
+    steps::up(&mut Linux::open(start)?, &location.name, &config, &endpoints)
+}
+
+/// Ends an interface that was made by its file.
+///
+/// # Errors
+/// [`QuickError`]; what can be undone has been.
+pub fn down(location: &Location) -> Result<(), QuickError> {
+    let config = location.read()?;
+    let mut no_start = |_: &str| Err(io::ErrorKind::Unsupported.into());
+    steps::down(&mut Linux::open(&mut no_start)?, &location.name, &config, |config| replace(&location.path, config))
+}
+
+/// Why an interface was not brought up or down.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QuickError {
+    /// The interface's name, or its file's.
+    #[error("{0}")]
+    Name(String),
+    /// The file.
+    #[error(transparent)]
+    Conf(#[from] ConfError),
+    /// The file asks for name servers.
+    #[error("{0}: found DNS, which is not supported, expected none: set name servers by a PostUp command")]
+    Dns(String),
+    /// A peer's host.
+    #[error("cannot resolve the endpoint {endpoint}: {source}")]
+    Resolve {
+        /// As the file has it.
+        endpoint: String,
+        /// What the resolver said.
+        source: io::Error,
+    },
+    /// There is such an interface already.
+    #[error("the interface {0} exists already")]
+    Exists(String),
+    /// There is no such interface, or it is not one of WireGuard's.
+    #[error("{0} is not the interface of a running WireGuard daemon")]
+    Missing(String),
+    /// The daemon.
+    #[error("cannot start the daemon of {name}: {source}")]
+    Start {
+        /// The interface.
+        name: String,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// The daemon does not end.
+    #[error("the daemon of {0} has not ended though its interface is gone")]
+    Stop(String),
+    /// Asking the daemon.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// Asking the kernel.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// A command of the file.
+    #[error("{hook} failed: {why}")]
+    Hook {
+        /// Which one.
+        hook: String,
+        /// How it ended.
+        why: String,
+    },
+    /// Something else.
+    #[error("cannot {action}: {source}")]
+    Io {
+        /// What was tried.
+        action: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The user.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+fn resolve(config: &Config) -> Result<Vec<Option<SocketAddr>>, QuickError> {
+    let resolve = |endpoint: &crate::conf::Endpoint| {
+        endpoint.resolve().map_err(|source| QuickError::Resolve { endpoint: endpoint.to_string(), source })
+    };
+    config.peers.iter().map(|peer| peer.endpoint.as_ref().map(resolve).transpose()).collect()
+}
+
+/// Writes a file anew, so that there is always a whole one.
+fn replace(path: &Path, config: &Config) -> Result<(), QuickError> {
+    // What the user sees as the file may be a link to it.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let new = path.with_extension("conf.new");
+    let text: Zeroizing<String> = config.to_text();
+    let write = || {
+        let _ = fs::remove_file(&new);
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, &path)
+    };
+    write().map_err(|source| {
+        let _ = fs::remove_file(&new);
+        QuickError::Io { action: format!("save {}", path.display()), source }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_stands_for_a_file_in_the_usual_folder() {
+        let location = Location::new("wg0").unwrap();
+        assert_eq!((location.name.as_str(), location.path.as_path()), ("wg0", Path::new("/etc/wireguard/wg0.conf")));
+        for file in ["/tmp/home.conf", "./home.conf", "home.conf"] {
+            let location = Location::new(file).unwrap();
+            assert_eq!((location.name.as_str(), location.path.as_path()), ("home", Path::new(file)));
+        }
+    }
+
+    #[test]
+    fn what_names_no_interface_is_refused() {
+        for argument in ["", "../wg0", "/tmp/wg0", "/tmp/.conf", "/tmp/name-of-17-letters.conf", "a b", "/tmp/a b.conf"] {
+            assert!(matches!(Location::new(argument), Err(QuickError::Name(_))), "{argument}");
+        }
+    }
+
+    #[test]
+    fn dns_is_refused_before_anything_is_touched() {
+        let path = std::env::temp_dir().join(format!("d{}.conf", std::process::id()));
+        fs::write(&path, "[Interface]\n\nDNS = 1.1.1.1\n").unwrap();
+        let location = Location::new(path.to_str().unwrap()).unwrap();
+        let error = up(&location, &mut |_| panic!("started")).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("{}:3: found DNS, which is not supported", path.display())), "{error}");
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn a_saved_file_is_its_owners_and_whole() {
+        let path = std::env::temp_dir().join(format!("s{}.conf", std::process::id()));
+        fs::write(&path, "[Interface]\nMTU = 1280\n").unwrap();
+        let mut config = Config::read(&path).unwrap();
+        config.interface.mtu = Some(1400);
+        replace(&path, &config).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(Config::read(&path).unwrap(), config);
+        assert!(!path.with_extension("conf.new").exists());
+        fs::remove_file(path).unwrap();
+    }
+}

@@ -1,0 +1,218 @@
+//! What bringing interfaces up and down needs of the machine, so that the steps can be tested without one.
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use signal_hook::SigId;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use super::{QuickError, Start};
+use crate::config::{DeviceState, DeviceUpdate};
+use crate::netlink::{MAIN_TABLE, Netlink, Route, Rule};
+use crate::uapi::{Client, socket_path};
+
+/// How long a daemon may take to end.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+const SRC_VALID_MARK: &str = "/proc/sys/net/ipv4/conf/all/src_valid_mark";
+
+/// The machine. Interfaces are known by their index.
+pub(super) trait Machine {
+    /// An error when the user wants no more.
+    fn check_interrupted(&self) -> Result<(), QuickError>;
+    fn exists(&mut self, name: &str) -> Result<bool, QuickError>;
+    /// Makes the interface, by its daemon.
+    fn start(&mut self, name: &str) -> Result<u32, QuickError>;
+    /// The index of an interface whose daemon answers.
+    fn find(&mut self, name: &str) -> Result<u32, QuickError>;
+    /// Removes the interface and waits for the end of its daemon.
+    fn stop(&mut self, name: &str, index: u32) -> Result<(), QuickError>;
+    fn configure(&mut self, name: &str, update: &DeviceUpdate) -> Result<(), QuickError>;
+    fn state(&mut self, name: &str) -> Result<DeviceState, QuickError>;
+    fn add_address(&mut self, index: u32, address: IpNet) -> Result<(), QuickError>;
+    fn addresses(&mut self, index: u32) -> Result<Vec<IpNet>, QuickError>;
+    /// The MTU of the way to an address, if there is one.
+    fn mtu_towards(&mut self, address: IpAddr, mark: u32) -> Option<u32>;
+    /// The MTU of the default route, if there is one.
+    fn default_mtu(&mut self) -> Option<u32>;
+    fn mtu(&mut self, index: u32) -> Result<u32, QuickError>;
+    fn set_mtu_and_up(&mut self, index: u32, mtu: u32) -> Result<(), QuickError>;
+    fn routes(&mut self, table: u32) -> Result<Vec<Route>, QuickError>;
+    fn add_route(&mut self, route: &Route) -> Result<(), QuickError>;
+    fn rules(&mut self, v6: bool) -> Result<Vec<Rule>, QuickError>;
+    fn add_rule(&mut self, rule: &Rule) -> Result<(), QuickError>;
+    fn remove_rule(&mut self, rule: &Rule) -> Result<(), QuickError>;
+    /// Lets the mark count when the source of IPv4 packets is checked; returns whether it did before.
+    fn set_src_valid_mark(&mut self, on: bool) -> Result<bool, QuickError>;
+    fn run_hook(&mut self, hook: &str, command: &str) -> Result<(), QuickError>;
+}
+
+/// This machine, in the network namespace of the thread that opened it.
+pub(super) struct Linux<'a> {
+    netlink: Netlink,
+    start: Start<'a>,
+    signals: Signals,
+}
+
+impl<'a> Linux<'a> {
+    pub(super) fn open(start: Start<'a>) -> Result<Self, QuickError> {
+        Ok(Self { netlink: Netlink::open()?, start, signals: Signals::watch()? })
+    }
+}
+
+impl Machine for Linux<'_> {
+    fn check_interrupted(&self) -> Result<(), QuickError> {
+        if self.signals.arrived.load(Ordering::Relaxed) { Err(QuickError::Interrupted) } else { Ok(()) }
+    }
+
+    fn exists(&mut self, name: &str) -> Result<bool, QuickError> {
+        match self.netlink.link(name) {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(UnixStream::connect(socket_path(name)).is_ok()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn start(&mut self, name: &str) -> Result<u32, QuickError> {
+        (self.start)(name).map_err(|source| QuickError::Start { name: name.to_owned(), source })?;
+        Ok(self.netlink.link(name)?.index)
+    }
+
+    fn find(&mut self, name: &str) -> Result<u32, QuickError> {
+        let missing = || QuickError::Missing(name.to_owned());
+        UnixStream::connect(socket_path(name)).map_err(|_| missing())?;
+        match self.netlink.link(name) {
+            Err(error) if error.is_not_found() => Err(missing()),
+            link => Ok(link?.index),
+        }
+    }
+
+    fn stop(&mut self, name: &str, index: u32) -> Result<(), QuickError> {
+        // A connection that says nothing is closed when the daemon ends.
+        let connection = UnixStream::connect(socket_path(name));
+        match self.netlink.delete_link(index) {
+            Err(error) if !error.is_not_found() => return Err(error.into()),
+            _ => {}
+        }
+        let Ok(mut connection) = connection else { return Ok(()) };
+        let action = || format!("wait for the daemon of {name}");
+        connection.set_read_timeout(Some(PATIENCE)).map_err(|source| QuickError::Io { action: action(), source })?;
+        match connection.read(&mut [0]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(QuickError::Stop(name.to_owned())),
+            _ => Ok(()),
+        }
+    }
+
+    fn configure(&mut self, name: &str, update: &DeviceUpdate) -> Result<(), QuickError> {
+        Ok(Client::connect(name)?.set(update)?)
+    }
+
+    fn state(&mut self, name: &str) -> Result<DeviceState, QuickError> {
+        Ok(Client::connect(name)?.get()?)
+    }
+
+    fn add_address(&mut self, index: u32, address: IpNet) -> Result<(), QuickError> {
+        Ok(self.netlink.add_address(index, address, false)?)
+    }
+
+    fn addresses(&mut self, index: u32) -> Result<Vec<IpNet>, QuickError> {
+        Ok(self.netlink.addresses(index)?)
+    }
+
+    fn mtu_towards(&mut self, address: IpAddr, mark: u32) -> Option<u32> {
+        let route = self.netlink.route_to(address, mark).ok()?;
+        route.mtu.or_else(|| Some(self.netlink.link_by_index(route.ifindex).ok()?.mtu))
+    }
+
+    fn default_mtu(&mut self) -> Option<u32> {
+        let routes = self.netlink.routes(MAIN_TABLE).ok()?;
+        let route = routes.iter().find(|route| route.destination.prefix_len() == 0)?;
+        Some(self.netlink.link_by_index(route.ifindex).ok()?.mtu)
+    }
+
+    fn mtu(&mut self, index: u32) -> Result<u32, QuickError> {
+        Ok(self.netlink.link_by_index(index)?.mtu)
+    }
+
+    fn set_mtu_and_up(&mut self, index: u32, mtu: u32) -> Result<(), QuickError> {
+        self.netlink.set_mtu(index, mtu)?;
+        Ok(self.netlink.set_up(index, true)?)
+    }
+
+    fn routes(&mut self, table: u32) -> Result<Vec<Route>, QuickError> {
+        Ok(self.netlink.routes(table)?)
+    }
+
+    fn add_route(&mut self, route: &Route) -> Result<(), QuickError> {
+        Ok(self.netlink.add_route(route)?)
+    }
+
+    fn rules(&mut self, v6: bool) -> Result<Vec<Rule>, QuickError> {
+        Ok(self.netlink.rules(v6)?)
+    }
+
+    fn add_rule(&mut self, rule: &Rule) -> Result<(), QuickError> {
+        Ok(self.netlink.add_rule(rule)?)
+    }
+
+    fn remove_rule(&mut self, rule: &Rule) -> Result<(), QuickError> {
+        Ok(self.netlink.remove_rule(rule)?)
+    }
+
+    fn set_src_valid_mark(&mut self, on: bool) -> Result<bool, QuickError> {
+        let failed = |source| QuickError::Io { action: format!("set {SRC_VALID_MARK}"), source };
+        let was_on = fs::read_to_string(SRC_VALID_MARK).map_err(failed)?.trim() != "0";
+        if was_on != on {
+            fs::write(SRC_VALID_MARK, if on { "1" } else { "0" }).map_err(failed)?;
+        }
+        Ok(was_on)
+    }
+
+    fn run_hook(&mut self, hook: &str, command: &str) -> Result<(), QuickError> {
+        let failed = |why: String| QuickError::Hook { hook: hook.to_owned(), why };
+        // Files written for wg-quick may use what only bash has.
+        let run = |shell: &str| Command::new(shell).arg("-c").arg(command).status();
+        let status = match run("bash") {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => run("sh"),
+            result => result,
+        };
+        match status {
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(failed(status.to_string())),
+            Err(error) => Err(failed(error.to_string())),
+        }
+    }
+}
+
+/// Remembers, while it lives, that the user wanted to end this, instead of ending in the middle of a step.
+struct Signals {
+    arrived: Arc<AtomicBool>,
+    registered: Vec<SigId>,
+}
+
+impl Signals {
+    fn watch() -> Result<Self, QuickError> {
+        let mut signals = Self { arrived: Arc::new(AtomicBool::new(false)), registered: Vec::new() };
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            let id = signal_hook::flag::register(signal, Arc::clone(&signals.arrived))
+                .map_err(|source| QuickError::Io { action: "watch for signals".into(), source })?;
+            signals.registered.push(id);
+        }
+        Ok(signals)
+    }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        for &id in &self.registered {
+            signal_hook::low_level::unregister(id);
+        }
+    }
+}

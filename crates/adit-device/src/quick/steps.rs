@@ -1,0 +1,252 @@
+//! The steps of bringing an interface up and down, and of undoing them.
+
+use std::net::SocketAddr;
+
+use ipnet::IpNet;
+
+use super::QuickError;
+use super::machine::Machine;
+use crate::conf::{Config, InterfaceConfig, Table};
+use crate::netlink::{MAIN_TABLE, Route, Rule};
+
+/// The mark and table of a default route, unless the file has a mark or the table is in use.
+const FIRST_TABLE: u32 = 51820;
+
+/// What a packet grows by on its way through the tunnel, over IPv6.
+const OVERHEAD: u32 = 80;
+
+/// The MTU of an ordinary network, where nothing better is known.
+const ETHERNET: u32 = 1500;
+
+pub(super) fn up(
+    machine: &mut impl Machine,
+    name: &str,
+    config: &Config,
+    endpoints: &[Option<SocketAddr>],
+) -> Result<(), QuickError> {
+    if machine.exists(name)? {
+        return Err(QuickError::Exists(name.to_owned()));
+    }
+    let mut attempt = Attempt { machine, name, interface: &config.interface, done: Vec::new() };
+    attempt.run(config, endpoints).inspect_err(|error| {
+        tracing::warn!(interface = name, %error, "undoing everything");
+        attempt.undo();
+    })
+}
+
+/// Ends an interface. `save` is given what the file should become, if the file wants to be kept up to date.
+pub(super) fn down(
+    machine: &mut impl Machine,
+    name: &str,
+    config: &Config,
+    save: impl FnOnce(&Config) -> Result<(), QuickError>,
+) -> Result<(), QuickError> {
+    let index = machine.find(name)?;
+    let interface = &config.interface;
+    run_hooks(machine, "PreDown", &interface.pre_down, name)?;
+    let state = machine.state(name)?;
+    if interface.save_config {
+        save(&current(machine, index, config, Config::from_state(&state))?)?;
+    }
+    let takes_all = |v6| move |net: &IpNet| net.prefix_len() == 0 && net.addr().is_ipv6() == v6;
+    for v6 in [false, true] {
+        let is_default = state.peers.iter().flat_map(|peer| &peer.allowed_ips).any(takes_all(v6));
+        if interface.table == Table::Auto && state.fwmark != 0 && is_default {
+            remove_rules(machine, v6, state.fwmark)?;
+        }
+    }
+    machine.stop(name, index)?;
+    run_hooks(machine, "PostDown", &interface.post_down, name)
+}
+
+/// One attempt to bring an interface up.
+struct Attempt<'a, M> {
+    machine: &'a mut M,
+    name: &'a str,
+    interface: &'a InterfaceConfig,
+    done: Vec<Done>,
+}
+
+/// What has been done and must be undone, last first.
+enum Done {
+    PreUp,
+    Start { index: u32 },
+    Rule(Rule),
+    SrcValidMark,
+    PostUp,
+}
+
+impl<M: Machine> Attempt<'_, M> {
+    fn run(&mut self, config: &Config, endpoints: &[Option<SocketAddr>]) -> Result<(), QuickError> {
+        let routes = routes(config);
+        let mut update = config.to_update(endpoints);
+        let table = self.default_table(config, &routes)?;
+        update.fwmark = table.or(update.fwmark);
+
+        if !self.interface.pre_up.is_empty() {
+            self.done.push(Done::PreUp);
+            run_hooks(self.machine, "PreUp", &self.interface.pre_up, self.name)?;
+        }
+        self.machine.check_interrupted()?;
+        let index = self.machine.start(self.name)?;
+        self.done.push(Done::Start { index });
+        self.machine.check_interrupted()?;
+        self.machine.configure(self.name, &update)?;
+        for &address in &self.interface.addresses {
+            self.machine.add_address(index, address)?;
+        }
+        let mtu = self.mtu(endpoints, update.fwmark.unwrap_or(0));
+        self.machine.set_mtu_and_up(index, mtu)?;
+        for net in routes {
+            self.machine.check_interrupted()?;
+            self.add_route(index, net, table)?;
+        }
+        if !self.interface.post_up.is_empty() {
+            self.done.push(Done::PostUp);
+            run_hooks(self.machine, "PostUp", &self.interface.post_up, self.name)?;
+        }
+        self.machine.check_interrupted()
+    }
+
+    /// The table, and mark, for default routes, if there are such.
+    fn default_table(&mut self, config: &Config, routes: &[IpNet]) -> Result<Option<u32>, QuickError> {
+        if self.interface.table != Table::Auto || routes.iter().all(|net| net.prefix_len() != 0) {
+            return Ok(None);
+        }
+        if let Some(mark) = config.interface.fwmark.filter(|&mark| mark != 0) {
+            return Ok(Some(mark));
+        }
+        let mut table = FIRST_TABLE;
+        while !self.machine.routes(table)?.is_empty() {
+            table += 1;
+        }
+        Ok(Some(table))
+    }
+
+    /// The MTU of the file, or that which fits through the way to every endpoint.
+    fn mtu(&mut self, endpoints: &[Option<SocketAddr>], mark: u32) -> u32 {
+        if let Some(mtu) = self.interface.mtu {
+            return mtu.into();
+        }
+        let machine = &mut *self.machine;
+        let outer = endpoints.iter().flatten().filter_map(|endpoint| machine.mtu_towards(endpoint.ip(), mark)).min();
+        let outer = outer.or_else(|| machine.default_mtu()).unwrap_or(ETHERNET);
+        // A loopback's MTU is above what an interface can have.
+        outer.saturating_sub(OVERHEAD).clamp(576, u16::MAX.into())
+    }
+
+    fn add_route(&mut self, ifindex: u32, net: IpNet, default_table: Option<u32>) -> Result<(), QuickError> {
+        let route = |table| Route { destination: net, table, ifindex, metric: None };
+        match (self.interface.table, default_table) {
+            (Table::Off, _) => Ok(()),
+            (Table::Number(table), _) => self.machine.add_route(&route(table)),
+            (Table::Auto, Some(table)) if net.prefix_len() == 0 => {
+                let v6 = net.addr().is_ipv6();
+                self.machine.add_route(&route(table))?;
+                self.add_rule(Rule::unless_marked(v6, table, table))?;
+                self.add_rule(Rule::main_without_default(v6))?;
+                if !v6 && !self.machine.set_src_valid_mark(true)? {
+                    self.done.push(Done::SrcValidMark);
+                }
+                Ok(())
+            }
+            (Table::Auto, _) => {
+                // The kernel has made one for the interface's own addresses.
+                let mut routes = self.machine.routes(MAIN_TABLE)?.into_iter();
+                if routes.any(|route| route.ifindex == ifindex && route.destination.contains(&net)) {
+                    return Ok(());
+                }
+                self.machine.add_route(&route(MAIN_TABLE))
+            }
+        }
+    }
+
+    fn add_rule(&mut self, rule: Rule) -> Result<(), QuickError> {
+        match self.machine.add_rule(&rule) {
+            // Another tunnel's; it will be taken away with that, but the kernel keeps no two of them.
+            Err(QuickError::Netlink(error)) if error.is_exists() => Ok(()),
+            result => {
+                result?;
+                self.done.push(Done::Rule(rule));
+                Ok(())
+            }
+        }
+    }
+
+    fn undo(&mut self) {
+        while let Some(done) = self.done.pop() {
+            let undone = match done {
+                Done::PostUp => run_hooks(self.machine, "PreDown", &self.interface.pre_down, self.name),
+                Done::SrcValidMark => self.machine.set_src_valid_mark(false).map(drop),
+                Done::Rule(rule) => self.machine.remove_rule(&rule),
+                // Its addresses and routes go with it.
+                Done::Start { index } => self.machine.stop(self.name, index),
+                Done::PreUp => run_hooks(self.machine, "PostDown", &self.interface.post_down, self.name),
+            };
+            if let Err(error) = undone {
+                tracing::error!(interface = self.name, %error, "could not be undone");
+            }
+        }
+    }
+}
+
+/// Where routes are wanted, the most special first.
+fn routes(config: &Config) -> Vec<IpNet> {
+    let mut routes: Vec<IpNet> = config.peers.iter().flat_map(|peer| &peer.allowed_ips).copied().collect();
+    routes.sort_by_key(|net| (std::cmp::Reverse(net.prefix_len()), *net));
+    routes.dedup();
+    routes
+}
+
+fn remove_rules(machine: &mut impl Machine, v6: bool, table: u32) -> Result<(), QuickError> {
+    let rules = machine.rules(v6)?;
+    for rule in rules.iter().filter(|rule| rule.table == table) {
+        machine.remove_rule(rule)?;
+    }
+    // The other rule of this tunnel, unless another tunnel needs it too.
+    let is_another = |rule: &&Rule| rule.invert && rule.fwmark == Some(rule.table) && rule.table != table;
+    let suppresses = |rule: &&Rule| rule.table == MAIN_TABLE && rule.suppress_prefix_length == Some(0);
+    if rules.iter().any(|rule| is_another(&rule)) {
+        return Ok(());
+    }
+    rules.iter().filter(suppresses).try_for_each(|rule| machine.remove_rule(rule))
+}
+
+/// Runs the commands of one kind, with `%i` standing for the interface. The commands are not logged: they may hold
+/// secrets.
+fn run_hooks(machine: &mut impl Machine, kind: &str, commands: &[String], name: &str) -> Result<(), QuickError> {
+    for (number, command) in (1..).zip(commands) {
+        let hook = format!("{kind} command {number} of {}", commands.len());
+        tracing::info!(interface = name, "running {hook}");
+        machine.run_hook(&hook, &command.replace("%i", name))?;
+    }
+    Ok(())
+}
+
+/// What the file should become: its own words to `wg-quick`, and everything else as it is now.
+fn current(
+    machine: &mut impl Machine,
+    index: u32,
+    config: &Config,
+    mut current: Config,
+) -> Result<Config, QuickError> {
+    let live = std::mem::take(&mut current.interface);
+    // The kernel gives a link-local address unasked.
+    let is_unasked = |net: &IpNet| matches!(net, IpNet::V6(net) if net.addr().is_unicast_link_local());
+    let mut addresses = machine.addresses(index)?;
+    addresses.retain(|net| !is_unasked(net) || config.interface.addresses.contains(net));
+    let mtu = config.interface.mtu.map(|_| machine.mtu(index)).transpose()?;
+    current.interface = InterfaceConfig {
+        private_key: live.private_key,
+        listen_port: live.listen_port,
+        fwmark: live.fwmark,
+        addresses,
+        mtu: mtu.map(|mtu| u16::try_from(mtu).unwrap_or(u16::MAX)),
+        ..config.interface.clone()
+    };
+    Ok(current)
+}
+
+#[cfg(test)]
+#[path = "steps_tests.rs"]
+mod tests;

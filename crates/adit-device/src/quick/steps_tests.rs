@@ -1,0 +1,287 @@
+//! Tests of [`super`] on a machine of paper, on which any operation can be made to fail.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+
+use adit::PublicKey;
+
+use super::*;
+use crate::config::{DeviceState, DeviceUpdate, PeerState};
+
+const INDEX: u32 = 7;
+
+/// What is there, each as a line of text.
+#[derive(Default)]
+struct Paper {
+    there: BTreeSet<String>,
+    rules: Vec<Rule>,
+    routes: Vec<Route>,
+    state: DeviceState,
+    hooks: Vec<String>,
+    src_valid_mark: bool,
+    mtus: Vec<(IpAddr, u32)>,
+    operations: usize,
+    /// The number of the operation that fails.
+    fails: Option<usize>,
+    /// While undoing, all goes well.
+    failed: bool,
+}
+
+impl Paper {
+    fn operate(&mut self) -> Result<(), QuickError> {
+        self.operations += 1;
+        if self.fails == Some(self.operations) && !self.failed {
+            self.failed = true;
+            return Err(QuickError::Io { action: "go on".into(), source: io::ErrorKind::Other.into() });
+        }
+        Ok(())
+    }
+
+    /// All that an attempt that fails must leave as it was.
+    fn traces(&self) -> (usize, usize, usize, bool) {
+        (self.there.len(), self.rules.len(), self.routes.len(), self.src_valid_mark)
+    }
+}
+
+impl Machine for Paper {
+    fn check_interrupted(&self) -> Result<(), QuickError> {
+        Ok(())
+    }
+
+    fn exists(&mut self, name: &str) -> Result<bool, QuickError> {
+        Ok(self.there.contains(&format!("link {name}")))
+    }
+
+    fn start(&mut self, name: &str) -> Result<u32, QuickError> {
+        self.operate()?;
+        self.there.insert(format!("link {name}"));
+        Ok(INDEX)
+    }
+
+    fn find(&mut self, name: &str) -> Result<u32, QuickError> {
+        if self.exists(name)? { Ok(INDEX) } else { Err(QuickError::Missing(name.into())) }
+    }
+
+    fn stop(&mut self, _name: &str, index: u32) -> Result<(), QuickError> {
+        self.there.clear();
+        self.routes.retain(|route| route.ifindex != index);
+        Ok(())
+    }
+
+    fn configure(&mut self, _name: &str, update: &DeviceUpdate) -> Result<(), QuickError> {
+        self.operate()?;
+        self.state.fwmark = update.fwmark.unwrap_or(0);
+        self.state.peers = update.peers.iter().map(|peer| PeerState {
+            allowed_ips: peer.allowed_ips.iter().map(|change| change.net).collect(),
+            ..PeerState::new(peer.public_key)
+        }).collect();
+        Ok(())
+    }
+
+    fn state(&mut self, _name: &str) -> Result<DeviceState, QuickError> {
+        Ok(self.state.clone())
+    }
+
+    fn add_address(&mut self, index: u32, address: IpNet) -> Result<(), QuickError> {
+        self.operate()?;
+        self.there.insert(format!("address {address}"));
+        self.routes.push(Route { destination: address.trunc(), table: MAIN_TABLE, ifindex: index, metric: None });
+        Ok(())
+    }
+
+    fn addresses(&mut self, _index: u32) -> Result<Vec<IpNet>, QuickError> {
+        Ok(self.there.iter().filter_map(|line| line.strip_prefix("address ")?.parse().ok()).collect())
+    }
+
+    fn mtu_towards(&mut self, address: IpAddr, _mark: u32) -> Option<u32> {
+        self.mtus.iter().find(|(to, _)| *to == address).map(|(_, mtu)| *mtu)
+    }
+
+    fn default_mtu(&mut self) -> Option<u32> {
+        None
+    }
+
+    fn mtu(&mut self, _index: u32) -> Result<u32, QuickError> {
+        Ok(self.there.iter().find_map(|line| line.strip_prefix("mtu ")?.parse().ok()).unwrap())
+    }
+
+    fn set_mtu_and_up(&mut self, _index: u32, mtu: u32) -> Result<(), QuickError> {
+        self.operate()?;
+        self.there.insert(format!("mtu {mtu}"));
+        Ok(())
+    }
+
+    fn routes(&mut self, table: u32) -> Result<Vec<Route>, QuickError> {
+        Ok(self.routes.iter().filter(|route| route.table == table).copied().collect())
+    }
+
+    fn add_route(&mut self, route: &Route) -> Result<(), QuickError> {
+        self.operate()?;
+        self.routes.push(*route);
+        Ok(())
+    }
+
+    fn rules(&mut self, v6: bool) -> Result<Vec<Rule>, QuickError> {
+        Ok(self.rules.iter().filter(|rule| rule.v6 == v6).copied().collect())
+    }
+
+    fn add_rule(&mut self, rule: &Rule) -> Result<(), QuickError> {
+        self.operate()?;
+        self.rules.push(*rule);
+        Ok(())
+    }
+
+    fn remove_rule(&mut self, rule: &Rule) -> Result<(), QuickError> {
+        let place = self.rules.iter().position(|there| there == rule).expect("there is such a rule");
+        self.rules.remove(place);
+        Ok(())
+    }
+
+    fn set_src_valid_mark(&mut self, on: bool) -> Result<bool, QuickError> {
+        self.operate()?;
+        Ok(std::mem::replace(&mut self.src_valid_mark, on))
+    }
+
+    fn run_hook(&mut self, hook: &str, command: &str) -> Result<(), QuickError> {
+        self.hooks.push(format!("{} {command}", hook.split(' ').next().unwrap()));
+        self.operate()
+    }
+}
+
+fn config(text: &str) -> Config {
+    let key = PublicKey::from_bytes([9; 32]);
+    Config::parse(text.replace("KEY", &key.to_base64()).as_bytes()).unwrap()
+}
+
+fn full_tunnel() -> Config {
+    config(
+        "[Interface]\nAddress = 10.0.0.2/24, fd00::2/64\nPreUp = a %i\nPostUp = b\nPreDown = c\nPostDown = d %i%i\n\
+         [Peer]\nPublicKey = KEY\nAllowedIPs = 10.0.0.1/32, 0.0.0.0/0, ::/0, 192.168.0.0/16\n",
+    )
+}
+
+fn tables(machine: &Paper) -> Vec<(String, u32)> {
+    machine.routes.iter().map(|route| (route.destination.to_string(), route.table)).collect()
+}
+
+#[test]
+fn a_full_tunnel_gets_a_table_of_its_own_and_rules() {
+    let mut machine = Paper::default();
+    machine.routes.push(Route { destination: "10.9.0.0/16".parse().unwrap(), table: 51820, ifindex: 1, metric: None });
+    up(&mut machine, "wg0", &full_tunnel(), &[None]).unwrap();
+    assert_eq!(machine.state.fwmark, 51821, "51820 is in use");
+    let expected = [
+        ("10.9.0.0/16", 51820), ("10.0.0.0/24", 254), ("fd00::/64", 254), ("192.168.0.0/16", 254), ("0.0.0.0/0", 51821),
+        ("::/0", 51821),
+    ];
+    assert_eq!(tables(&machine), expected.map(|(net, table)| (net.to_owned(), table)));
+    let rules = [false, true].map(|v6| [Rule::unless_marked(v6, 51821, 51821), Rule::main_without_default(v6)]);
+    assert_eq!(machine.rules, rules.concat());
+    assert!(machine.src_valid_mark && machine.there.contains("mtu 1420"));
+    assert_eq!(machine.hooks, ["PreUp a wg0", "PostUp b"]);
+
+    down(&mut machine, "wg0", &full_tunnel(), |_| panic!("saved")).unwrap();
+    assert_eq!(machine.hooks[2..], ["PreDown c", "PostDown d wg0wg0"]);
+    assert!(machine.rules.is_empty() && machine.there.is_empty());
+    assert_eq!(tables(&machine), [("10.9.0.0/16".to_owned(), 51820)]);
+}
+
+#[test]
+fn whatever_step_fails_all_before_it_are_undone() {
+    let mut whole = Paper::default();
+    up(&mut whole, "wg0", &full_tunnel(), &[None]).unwrap();
+    assert!(whole.operations > 12);
+    for fails in 1..=whole.operations {
+        let mut machine = Paper { fails: Some(fails), ..Paper::default() };
+        let before = machine.traces();
+        assert!(up(&mut machine, "wg0", &full_tunnel(), &[None]).is_err());
+        assert_eq!(machine.traces(), before, "operation {fails}");
+        assert_eq!(machine.hooks.last().unwrap(), "PostDown d wg0wg0", "operation {fails}");
+        let has_begun = machine.hooks.iter().any(|hook| hook == "PostUp b");
+        assert_eq!(machine.hooks.iter().any(|hook| hook == "PreDown c"), has_begun, "operation {fails}");
+    }
+}
+
+#[test]
+fn an_interface_that_exists_is_left_alone() {
+    let mut machine = Paper::default();
+    machine.there.insert("link wg0".into());
+    assert!(matches!(up(&mut machine, "wg0", &full_tunnel(), &[]), Err(QuickError::Exists(_))));
+    assert_eq!((machine.operations, machine.there.len()), (0, 1));
+}
+
+#[test]
+fn an_interface_that_does_not_exist_is_not_ended() {
+    let mut machine = Paper::default();
+    assert!(matches!(down(&mut machine, "wg0", &full_tunnel(), |_| Ok(())), Err(QuickError::Missing(_))));
+    assert!(machine.hooks.is_empty());
+}
+
+#[test]
+fn the_table_may_be_off_or_a_number() {
+    for (table, expected) in [("off", vec![]), ("77", vec![("10.0.0.0/8".to_owned(), 77), ("0.0.0.0/0".to_owned(), 77)])] {
+        let config = config(&format!("[Interface]\nTable = {table}\n[Peer]\nPublicKey = KEY\nAllowedIPs = ::ffff:0:0/96\n")
+            .replace("::ffff:0:0/96", "0.0.0.0/0, 10.0.0.0/8"));
+        let mut machine = Paper::default();
+        up(&mut machine, "wg0", &config, &[None]).unwrap();
+        assert_eq!(tables(&machine), expected);
+        assert_eq!((machine.state.fwmark, machine.rules.len(), machine.src_valid_mark), (0, 0, false));
+    }
+}
+
+#[test]
+fn the_mark_of_the_file_names_the_table_too() {
+    let config = config("[Interface]\nFwMark = 0x10\n[Peer]\nPublicKey = KEY\nAllowedIPs = ::/0\n");
+    let mut machine = Paper::default();
+    up(&mut machine, "wg0", &config, &[None]).unwrap();
+    assert_eq!(machine.rules, [Rule::unless_marked(true, 16, 16), Rule::main_without_default(true)]);
+    assert!(!machine.src_valid_mark, "it is IPv4's");
+}
+
+#[test]
+fn the_mtu_fits_through_the_way_to_every_endpoint() {
+    let endpoints = ["192.0.2.1:1", "[2001:db8::1]:2", "192.0.2.3:3"].map(|text| Some(text.parse::<SocketAddr>().unwrap()));
+    let mtu = |text: &str, mtus: &[u32]| {
+        let addresses = endpoints.iter().flatten().map(SocketAddr::ip);
+        let mut machine = Paper { mtus: addresses.zip(mtus.iter().copied()).collect(), ..Paper::default() };
+        up(&mut machine, "wg0", &config(text), &endpoints).unwrap();
+        Machine::mtu(&mut machine, INDEX).unwrap()
+    };
+    assert_eq!(mtu("", &[1500, 1400, 9000]), 1320);
+    assert_eq!(mtu("", &[9000]), 8920, "no way to the others");
+    assert_eq!(mtu("", &[]), 1420);
+    assert_eq!(mtu("", &[65_700]), 65_535);
+    assert_eq!(mtu("[Interface]\nMTU = 1280", &[9000]), 1280);
+}
+
+#[test]
+fn another_tunnels_rule_stays() {
+    let mut machine = Paper::default();
+    up(&mut machine, "wg0", &full_tunnel(), &[None]).unwrap();
+    machine.rules.push(Rule::unless_marked(false, 99, 99));
+    down(&mut machine, "wg0", &full_tunnel(), |_| Ok(())).unwrap();
+    assert_eq!(machine.rules, [Rule::main_without_default(false), Rule::unless_marked(false, 99, 99)]);
+}
+
+#[test]
+fn what_is_saved_is_the_file_with_what_has_changed_since() {
+    let text = "[Interface]\nAddress = 10.0.0.2/24, fe80::5/64\nMTU = 1300\nSaveConfig = true\nTable = off\nPostUp = b\n";
+    let config = config(text);
+    let mut machine = Paper::default();
+    up(&mut machine, "wg0", &config, &[]).unwrap();
+    machine.there.extend(["address fe80::1234/64".to_owned(), "address 10.5.0.1/32".to_owned()]);
+    machine.state.listen_port = 1234;
+    machine.state.peers = vec![PeerState::new(PublicKey::from_bytes([1; 32]))];
+    let mut saved = None;
+    down(&mut machine, "wg0", &config, |config| {
+        saved = Some(config.clone());
+        Ok(())
+    })
+    .unwrap();
+    let saved = saved.unwrap();
+    let mut expected = config.interface.clone();
+    expected.addresses = ["10.0.0.2/24", "10.5.0.1/32", "fe80::5/64"].map(|net| net.parse().unwrap()).to_vec();
+    expected.listen_port = Some(1234);
+    assert_eq!((saved.interface, saved.peers.len()), (expected, 1));
+}

@@ -1,0 +1,176 @@
+//! What the threads of a device have in common.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use adit::{Instant, Interface, PeerId, Transmit};
+
+use crate::offload::Offloads;
+use crate::sys;
+use crate::udp::{Group, SendOutcome, Sockets};
+
+/// The engine, and what the control thread and the workers tell each other.
+pub(crate) struct Shared {
+    interface: Mutex<Interface>,
+    /// The sockets of each worker; replaced when the port changes.
+    sockets: Mutex<Vec<Arc<Sockets>>>,
+    pub(crate) offloads: Offloads,
+    pub(crate) vnet_header: bool,
+    pub(crate) mtu: AtomicU16,
+    /// Whether the link is up. While it is down nothing goes through the tunnel.
+    pub(crate) is_up: AtomicBool,
+    /// Whether the workers are to end.
+    pub(crate) ends: AtomicBool,
+    /// Whether the TUN device is gone.
+    pub(crate) tun_is_gone: AtomicBool,
+    /// The moment until which the control thread sleeps.
+    control_sleeps_until: AtomicU64,
+    control: mio::Waker,
+    /// Datagrams that the kernel did not take.
+    pub(crate) send_errors: AtomicU64,
+    /// Packets that the TUN device did not take.
+    pub(crate) tun_errors: AtomicU64,
+}
+
+/// What is to be done after a step with the engine, found while its lock was held.
+#[derive(Clone, Copy, Debug)]
+#[must_use = "something may wait to be sent or computed"]
+pub(crate) struct Aftermath {
+    /// [`Interface::poll_transmit`] has something.
+    pub(crate) transmits: bool,
+    wake_control: bool,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        interface: Interface,
+        sockets: Vec<Arc<Sockets>>,
+        offloads: Offloads,
+        vnet_header: bool,
+        control: mio::Waker,
+    ) -> Self {
+        Self {
+            interface: Mutex::new(interface),
+            sockets: Mutex::new(sockets),
+            offloads,
+            vnet_header,
+            mtu: AtomicU16::new(0),
+            is_up: AtomicBool::new(false),
+            ends: AtomicBool::new(false),
+            tun_is_gone: AtomicBool::new(false),
+            control_sleeps_until: AtomicU64::new(u64::MAX),
+            control,
+            send_errors: AtomicU64::new(0),
+            tun_errors: AtomicU64::new(0),
+        }
+    }
+
+    /// The engine. A thread that panicked with it in hand has been ended by the panic; what it left
+    /// is whole, since the engine commits last.
+    pub(crate) fn interface(&self) -> MutexGuard<'_, Interface> {
+        self.interface.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The sockets of worker `index`.
+    pub(crate) fn sockets(&self, index: usize) -> Option<Arc<Sockets>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).get(index).cloned()
+    }
+
+    /// Puts other sockets in the place of the present ones.
+    pub(crate) fn replace_sockets(&self, sockets: Vec<Arc<Sockets>>) {
+        *self.sockets.lock().unwrap_or_else(PoisonError::into_inner) = sockets;
+    }
+
+    /// What there is to do after a step, asked before the lock is given back.
+    pub(crate) fn aftermath(&self, interface: &mut Interface) -> Aftermath {
+        let sleeps_until = self.control_sleeps_until.load(Ordering::Relaxed);
+        let too_late = interface.poll_timeout().is_some_and(|deadline| deadline.as_nanos() < sleeps_until);
+        Aftermath { transmits: interface.has_transmits(), wake_control: interface.has_handshakes() || too_late }
+    }
+
+    /// Wakes the control thread if it has something to do; at most once before it looks.
+    pub(crate) fn settle(&self, aftermath: Aftermath) {
+        if aftermath.wake_control && self.control_sleeps_until.swap(0, Ordering::Relaxed) != 0 {
+            self.wake_control();
+        }
+    }
+
+    /// Wakes the control thread.
+    pub(crate) fn wake_control(&self) {
+        if let Err(error) = self.control.wake() {
+            tracing::error!(%error, "the control thread cannot be woken");
+        }
+    }
+
+    /// The control thread tells until when it will sleep; to be called with the engine's lock held.
+    pub(crate) fn control_sleeps_until(&self, deadline: Option<Instant>) {
+        self.control_sleeps_until.store(deadline.map_or(u64::MAX, Instant::as_nanos), Ordering::Relaxed);
+    }
+
+    /// Sends everything that [`Interface::poll_transmit`] gives, through `buffer`.
+    pub(crate) fn transmit_all(&self, sockets: &Sockets, buffer: &mut [u8]) {
+        loop {
+            let transmit = self.interface().poll_transmit(now(), buffer);
+            match transmit {
+                Ok(Some(transmit)) => {
+                    let outcome = sockets.send(
+                        &transmit.path,
+                        transmit.tos,
+                        buffer.get(transmit.range).unwrap_or_default(),
+                        transmit.segment_size,
+                    );
+                    self.sent(transmit.peer, &outcome);
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::error!(%error, "a datagram cannot be sent");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Takes note of what the kernel said to a send.
+    pub(crate) fn sent(&self, peer: Option<PeerId>, outcome: &SendOutcome) {
+        let lost = outcome.dropped + outcome.unsent;
+        if lost > 0 {
+            self.send_errors.fetch_add(lost as u64, Ordering::Relaxed);
+            if let Some(error) = &outcome.error {
+                tracing::debug!(%error, datagrams = lost, "not sent");
+            }
+        }
+        if outcome.source_gone
+            && let Some(peer) = peer
+        {
+            // The peer may be gone by now, and its source with it.
+            let _ = self.interface().forget_source(peer);
+        }
+    }
+}
+
+/// A transmit of the engine as the sockets want it.
+pub(crate) fn group<'a>(transmit: &Transmit, buffer: &'a [u8]) -> Group<'a> {
+    Group {
+        path: transmit.path,
+        tos: transmit.tos,
+        contents: buffer.get(transmit.range.clone()).unwrap_or_default(),
+        segment_size: transmit.segment_size,
+    }
+}
+
+/// The engine's clock: it goes on while the machine sleeps.
+pub(crate) fn now() -> Instant {
+    Instant::from_nanos(u64::try_from(sys::boottime().as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// The wall clock's time since the Unix epoch.
+pub(crate) fn unix_time() -> Duration {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
+}
+
+/// Whether an error only says that there is nothing to be had now.
+pub(crate) fn is_idle(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}

@@ -1,0 +1,148 @@
+//! The system calls that the standard library and `socket2` do not offer, behind safe functions: the only `unsafe`
+//! code of this crate. Nothing here allocates for a call.
+
+mod message;
+mod namespace;
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+pub(crate) use message::{Outgoing, receive, send, send_many};
+pub(crate) use namespace::{effective_ids, enter, unshare_network, unshare_user_and_network};
+
+/// Turns the result of a system call into a `Result`.
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Time since the machine booted, sleep included.
+pub(crate) fn boottime() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `time` is a valid timespec that outlives the call, which writes nothing else.
+    let result = unsafe { libc::clock_gettime(libc::CLOCK_BOOTTIME, &mut time) };
+    debug_assert_eq!(result, 0, "CLOCK_BOOTTIME exists since Linux 2.6.39");
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// Sets an option whose value is a C `int`.
+pub(crate) fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) -> io::Result<()> {
+    let length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the kernel reads `length` bytes at the pointer, which is exactly the local `value`.
+    check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), length) }).map(drop)
+}
+
+/// Reads an option whose value is a C `int`.
+#[cfg(test)]
+pub(crate) fn option(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<i32> {
+    let mut value: libc::c_int = 0;
+    let mut length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes at `value`, and the length written at `length`; both are locals.
+    check(unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &mut length) })?;
+    Ok(value)
+}
+
+/// Makes reads and writes of this description return `WouldBlock` where they would wait.
+pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: F_GETFL takes no third argument and touches no memory of ours.
+    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
+    // SAFETY: F_SETFL takes an integer and touches no memory of ours.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
+}
+
+/// The index of the interface of this name in the calling thread's network namespace.
+pub(crate) fn interface_index(name: &CStr) -> io::Result<u32> {
+    // SAFETY: `name` is a NUL-terminated string that outlives the call.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(io::Error::last_os_error()),
+        index => Ok(index),
+    }
+}
+
+/// A `struct ifreq` as far as TUN devices use it: a name and flags.
+#[derive(Clone, Copy)]
+pub(crate) struct InterfaceRequest {
+    raw: libc::ifreq,
+}
+
+impl InterfaceRequest {
+    /// A request for the interface `name`; `None` if the name is too long or holds a NUL.
+    pub(crate) fn new(name: &str, flags: i32) -> Option<InterfaceRequest> {
+        let bytes = name.as_bytes();
+        if bytes.len() >= libc::IFNAMSIZ || bytes.contains(&0) {
+            return None;
+        }
+        // SAFETY: `ifreq` is a C struct of integers, pointers and unions of these, for which all zeros is a valid value.
+        let mut raw: libc::ifreq = unsafe { std::mem::zeroed() };
+        for (to, from) in raw.ifr_name.iter_mut().zip(bytes) {
+            *to = *from as libc::c_char;
+        }
+        raw.ifr_ifru.ifru_flags = flags as libc::c_short;
+        Some(InterfaceRequest { raw })
+    }
+
+    /// The interface's name, as the kernel has filled it in.
+    pub(crate) fn name(&self) -> String {
+        let bytes: Vec<u8> = self.raw.ifr_name.iter().map(|&c| c as u8).take_while(|&b| b != 0).collect();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The flags, as the kernel has filled them in.
+    pub(crate) fn flags(&self) -> i32 {
+        // SAFETY: every request is made zeroed with its flags set, so these bytes of the union are initialised, and
+        // any value of them is a valid integer.
+        i32::from(unsafe { self.raw.ifr_ifru.ifru_flags } as u16)
+    }
+}
+
+/// `TUNSETIFF`: attaches this description to a TUN device as one more queue, creating the device if need be.
+pub(crate) fn tun_attach(fd: BorrowedFd<'_>, request: &mut InterfaceRequest) -> io::Result<()> {
+    // SAFETY: TUNSETIFF reads and writes one `ifreq`, which `request` holds.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request.raw) }).map(drop)
+}
+
+/// `TUNGETIFF`: name and flags of the device this description is attached to.
+pub(crate) fn tun_request(fd: BorrowedFd<'_>) -> io::Result<InterfaceRequest> {
+    let mut request = InterfaceRequest::new("", 0).ok_or(io::ErrorKind::InvalidInput)?;
+    // SAFETY: TUNGETIFF writes one `ifreq`, which `request` holds.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNGETIFF as _, &raw mut request.raw) })?;
+    Ok(request)
+}
+
+/// `TUNGETDEVNETNS`: the network namespace that the device is in.
+pub(crate) fn tun_namespace(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const TUNGETDEVNETNS: libc::c_ulong = 0x54e3;
+    // SAFETY: TUNGETDEVNETNS takes no argument, and returns a new file descriptor or an error.
+    let namespace = check(unsafe { libc::ioctl(fd.as_raw_fd(), TUNGETDEVNETNS as _) })?;
+    // SAFETY: the kernel has just opened the descriptor for us, and nobody else knows of it.
+    Ok(unsafe { OwnedFd::from_raw_fd(namespace) })
+}
+
+/// `TUNSETOFFLOAD`: what the kernel may hand over unfinished.
+pub(crate) fn tun_set_offload(fd: BorrowedFd<'_>, flags: u32) -> io::Result<()> {
+    // SAFETY: TUNSETOFFLOAD takes its argument by value and touches no memory of ours.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETOFFLOAD as _, libc::c_ulong::from(flags)) }).map(drop)
+}
+
+/// `TUNSETVNETHDRSZ`: the length of the header before every packet.
+pub(crate) fn tun_set_vnet_header_len(fd: BorrowedFd<'_>, length: i32) -> io::Result<()> {
+    // SAFETY: TUNSETVNETHDRSZ reads one C `int`, which is the local `length`.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETVNETHDRSZ as _, &raw const length) }).map(drop)
+}
+
+/// `TUNGETVNETHDRSZ`: the length of the header before every packet.
+#[cfg(test)]
+pub(crate) fn tun_vnet_header_len(fd: BorrowedFd<'_>) -> io::Result<i32> {
+    let mut length: libc::c_int = 0;
+    // SAFETY: TUNGETVNETHDRSZ writes one C `int`, which is the local `length`.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNGETVNETHDRSZ as _, &raw mut length) })?;
+    Ok(length)
+}
+
+/// `TUNSETPERSIST`: whether the device outlives its last queue.
+#[cfg(test)]
+pub(crate) fn tun_set_persistent(fd: BorrowedFd<'_>, persistent: bool) -> io::Result<()> {
+    // SAFETY: TUNSETPERSIST takes its argument by value and touches no memory of ours.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETPERSIST as _, libc::c_ulong::from(persistent)) }).map(drop)
+}

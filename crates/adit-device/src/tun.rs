@@ -1,0 +1,247 @@
+//! The TUN device: several queues, each with the offloads that the kernel has.
+
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::OpenOptionsExt;
+
+use crate::netlink::Netlink;
+use crate::offload::{Offloads, VnetHeader};
+use crate::sys::{self, InterfaceRequest};
+
+/// A TUN device. It vanishes with its last queue, unless it is persistent.
+#[derive(Debug)]
+pub struct Tun {
+    /// The interface's name.
+    pub name: String,
+    /// The interface's index.
+    pub ifindex: u32,
+    /// One queue a worker; at least one, and fewer than asked for if the device allows one only.
+    pub queues: Vec<TunQueue>,
+    /// What may be written unfinished, and is read unfinished.
+    pub offloads: Offloads,
+    /// Whether a [`VnetHeader`] stands before every packet read and written.
+    pub vnet_header: bool,
+}
+
+/// One queue of a TUN device. Reads and writes do not block.
+#[derive(Debug)]
+pub struct TunQueue {
+    file: File,
+}
+
+/// Why there is no TUN device.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TunError {
+    /// The kernel has no TUN driver, or the file may not be opened.
+    #[error("{TUN_FILE} cannot be opened: {0}")]
+    Open(#[source] io::Error),
+    /// Not a possible name for an interface.
+    #[error("{0:?} cannot name an interface: 1 to 15 bytes, no '/', no white space")]
+    BadName(String),
+    /// The process lacks `CAP_NET_ADMIN`.
+    #[error("interface {0}: not permitted; this takes root or CAP_NET_ADMIN")]
+    NotPermitted(String),
+    /// An interface of this name exists and is something else.
+    #[error("interface {0} exists and is not a TUN device")]
+    NotTun(String),
+    /// An interface of this name exists and another process serves it.
+    #[error("interface {0} is in use by another process")]
+    InUse(String),
+    /// The given file descriptor is not a TUN device that can be used.
+    #[error("the given file descriptor cannot be used: {0}")]
+    BadDescriptor(&'static str),
+    /// Another system call failed.
+    #[error("interface {name}: {action}: {source}")]
+    System {
+        /// The interface.
+        name: String,
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+const TUN_FILE: &str = "/dev/net/tun";
+const KIND: i32 = libc::IFF_TUN | libc::IFF_NO_PI;
+
+impl Tun {
+    /// Creates the interface `name`, in which `%d` stands for a number of the kernel's choice, or attaches to the
+    /// persistent TUN device of that name that nobody serves.
+    ///
+    /// # Errors
+    /// The interface cannot be made, belongs to something else, or is in use. Nothing is left behind.
+    pub fn create(name: &str, queues: usize, offload: bool) -> Result<Tun, TunError> {
+        let valid = |byte: u8| byte != b'/' && byte != b':' && !byte.is_ascii_whitespace() && byte != 0;
+        let fits = (1..libc::IFNAMSIZ).contains(&name.len());
+        if !fits || matches!(name, "." | "..") || !name.bytes().all(valid) {
+            return Err(TunError::BadName(name.to_owned()));
+        }
+        let vnet = if offload { libc::IFF_VNET_HDR } else { 0 };
+        let first = open()?;
+        // A multi-queue device would let us in beside the process that serves it; IFF_TUN_EXCL tells whether one was
+        // there before us.
+        let multi = KIND | libc::IFF_MULTI_QUEUE | vnet;
+        let attached = match attach(&first, name, multi | libc::IFF_TUN_EXCL) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => match attach(&first, name, multi) {
+                Ok(name) => {
+                    let others = Netlink::open().and_then(|mut netlink| netlink.tun_queues(&name));
+                    if others.is_ok_and(|queues| queues > 1) {
+                        return Err(TunError::InUse(name));
+                    }
+                    Ok(name)
+                }
+                // A device made without multi-queue, or no TUN device.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => attach(&first, name, KIND | vnet),
+                Err(error) => Err(error),
+            },
+            attached => attached,
+        };
+        let name = attached.map_err(|source| match source.raw_os_error() {
+            Some(libc::EPERM | libc::EACCES) => TunError::NotPermitted(name.to_owned()),
+            Some(libc::EBUSY) => TunError::InUse(name.to_owned()),
+            Some(libc::EINVAL) => TunError::NotTun(name.to_owned()),
+            _ => system(name, "cannot be created", source),
+        })?;
+        Tun::set_up(first, name, queues, offload)
+    }
+
+    /// Takes over a TUN device that another process has opened, and opens further queues of it if it has several.
+    ///
+    /// # Errors
+    /// It is not a TUN device, or one whose packets have a header that is not understood here.
+    pub fn from_fd(fd: OwnedFd, queues: usize, offload: bool) -> Result<Tun, TunError> {
+        let request =
+            sys::tun_request(fd.as_fd()).map_err(|_| TunError::BadDescriptor("it is not a TUN device"))?;
+        if request.flags() & libc::IFF_TUN == 0 {
+            return Err(TunError::BadDescriptor("it is a TAP device"));
+        }
+        if request.flags() & libc::IFF_NO_PI == 0 {
+            return Err(TunError::BadDescriptor("it was not opened with IFF_NO_PI"));
+        }
+        Tun::set_up(File::from(fd), request.name(), queues, offload)
+    }
+
+    fn set_up(first: File, name: String, queues: usize, offload: bool) -> Result<Tun, TunError> {
+        let error = |action| {
+            let name = name.clone();
+            move |source| TunError::System { name, action, source }
+        };
+        let flags = sys::tun_request(first.as_fd()).map_err(error("its flags cannot be read"))?.flags();
+        let vnet_header = flags & libc::IFF_VNET_HDR != 0;
+        let mut offloads = Offloads::NONE;
+        if vnet_header {
+            sys::tun_set_vnet_header_len(first.as_fd(), VnetHeader::LEN as i32)
+                .map_err(error("the length of its packet header cannot be set"))?;
+        }
+        if vnet_header && offload {
+            offloads = set_offloads(&first);
+        } else {
+            // A persistent device may have them on from its last use. Without a header there are none to turn off.
+            let _ = sys::tun_set_offload(first.as_fd(), 0);
+        }
+        let ifindex = CString::new(name.as_str())
+            .map_err(io::Error::from)
+            .and_then(|name| sys::interface_index(&name))
+            .map_err(error("its index cannot be read"))?;
+
+        let mut files = vec![first];
+        if flags & libc::IFF_MULTI_QUEUE != 0 {
+            let flags = flags & (KIND | libc::IFF_MULTI_QUEUE | libc::IFF_VNET_HDR);
+            while files.len() < queues {
+                let file = open()?;
+                attach(&file, &name, flags).map_err(error("a queue cannot be added"))?;
+                files.push(file);
+            }
+        }
+        let mut queues = Vec::with_capacity(files.len());
+        for file in files {
+            sys::set_nonblocking(file.as_fd()).map_err(error("it cannot be made non-blocking"))?;
+            queues.push(TunQueue { file });
+        }
+        Ok(Tun { name, ifindex, queues, offloads, vnet_header })
+    }
+}
+
+impl TunQueue {
+    /// Reads one packet, with its [`VnetHeader`] before it if the device has them. What does not fit into `buffer` is
+    /// lost.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is none; EBADFD if the interface was deleted.
+    pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&self.file).read(buffer)
+    }
+
+    /// As [`read`](Self::read), into several buffers, one after another.
+    ///
+    /// # Errors
+    /// Those of [`read`](Self::read).
+    pub fn readv(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        (&self.file).read_vectored(buffers)
+    }
+
+    /// Writes one packet, of which `slices` are the parts: first its [`VnetHeader`] if the device has them.
+    ///
+    /// # Errors
+    /// EIO if the interface is down, EBADFD if it was deleted, EINVAL if the packet is malformed.
+    pub fn write_vectored(&self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        (&self.file).write_vectored(slices)
+    }
+}
+
+impl AsFd for TunQueue {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl AsRawFd for TunQueue {
+    fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
+fn open() -> Result<File, TunError> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(libc::O_CLOEXEC)
+        .open(TUN_FILE)
+        .map_err(TunError::Open)
+}
+
+/// Attaches a freshly opened file and returns the interface's name.
+fn attach(file: &File, name: &str, flags: i32) -> io::Result<String> {
+    let mut request = InterfaceRequest::new(name, flags).ok_or(io::Error::from_raw_os_error(libc::ENAMETOOLONG))?;
+    sys::tun_attach(file.as_fd(), &mut request)?;
+    Ok(request.name())
+}
+
+/// Turns on as much as the kernel has.
+fn set_offloads(file: &File) -> Offloads {
+    let checksum = libc::TUN_F_CSUM;
+    let tcp = libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+    let udp = libc::TUN_F_USO4 | libc::TUN_F_USO6;
+    let choices = [
+        (checksum | tcp | udp, Offloads::ALL),
+        (checksum | tcp, Offloads { udp: false, ..Offloads::ALL }),
+        (checksum, Offloads { checksum: true, ..Offloads::NONE }),
+    ];
+    for (flags, offloads) in choices {
+        if sys::tun_set_offload(file.as_fd(), flags).is_ok() {
+            return offloads;
+        }
+    }
+    Offloads::NONE
+}
+
+fn system(name: &str, action: &'static str, source: io::Error) -> TunError {
+    TunError::System { name: name.to_owned(), action, source }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! Asking a running interface, ours or another implementation's.
+
+use std::fs;
+use std::io::{self, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::listener::{directory, socket_path};
+use super::reply::{ReplyError, read_errno, read_state};
+use super::request::write_set;
+use crate::config::{DeviceState, DeviceUpdate};
+
+/// How long a reply may take; changing 100,000 peers takes some seconds.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A connection to an interface, which waits for each reply.
+#[derive(Debug)]
+pub struct Client {
+    path: PathBuf,
+    stream: BufReader<UnixStream>,
+}
+
+/// Why an interface could not be asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// Nobody answers.
+    #[error("no interface answers at {}: {source}", path.display())]
+    Connect {
+        /// Of the socket.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The interface answers something else than what was asked.
+    #[error("the interface at {}: {source}", path.display())]
+    Reply {
+        /// Of the socket.
+        path: PathBuf,
+        /// What was wrong.
+        source: ReplyError,
+    },
+}
+
+impl Client {
+    /// A connection to the interface `name`.
+    ///
+    /// # Errors
+    /// [`ClientError::Connect`] when nobody answers.
+    pub fn connect(name: &str) -> Result<Self, ClientError> {
+        Self::connect_at(&socket_path(name))
+    }
+
+    /// A connection to the socket at `path`.
+    ///
+    /// # Errors
+    /// [`ClientError::Connect`] when nobody answers.
+    pub fn connect_at(path: &Path) -> Result<Self, ClientError> {
+        let connect = || {
+            let stream = UnixStream::connect(path)?;
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            Ok(BufReader::new(stream))
+        };
+        let stream = connect().map_err(|source| ClientError::Connect { path: path.to_owned(), source })?;
+        Ok(Self { path: path.to_owned(), stream })
+    }
+
+    /// What the interface is and has done, without [facts](crate::config::Facts).
+    ///
+    /// # Errors
+    /// [`ClientError::Reply`].
+    pub fn get(&mut self) -> Result<DeviceState, ClientError> {
+        let reply = self.ask("get=1\n\n").and_then(|()| read_state(&mut self.stream));
+        reply.map_err(|source| self.failed(source))
+    }
+
+    /// The same, with facts if the interface is one of Adit's.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub fn get_facts(&mut self) -> Result<DeviceState, ClientError> {
+        let reply = self.ask("get=adit\n\n").and_then(|()| read_state(&mut self.stream));
+        if reply.is_ok() {
+            return reply.map_err(|source| self.failed(source));
+        }
+        // Others refuse what they do not know, and some close the connection.
+        *self = Self::connect_at(&self.path)?;
+        self.get()
+    }
+
+    /// Changes the interface.
+    ///
+    /// # Errors
+    /// [`ClientError::Reply`] when it refuses.
+    pub fn set(&mut self, update: &DeviceUpdate) -> Result<(), ClientError> {
+        let reply = self.ask(&write_set(update)).and_then(|()| read_errno(&mut self.stream));
+        reply.map_err(|source| self.failed(source))
+    }
+
+    fn ask(&mut self, text: &str) -> Result<(), ReplyError> {
+        Ok(self.stream.get_mut().write_all(text.as_bytes())?)
+    }
+
+    fn failed(&self, source: ReplyError) -> ClientError {
+        ClientError::Reply { path: self.path.clone(), source }
+    }
+}
+
+/// The names of the interfaces that answer, sorted.
+///
+/// # Errors
+/// When the directory of the sockets cannot be read; that there is none means no interface.
+pub fn interfaces() -> io::Result<Vec<String>> {
+    let entries = match fs::read_dir(directory()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.strip_suffix(".sock").map(str::to_owned))
+        .filter(|name| UnixStream::connect(socket_path(name)).is_ok())
+        .collect();
+    names.sort();
+    Ok(names)
+}

@@ -1,0 +1,236 @@
+//! The listening socket: where it is, who may use it, and whether it is still there.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, inotify};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+
+/// Where the sockets of every implementation are.
+const DIRECTORY: &str = "/var/run/wireguard";
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 128;
+
+/// The path of the socket of the interface `name`.
+pub fn socket_path(name: &str) -> PathBuf {
+    directory().join(format!("{name}.sock"))
+}
+
+/// The directory of every interface's socket.
+pub(super) fn directory() -> &'static Path {
+    Path::new(DIRECTORY)
+}
+
+/// A listening UAPI socket. Its file is removed when this is dropped, if it was made here and is still the same.
+#[derive(Debug)]
+pub struct Listener {
+    socket: UnixListener,
+    file: Option<File>,
+    is_ours: bool,
+}
+
+impl Listener {
+    /// Listens on the socket of the interface `name`, for its owner alone.
+    ///
+    /// # Errors
+    /// `AddrInUse` when somebody answers there; any other when the socket cannot be made.
+    pub fn bind(name: &str) -> io::Result<Self> {
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(directory())?;
+        Self::bind_at(&socket_path(name))
+    }
+
+    /// Listens on a socket at `path`, for its owner alone, in place of one on which nobody listens.
+    ///
+    /// # Errors
+    /// `AddrInUse` when somebody answers there; any other when the socket cannot be made.
+    pub fn bind_at(path: &Path) -> io::Result<Self> {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        // The file gets the mode of the socket: there is no moment in which others could open it.
+        rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+        let address = SockAddr::unix(path)?;
+        match socket.bind(&address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+                remove_stale(path, &address)?;
+                socket.bind(&address)?;
+            }
+            result => result?,
+        }
+        let file = Some(File::watch(path)?);
+        socket.listen(BACKLOG)?;
+        Ok(Self { socket: OwnedFd::from(socket).into(), file, is_ours: true })
+    }
+
+    /// Takes over a socket on which somebody else has made the kernel listen. Its file is left when this is dropped.
+    ///
+    /// # Errors
+    /// `InvalidInput` when it is no listening Unix socket.
+    pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
+        let socket = SockRef::from(&fd);
+        if !(matches!(socket.domain(), Ok(Domain::UNIX)) && matches!(socket.is_listener(), Ok(true))) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the inherited UAPI file is no listening socket"));
+        }
+        let socket = UnixListener::from(fd);
+        let file = match socket.local_addr()?.as_pathname() {
+            Some(path) => File::watch(path).ok(),
+            None => None,
+        };
+        Ok(Self { socket, file, is_ours: false })
+    }
+
+    /// Whether the socket's file is gone or another one, so that nobody can reach this one any more.
+    pub fn is_deleted(&self) -> bool {
+        self.file.as_ref().is_some_and(|file| !file.is_there())
+    }
+
+    /// A descriptor that becomes readable when [`Listener::is_deleted`] should be asked, if there is one.
+    pub(super) fn watch(&self) -> Option<BorrowedFd<'_>> {
+        self.file.as_ref()?.inotify.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Forgets why [`Listener::watch`] was readable.
+    pub(super) fn drain_watch(&self) {
+        let mut bytes = [0; 1024];
+        if let Some(watch) = self.watch() {
+            while matches!(rustix::io::read(watch, &mut bytes), Ok(1..)) {}
+        }
+    }
+
+    /// A connection that waits, in a form that does not block.
+    pub(super) fn accept(&self) -> io::Result<mio::net::UnixStream> {
+        let (stream, _) = self.socket.accept()?;
+        stream.set_nonblocking(true)?;
+        Ok(mio::net::UnixStream::from_std(stream))
+    }
+
+    pub(super) fn set_nonblocking(&self) -> io::Result<()> {
+        self.socket.set_nonblocking(true)
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if let Some(file) = self.file.as_ref().filter(|file| self.is_ours && file.is_there()) {
+            // Nothing more can be done about a file that stays: the next one to listen replaces it.
+            let _ = fs::remove_file(&file.path);
+        }
+    }
+}
+
+/// The socket's file, known by its inode.
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    /// Without it (there may be no more of them) the file is looked at now and then.
+    inotify: Option<OwnedFd>,
+}
+
+impl File {
+    fn watch(path: &Path) -> io::Result<Self> {
+        let metadata = fs::symlink_metadata(path)?;
+        let inotify = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).ok();
+        // A socket in use is not deleted with its name: what is seen is that its count of names changes.
+        let events = inotify::WatchFlags::ATTRIB | inotify::WatchFlags::DELETE_SELF | inotify::WatchFlags::MOVE_SELF;
+        let inotify = inotify.filter(|inotify| inotify::add_watch(inotify, path, events).is_ok());
+        Ok(Self { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino(), inotify })
+    }
+
+    fn is_there(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == (self.device, self.inode))
+    }
+}
+
+/// Removes a socket on which nobody listens.
+fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
+    let in_use = |what: &str| io::Error::new(io::ErrorKind::AddrInUse, format!("{} {what}", path.display()));
+    if !fs::symlink_metadata(path)?.file_type().is_socket() {
+        return Err(in_use("is no socket and is left alone"));
+    }
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    // Somebody whose queue is full would make a connection wait.
+    probe.set_nonblocking(true)?;
+    match probe.connect(address) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        _ => Err(in_use("is in use: another program answers there")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn path(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("adit-{name}-{}.sock", std::process::id()))
+    }
+
+    #[test]
+    fn the_socket_is_its_owners_and_goes_with_the_listener() {
+        let path = path("owner");
+        let listener = Listener::bind_at(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        UnixStream::connect(&path).unwrap();
+        drop(listener);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_socket_nobody_listens_on_is_replaced_and_one_in_use_is_not() {
+        let path = path("stale");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let listener = Listener::bind_at(&path).unwrap();
+        assert_eq!(Listener::bind_at(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        UnixStream::connect(&path).unwrap();
+        drop(listener);
+    }
+
+    #[test]
+    fn a_file_that_is_no_socket_is_left_alone() {
+        let path = path("file");
+        fs::write(&path, "mine").unwrap();
+        assert_eq!(Listener::bind_at(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+        assert_eq!(fs::read(&path).unwrap(), b"mine");
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn somebody_elses_new_socket_is_not_removed() {
+        let path = path("moved");
+        let first = Listener::bind_at(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let second = Listener::bind_at(&path).unwrap();
+        assert!(first.is_deleted() && !second.is_deleted());
+        drop(first);
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn an_inherited_socket_is_taken_and_its_file_left() {
+        let path = path("inherited");
+        let listener = Listener::from_fd(UnixListener::bind(&path).unwrap().into()).unwrap();
+        assert!(!listener.is_deleted());
+        drop(listener);
+        fs::remove_file(path).unwrap();
+        let (stream, _other) = UnixStream::pair().unwrap();
+        assert_eq!(Listener::from_fd(stream.into()).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+    }
+}

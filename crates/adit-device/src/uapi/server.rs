@@ -1,0 +1,327 @@
+//! Answering clients from an event loop, without ever waiting for one of them.
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind, Read, Write};
+use std::ops::Range;
+use std::os::fd::AsRawFd;
+
+use mio::event::Event;
+use mio::net::UnixStream;
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use zeroize::Zeroizing;
+
+use super::listener::Listener;
+use super::reply::{write_errno, write_state};
+use super::request::{Refusal, Request, RequestReader};
+use crate::config::{DeviceState, DeviceUpdate};
+
+/// The most connections at a time; one more, and that which has been silent for longest is closed.
+pub const MAX_CLIENTS: usize = 64;
+
+/// How many bytes are read at a time.
+const INPUT: usize = 32 << 10;
+
+/// How many bytes a client may send and be sent before the others have their turn.
+const TURN: usize = 1 << 20;
+
+/// What the interface does for its clients.
+pub trait Handler {
+    /// What the interface is and has done.
+    fn get(&mut self) -> DeviceState;
+
+    /// Changes the interface.
+    ///
+    /// # Errors
+    /// When it cannot be changed so; then it must not have been changed at all.
+    fn set(&mut self, update: DeviceUpdate) -> Result<(), SetError>;
+}
+
+/// Why an interface refuses a change.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct SetError {
+    /// A positive POSIX errno, which is what the client is told.
+    pub errno: i32,
+    /// What is wrong, for the log.
+    pub message: String,
+}
+
+impl SetError {
+    /// The values make no sense together.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self { errno: libc::EINVAL, message: message.into() }
+    }
+}
+
+impl From<io::Error> for SetError {
+    fn from(error: io::Error) -> Self {
+        Self { errno: error.raw_os_error().unwrap_or(libc::EIO), message: error.to_string() }
+    }
+}
+
+/// Whether clients can still come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a daemon whose socket was deleted should end"]
+pub enum Status {
+    /// The socket is there.
+    Serving,
+    /// The socket's file was deleted or replaced.
+    Deleted,
+}
+
+/// The listening socket and its clients.
+#[derive(Debug)]
+pub struct Server {
+    clients: BTreeMap<usize, Client>,
+    listener: Listener,
+    /// Once registered.
+    registered: Option<Registered>,
+    /// Counts what happens, to tell who has been silent for longest.
+    moment: u64,
+}
+
+impl Server {
+    /// A server without clients.
+    pub fn new(listener: Listener) -> Self {
+        Self { clients: BTreeMap::new(), listener, registered: None, moment: 0 }
+    }
+
+    /// Has the events of the listener and of its clients reported to the poll of `registry`, under these tokens: two and
+    /// one for each client, up to [`MAX_CLIENTS`]. To be called once.
+    ///
+    /// # Errors
+    /// When there are fewer than three tokens, or the kernel refuses.
+    pub fn register(&mut self, registry: &Registry, tokens: Range<usize>) -> io::Result<()> {
+        if tokens.len() < 3 {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "expected at least three tokens"));
+        }
+        self.listener.set_nonblocking()?;
+        let registry = registry.try_clone()?;
+        registry.register(&mut SourceFd(&self.listener.as_raw_fd()), Token(tokens.start), Interest::READABLE)?;
+        if let Some(watch) = self.listener.watch() {
+            registry.register(&mut SourceFd(&watch.as_raw_fd()), Token(tokens.start + 1), Interest::READABLE)?;
+        }
+        let clients = tokens.start + 2..tokens.end.min(tokens.start + 2 + MAX_CLIENTS);
+        self.registered = Some(Registered { registry, listener: tokens.start, clients });
+        Ok(())
+    }
+
+    /// Does what an event asks for; one whose token is not among those of [`Server::register`] asks nothing.
+    pub fn handle(&mut self, event: &Event, handler: &mut dyn Handler) -> Status {
+        let Some(registered) = &self.registered else { return Status::Serving };
+        let Token(token) = event.token();
+        if token == registered.listener {
+            self.accept();
+        } else if token == registered.listener + 1 {
+            self.listener.drain_watch();
+            return self.status();
+        } else {
+            self.serve(token, handler);
+        }
+        Status::Serving
+    }
+
+    /// Looks whether the socket's file is there. Needed only where the kernel has no inotify left to tell of it.
+    pub fn status(&self) -> Status {
+        if self.listener.is_deleted() { Status::Deleted } else { Status::Serving }
+    }
+
+    fn accept(&mut self) {
+        loop {
+            match self.listener.accept() {
+                Ok(stream) => self.add(stream),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+                // Most likely there are too many open files: one less, and it can be tried again.
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a UAPI client");
+                    if !self.close_idlest() {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, mut stream: UnixStream) {
+        let Some(clients) = self.registered.as_ref().map(|registered| registered.clients.clone()) else { return };
+        if self.clients.len() >= clients.len() {
+            self.close_idlest();
+        }
+        let Some(token) = clients.into_iter().find(|token| !self.clients.contains_key(token)) else { return };
+        let Some(registered) = &self.registered else { return };
+        match registered.registry.register(&mut stream, Token(token), Interest::READABLE | Interest::WRITABLE) {
+            Ok(()) => {
+                self.moment += 1;
+                self.clients.insert(token, Client::new(stream, self.moment));
+            }
+            Err(error) => tracing::warn!(%error, "cannot serve a UAPI client"),
+        }
+    }
+
+    fn serve(&mut self, token: usize, handler: &mut dyn Handler) {
+        let Some(client) = self.clients.get_mut(&token) else { return };
+        self.moment += 1;
+        client.moment = self.moment;
+        let turn = client.take_turn(handler);
+        let kept = match (turn, &self.registered) {
+            (Ok(Turn::Waits), _) => Ok(true),
+            (Ok(Turn::HasMore), Some(registered)) => {
+                // Makes the kernel report again what it has reported already.
+                let interests = Interest::READABLE | Interest::WRITABLE;
+                registered.registry.reregister(&mut client.stream, Token(token), interests).map(|()| true)
+            }
+            (Ok(_), _) => Ok(false),
+            (Err(error), _) => Err(error),
+        };
+        if let Err(error) = &kept {
+            tracing::debug!(%error, "a UAPI client is gone");
+        }
+        if !kept.unwrap_or(false) {
+            self.close(token);
+        }
+    }
+
+    /// Closes the connection that has been silent for longest, if there is any.
+    fn close_idlest(&mut self) -> bool {
+        let idlest = self.clients.iter().min_by_key(|(_, client)| client.moment).map(|(&token, _)| token);
+        idlest.is_some_and(|token| {
+            tracing::debug!("closing the UAPI connection that has been silent for longest: there are too many");
+            self.close(token);
+            true
+        })
+    }
+
+    fn close(&mut self, token: usize) {
+        if let (Some(mut client), Some(registered)) = (self.clients.remove(&token), &self.registered) {
+            // Closing the file ends it as well.
+            let _ = registered.registry.deregister(&mut client.stream);
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Registered {
+    registry: Registry,
+    listener: usize,
+    clients: Range<usize>,
+}
+
+/// One connection. Its next request is looked at only when the reply to the one before has been sent, so that what is
+/// kept for it is bounded by one request and one reply.
+struct Client {
+    stream: UnixStream,
+    reader: RequestReader,
+    input: Zeroizing<Box<[u8]>>,
+    /// What of `input` has been received and not looked at.
+    unread: Range<usize>,
+    output: Zeroizing<String>,
+    sent: usize,
+    moment: u64,
+}
+
+impl Client {
+    fn new(stream: UnixStream, moment: u64) -> Self {
+        Self {
+            stream,
+            reader: RequestReader::new(),
+            input: Zeroizing::new(vec![0; INPUT].into_boxed_slice()),
+            unread: 0..0,
+            output: Zeroizing::default(),
+            sent: 0,
+            moment,
+        }
+    }
+
+    fn take_turn(&mut self, handler: &mut dyn Handler) -> io::Result<Turn> {
+        let mut moved = 0;
+        loop {
+            match self.flush() {
+                Ok(bytes) => moved += bytes,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Turn::Waits),
+                Err(error) => return Err(error),
+            }
+            if moved > TURN {
+                return Ok(Turn::HasMore);
+            }
+            if let Some(request) = self.next_request() {
+                self.output = answer(request, handler);
+                continue;
+            }
+            match self.stream.read(&mut self.input) {
+                Ok(0) => return Ok(Turn::Closed),
+                Ok(bytes) => {
+                    self.unread = 0..bytes;
+                    moved += bytes;
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Turn::Waits),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn next_request(&mut self) -> Option<Result<Request, Refusal>> {
+        let mut rest = self.input.get(self.unread.clone()).unwrap_or_default();
+        let request = self.reader.read(&mut rest);
+        self.unread.start = self.unread.end - rest.len();
+        request
+    }
+
+    /// Sends what is to be sent, and returns how many bytes that were.
+    fn flush(&mut self) -> io::Result<usize> {
+        let before = self.sent;
+        while let Some(rest) = self.output.as_bytes().get(self.sent..).filter(|rest| !rest.is_empty()) {
+            match self.stream.write(rest) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(bytes) => self.sent += bytes,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let bytes = self.sent - before;
+        self.output = Zeroizing::default();
+        self.sent = 0;
+        Ok(bytes)
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let unsent = self.output.len() - self.sent;
+        f.debug_struct("Client").field("stream", &self.stream).field("unsent", &unsent).finish_non_exhaustive()
+    }
+}
+
+enum Turn {
+    /// For the client, to read or to write.
+    Waits,
+    /// It could go on at once.
+    HasMore,
+    Closed,
+}
+
+fn answer(request: Result<Request, Refusal>, handler: &mut dyn Handler) -> Zeroizing<String> {
+    let update = match request {
+        Ok(Request::Get) => return write_state(&handler.get(), false),
+        Ok(Request::GetFacts) => return write_state(&handler.get(), true),
+        Ok(Request::Set(update)) => update,
+        Err(refusal) => {
+            tracing::warn!(%refusal, "refused a UAPI request");
+            return Zeroizing::new(write_errno(refusal.is_get, refusal.errno));
+        }
+    };
+    let errno = match handler.set(update) {
+        Ok(()) => 0,
+        Err(error) => {
+            tracing::warn!(%error, "refused a UAPI request");
+            error.errno
+        }
+    };
+    Zeroizing::new(write_errno(false, errno))
+}
+
+#[cfg(test)]
+#[path = "server_tests.rs"]
+mod tests;

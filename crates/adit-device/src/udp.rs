@@ -1,0 +1,158 @@
+//! UDP sockets: one of each IP family a worker, all on one port, with segmentation offload both ways, the local address
+//! of every datagram, and ECN.
+//!
+//! Whatever the kernel refuses has a way around it that loses nothing: a coalesced send goes out datagram by datagram,
+//! a source address that is gone is left to the routing table.
+
+mod bind;
+mod send;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use adit::{Ecn, Path};
+
+pub use bind::{BUFFER_SIZE, BindError, bind};
+pub use send::{Group, SendOutcome};
+
+use crate::sys;
+use send::Segmentation;
+
+/// Room for the longest read: everything the kernel may coalesce into one.
+pub const MAX_RECEIVED: usize = 65_535;
+
+/// How many errors of earlier datagrams (ICMP messages) one [`UdpSocket::recv`] passes over.
+const MAX_STALE_ERRORS: usize = 16;
+
+/// The sockets of one worker. At least one of them is there.
+#[derive(Debug)]
+pub struct Sockets {
+    /// For IPv4, if the host has it.
+    pub v4: Option<UdpSocket>,
+    /// For IPv6, if the host has it.
+    pub v6: Option<UdpSocket>,
+    /// The local port of both.
+    pub port: u16,
+}
+
+/// One non-blocking UDP socket.
+#[derive(Debug)]
+pub struct UdpSocket {
+    socket: socket2::Socket,
+    segmentation: Segmentation,
+}
+
+/// One datagram, or several of one sender that the kernel coalesced, as [`UdpSocket::recv`] found them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// Bytes written to the buffer.
+    pub len: usize,
+    /// Length of each datagram but the last, which may be shorter; `len` if there is one datagram only. Never 0.
+    pub segment_size: usize,
+    /// Who sent them, and where they arrived.
+    pub path: Path,
+    /// The congestion mark that all of them carry.
+    pub ecn: Ecn,
+}
+
+impl Received {
+    /// The places of the datagrams in the buffer; of one empty datagram, one empty range.
+    pub fn datagrams(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let Received { len, segment_size, .. } = *self;
+        (0..len.div_ceil(segment_size).max(1)).map(move |i| i * segment_size..((i + 1) * segment_size).min(len))
+    }
+}
+
+impl Sockets {
+    /// The socket for this destination, if the host has its family.
+    pub fn socket(&self, remote: &SocketAddr) -> Option<&UdpSocket> {
+        match remote {
+            SocketAddr::V4(_) => self.v4.as_ref(),
+            SocketAddr::V6(_) => self.v6.as_ref(),
+        }
+    }
+
+    /// Both sockets, as far as they are there.
+    pub fn iter(&self) -> impl Iterator<Item = &UdpSocket> {
+        self.v4.iter().chain(&self.v6)
+    }
+
+    /// Marks everything sent from now on (`SO_MARK`); 0 takes the mark away.
+    ///
+    /// # Errors
+    /// The process lacks `CAP_NET_ADMIN`.
+    pub fn set_mark(&self, mark: u32) -> io::Result<()> {
+        self.iter().try_for_each(|socket| socket.set_mark(mark))
+    }
+}
+
+impl UdpSocket {
+    /// Receives one datagram, or several that the kernel coalesced. What does not fit into `buffer` is lost: it should
+    /// hold [`MAX_RECEIVED`] bytes. Errors that ICMP messages caused are passed over.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is none, or what the kernel says of the socket itself.
+    pub fn recv(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        for _ in 0..MAX_STALE_ERRORS {
+            match sys::receive(self.as_fd(), buffer) {
+                Ok(received) => {
+                    let Some(remote) = received.remote else { continue };
+                    let len = received.len;
+                    let control = received.control;
+                    return Ok(Received {
+                        len,
+                        segment_size: control.segment_size.unwrap_or(len).min(len).max(1),
+                        path: Path { remote, local: control.local, ifindex: control.ifindex },
+                        ecn: Ecn::from_bits(control.tos),
+                    });
+                }
+                Err(error) if is_stale(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    /// Marks everything sent from now on (`SO_MARK`); 0 takes the mark away.
+    ///
+    /// # Errors
+    /// The process lacks `CAP_NET_ADMIN`.
+    pub fn set_mark(&self, mark: u32) -> io::Result<()> {
+        self.socket.set_mark(mark)
+    }
+}
+
+impl AsFd for UdpSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for UdpSocket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+/// Whether the error tells of an earlier datagram, or of a signal, and the call is to be made again.
+fn is_stale(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EINTR
+                | libc::ECONNREFUSED
+                | libc::ECONNRESET
+                | libc::EHOSTUNREACH
+                | libc::ENETUNREACH
+                | libc::EHOSTDOWN
+                | libc::ENETDOWN
+                | libc::EPROTO
+                | libc::ENOPROTOOPT
+                | libc::EMSGSIZE
+        )
+    )
+}

@@ -1,0 +1,425 @@
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV6};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use socket2::{Domain, SockRef, Socket, Type};
+
+use super::*;
+use crate::netlink::testing::{connect, in_new_namespace, net, new_namespace};
+use crate::netlink::{Netlink, namespace};
+
+/// Sockets that wait for what they receive, but not for ever.
+fn sockets(workers: usize) -> Vec<Sockets> {
+    waiting(bind(0, workers, 0, true).expect("bound"))
+}
+
+fn waiting(sockets: Vec<Sockets>) -> Vec<Sockets> {
+    for socket in sockets.iter().flat_map(Sockets::iter) {
+        let socket = SockRef::from(socket);
+        socket.set_nonblocking(false).expect("blocking");
+        socket.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
+    }
+    sockets
+}
+
+fn sockets_in(namespace: &OwnedFd) -> Sockets {
+    namespace::run_in(namespace.as_fd(), || sockets(1).remove(0)).expect("entered")
+}
+
+fn to(address: &str, sockets: &Sockets) -> Path {
+    Path { remote: SocketAddr::new(address.parse().expect("address"), sockets.port), local: None, ifindex: 0 }
+}
+
+fn from(path: Path, local: &str, ifindex: u32) -> Path {
+    Path { local: Some(local.parse().expect("address")), ifindex, ..path }
+}
+
+/// Datagrams of `size` bytes, each filled with its number, `length` bytes in all.
+fn numbered(length: usize, size: usize) -> Vec<u8> {
+    (0..length).map(|i| (i / size) as u8).collect()
+}
+
+/// Receives datagrams until there are `count`.
+fn receive(socket: &UdpSocket, count: usize) -> Vec<Vec<u8>> {
+    let mut buffer = vec![0; MAX_RECEIVED];
+    let mut datagrams = Vec::new();
+    while datagrams.len() < count {
+        let received = socket.recv(&mut buffer).expect("received");
+        datagrams.extend(received.datagrams().map(|range| buffer[range].to_vec()));
+    }
+    datagrams
+}
+
+fn assert_all_sent(outcome: &SendOutcome, count: usize) {
+    let SendOutcome { sent, dropped, unsent, error, .. } = outcome;
+    assert_eq!((*sent, *dropped, *unsent), (count, 0, 0), "{error:?}");
+}
+
+#[test]
+fn datagrams_sent_as_one_are_received_as_one() {
+    in_new_namespace(|| {
+        let [sender, receiver] = [sockets(1).remove(0), sockets(1).remove(0)];
+        for (address, socket) in [("127.0.0.1", &receiver.v4), ("::1", &receiver.v6)] {
+            let socket = socket.as_ref().expect("both families");
+            let contents = numbered(9_500, 1_000);
+            assert_all_sent(&sender.send(&to(address, &receiver), 0, &contents, 1_000), 10);
+            let mut buffer = vec![0; MAX_RECEIVED];
+            let received = socket.recv(&mut buffer).expect("received");
+            let path = from(to(address, &sender), address, 1);
+            assert_eq!(received, Received { len: 9_500, segment_size: 1_000, path, ecn: Ecn::NotEct });
+            assert_eq!(buffer[..9_500], contents);
+            assert_eq!(received.datagrams().map(|range| range.len()).collect::<Vec<_>>(), [vec![1_000; 9], vec![500]].concat());
+        }
+    });
+}
+
+#[test]
+fn one_datagram_is_not_divided() {
+    in_new_namespace(|| {
+        let [sender, receiver] = [sockets(1).remove(0), sockets(1).remove(0)];
+        for segment_size in [0, 700, 701, 70_000] {
+            assert_all_sent(&sender.send(&to("127.0.0.1", &receiver), 0, &[1; 700], segment_size), 1);
+            let mut buffer = vec![0; MAX_RECEIVED];
+            let received = receiver.v4.as_ref().expect("IPv4").recv(&mut buffer).expect("received");
+            assert_eq!((received.len, received.segment_size), (700, 700), "{segment_size}");
+        }
+    });
+}
+
+#[test]
+fn more_than_one_message_can_hold_is_sent_in_several() {
+    in_new_namespace(|| {
+        let [sender, receiver] = [sockets(1).remove(0), sockets(1).remove(0)];
+        for (count, size) in [(150, 1_000), (200, 32), (3, 40_000), (65, 1)] {
+            let contents = numbered(count * size, size);
+            assert_all_sent(&sender.send(&to("127.0.0.1", &receiver), 0, &contents, size), count);
+            let expected: Vec<_> = contents.chunks(size).map(<[u8]>::to_vec).collect();
+            assert_eq!(receive(receiver.v4.as_ref().expect("IPv4"), count), expected);
+        }
+    });
+}
+
+#[test]
+fn without_offload_every_datagram_travels_alone() {
+    in_new_namespace(|| {
+        let [sender, receiver] = [bind(0, 1, 0, false), bind(0, 1, 0, false)].map(|s| waiting(s.expect("bound")).remove(0));
+        assert!(!sender.v4.as_ref().expect("IPv4").is_coalescing());
+        let contents = numbered(70 * 100, 100);
+        assert_all_sent(&sender.send(&to("127.0.0.1", &receiver), 0, &contents, 100), 70);
+        let mut buffer = vec![0; MAX_RECEIVED];
+        for i in 0..70u8 {
+            let received = receiver.v4.as_ref().expect("IPv4").recv(&mut buffer).expect("received");
+            assert_eq!((received.len, buffer[0]), (100, i));
+        }
+    });
+}
+
+#[test]
+fn the_congestion_mark_is_received_as_it_was_sent() {
+    in_new_namespace(|| {
+        let [sender, receiver] = [sockets(1).remove(0), sockets(1).remove(0)];
+        for (address, socket) in [("127.0.0.1", &receiver.v4), ("::1", &receiver.v6)] {
+            for ecn in [Ecn::NotEct, Ecn::Ect0, Ecn::Ect1, Ecn::Ce] {
+                let mut buffer = vec![0; MAX_RECEIVED];
+                assert_all_sent(&sender.send(&to(address, &receiver), 0x88 | ecn.bits(), &[1; 250], 100), 3);
+                let received = socket.as_ref().expect("both families").recv(&mut buffer).expect("received");
+                assert_eq!((received.ecn, received.segment_size), (ecn, 100), "{address}");
+            }
+        }
+    });
+}
+
+#[test]
+fn an_empty_datagram_is_one_datagram() {
+    in_new_namespace(|| {
+        let receiver = sockets(1).remove(0);
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").expect("bound");
+        sender.send_to(&[], ("127.0.0.1", receiver.port)).expect("sent");
+        let received = receiver.v4.as_ref().expect("IPv4").recv(&mut [0; 10]).expect("received");
+        assert_eq!((received.len, received.segment_size), (0, 1));
+        assert_eq!(received.datagrams().collect::<Vec<_>>(), [0..0]);
+    });
+}
+
+#[test]
+fn nothing_to_send_is_nothing_sent() {
+    in_new_namespace(|| {
+        let [sender, receiver] = [sockets(1).remove(0), sockets(1).remove(0)];
+        assert_all_sent(&sender.send(&to("127.0.0.1", &receiver), 0, &[], 0), 0);
+        sender.send_many(&[], |_, _| panic!("there is nothing to report"));
+    });
+}
+
+#[test]
+fn all_workers_share_one_port_in_both_families() {
+    in_new_namespace(|| {
+        let workers = bind(0, 4, 0, true).expect("bound");
+        let port = workers[0].port;
+        assert_ne!(port, 0);
+        for socket in workers.iter().flat_map(Sockets::iter) {
+            assert_eq!(SockRef::from(socket).local_addr().expect("address").as_socket().expect("IP").port(), port);
+        }
+        assert_eq!(workers.iter().map(|worker| worker.iter().count()).collect::<Vec<_>>(), [2; 4]);
+    });
+}
+
+#[test]
+fn a_port_that_anyone_has_is_in_use() {
+    in_new_namespace(|| {
+        for address in ["0.0.0.0:7777", "127.0.0.1:7777", "[::]:7777", "[::1]:7777"] {
+            let address: SocketAddr = address.parse().expect("address");
+            for reuse in [false, true] {
+                let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+                let other = Socket::new(domain, Type::DGRAM, None).expect("socket");
+                other.set_reuse_port(reuse).expect("option");
+                other.bind(&address.into()).expect("bound");
+                for workers in [1, 2] {
+                    let error = bind(7_777, workers, 0, true).expect_err("taken");
+                    assert_eq!(error.errno(), libc::EADDRINUSE, "{address}, SO_REUSEPORT {reuse}: {error}");
+                }
+            }
+        }
+        let first = bind(7_777, 2, 0, true).expect("free again");
+        assert_eq!(bind(7_777, 2, 0, true).expect_err("taken by ourselves").errno(), libc::EADDRINUSE);
+        drop(first);
+        bind(7_777, 2, 0, true).expect("free again");
+    });
+}
+
+#[test]
+fn a_host_with_one_family_does_with_that() {
+    in_new_namespace(|| {
+        let receiver = sockets(1).remove(0);
+        let v4_only = Sockets { v6: None, ..sockets(1).remove(0) };
+        assert_all_sent(&v4_only.send(&to("127.0.0.1", &receiver), 0, b"one", 0), 1);
+        assert!(v4_only.socket(&to("::1", &receiver).remote).is_none());
+        let outcome = v4_only.send(&to("::1", &receiver), 0, &[1; 250], 100);
+        assert_eq!((outcome.sent, outcome.dropped), (0, 3));
+        assert_eq!(outcome.error.and_then(|error| error.raw_os_error()), Some(libc::EAFNOSUPPORT));
+    });
+}
+
+#[test]
+fn a_source_that_is_not_ours_is_given_up_and_nothing_is_lost() {
+    in_new_namespace(|| {
+        let other = new_namespace().expect("root");
+        let (left, _) = connect(&other, 1_500, &["10.0.0.1/24", "fd00::1/64"], &["10.0.0.2/24", "fd00::2/64"]);
+        let (sender, receiver) = (sockets(1).remove(0), sockets_in(&other));
+        let contents = numbered(2_500, 1_000);
+        for (address, own, foreign) in [("10.0.0.2", "10.0.0.1", "10.0.0.9"), ("fd00::2", "fd00::1", "fd00::9")] {
+            let path = to(address, &receiver);
+            let table = [
+                ("our address and interface", from(path, own, left), false),
+                ("our address", from(path, own, 0), false),
+                ("a foreign address", from(path, foreign, left), true),
+                ("an interface that does not exist", from(path, own, 999), true),
+            ];
+            for (name, path, gone) in table {
+                let outcome = sender.send(&path, 0, &contents, 1_000);
+                assert_all_sent(&outcome, 3);
+                assert_eq!(outcome.source_gone, gone, "{name}, to {address}");
+                let socket = receiver.socket(&path.remote).expect("both families");
+                assert_eq!(receive(socket, 3).concat(), contents, "{name}, to {address}");
+            }
+            assert!(sender.socket(&path.remote).expect("both families").is_coalescing(), "the source was at fault");
+        }
+    });
+}
+
+#[test]
+fn answers_leave_from_the_address_that_was_reached_until_it_is_gone() {
+    in_new_namespace(|| {
+        let other = new_namespace().expect("root");
+        let (left, _) = connect(&other, 1_500, &["10.0.0.1/24", "10.0.0.3/24"], &["10.0.0.2/24"]);
+        let (here, there) = (sockets(1).remove(0), sockets_in(&other));
+        let mut buffer = vec![0; MAX_RECEIVED];
+        assert_all_sent(&there.send(&to("10.0.0.3", &here), 0, b"question", 0), 1);
+        let question = here.v4.as_ref().expect("IPv4").recv(&mut buffer).expect("received");
+        assert_eq!(question.path, from(to("10.0.0.2", &there), "10.0.0.3", left));
+
+        let mut source_of_answer = || {
+            let outcome = here.send(&question.path, 0, b"answer", 0);
+            assert_all_sent(&outcome, 1);
+            let answer = there.v4.as_ref().expect("IPv4").recv(&mut buffer).expect("received");
+            (answer.path.remote.ip(), outcome.source_gone)
+        };
+        assert_eq!(source_of_answer(), (IpAddr::V4(Ipv4Addr::new(10, 0, 0, 3)), false));
+        Netlink::open().expect("netlink").remove_address(left, net("10.0.0.3/24")).expect("removed");
+        assert_eq!(source_of_answer(), (IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), true));
+    });
+}
+
+#[test]
+fn link_local_addresses_keep_their_interface() {
+    in_new_namespace(|| {
+        let other = new_namespace().expect("root");
+        let (left, right) = connect(&other, 1_500, &["fe80::1/64"], &["fe80::2/64"]);
+        let (here, there) = (sockets(1).remove(0), sockets_in(&other));
+        let mut buffer = vec![0; MAX_RECEIVED];
+        // Without a scope, but with an interface.
+        let path = Path { ifindex: left, ..to("fe80::2", &there) };
+        assert_all_sent(&here.send(&path, 0, b"question", 0), 1);
+        let question = there.v6.as_ref().expect("IPv6").recv(&mut buffer).expect("received");
+        let remote = SocketAddrV6::new("fe80::1".parse().expect("address"), here.port, 0, right);
+        assert_eq!(question.path, from(Path { remote: remote.into(), ..path }, "fe80::2", right));
+        assert_all_sent(&there.send(&question.path, 0, b"answer", 0), 1);
+        assert_eq!(receive(here.v6.as_ref().expect("IPv6"), 1), [b"answer"]);
+    });
+}
+
+#[test]
+fn datagrams_too_long_for_the_link_are_fragmented_and_none_is_lost() {
+    in_new_namespace(|| {
+        let other = new_namespace().expect("root");
+        connect(&other, 1_300, &["10.0.0.1/24", "fd00::1/64"], &["10.0.0.2/24", "fd00::2/64"]);
+        let (sender, receiver) = (sockets(1).remove(0), sockets_in(&other));
+        for address in ["10.0.0.2", "fd00::2"] {
+            let path = to(address, &receiver);
+            let socket = sender.socket(&path.remote).expect("both families");
+            let contents = numbered(4_500, 1_400);
+            assert_all_sent(&sender.send(&path, 0, &contents, 1_400), 4);
+            let received = receive(receiver.socket(&path.remote).expect("both families"), 4);
+            assert_eq!(received, contents.chunks(1_400).map(<[u8]>::to_vec).collect::<Vec<_>>(), "{address}");
+            assert!(!socket.is_coalescing(), "the kernel refused to send them as one");
+
+            // Later it is tried again.
+            for _ in 0..1_000 {
+                if socket.is_coalescing() {
+                    break;
+                }
+                assert_all_sent(&sender.send(&path, 0, &contents[..200], 100), 2);
+            }
+            assert!(socket.is_coalescing(), "{address}");
+        }
+    });
+}
+
+#[test]
+fn many_groups_to_many_peers_are_all_sent_and_each_is_reported_once() {
+    in_new_namespace(|| {
+        let sender = sockets(1).remove(0);
+        let receivers: Vec<_> = (0..5).map(|_| sockets(1).remove(0)).collect();
+        let contents = numbered(60_000, 100);
+        let addresses = ["127.0.0.1", "::1"];
+        // Groups of different sizes, in turns to each receiver in both families; some are empty.
+        let groups: Vec<Group<'_>> = (0..90)
+            .map(|i| Group {
+                path: to(addresses[i % 2], &receivers[i % 5]),
+                tos: (i % 3) as u8,
+                contents: &contents[..(i % 7) * 150],
+                segment_size: 100,
+            })
+            .collect();
+        let count = |group: &Group<'_>| group.contents.len().div_ceil(100);
+        let mut reported = vec![0; groups.len()];
+        sender.send_many(&groups, |index, outcome| {
+            assert_all_sent(&outcome, count(&groups[index]));
+            reported[index] += 1;
+        });
+        assert_eq!(reported, vec![1; groups.len()]);
+        for receiver in &receivers {
+            for socket in receiver.iter() {
+                let own = groups.iter().filter(|group| {
+                    group.path.remote.port() == receiver.port
+                        && receiver.socket(&group.path.remote).is_some_and(|s| std::ptr::eq(s, socket))
+                });
+                let expected: Vec<_> = own.flat_map(|group| group.contents.chunks(100).map(<[u8]>::to_vec)).collect();
+                assert_eq!(receive(socket, expected.len()), expected, "order holds");
+            }
+        }
+    });
+}
+
+#[test]
+fn one_group_that_fails_does_not_keep_the_others_back() {
+    in_new_namespace(|| {
+        let [sender, receiver] = [sockets(1).remove(0), sockets(1).remove(0)];
+        let group = |address, local: Option<&str>| Group {
+            path: Path { local: local.map(|local| local.parse().expect("address")), ..to(address, &receiver) },
+            tos: 0,
+            contents: &[7; 250],
+            segment_size: 100,
+        };
+        let groups = [
+            group("127.0.0.1", None),
+            group("192.0.2.1", None),
+            group("127.0.0.1", Some("192.0.2.9")),
+            group("127.0.0.1", None),
+        ];
+        let mut outcomes = Vec::new();
+        sender.send_many(&groups, |index, outcome| {
+            let error = outcome.error.and_then(|error| error.raw_os_error());
+            outcomes.push((index, outcome.sent, outcome.dropped, outcome.source_gone, error));
+        });
+        let unreachable = Some(libc::ENETUNREACH);
+        let expected = [(0, 3, 0, false, None), (1, 0, 3, false, unreachable), (2, 3, 0, true, None), (3, 3, 0, false, None)];
+        assert_eq!(outcomes, expected);
+        assert_eq!(receive(receiver.v4.as_ref().expect("IPv4"), 9).len(), 9);
+    });
+}
+
+#[test]
+fn what_a_full_socket_does_not_take_is_told() {
+    in_new_namespace(|| {
+        let other = new_namespace().expect("root");
+        connect(&other, 1_500, &["10.0.0.1/24"], &[]);
+        let sockets = bind(0, 1, 0, true).expect("bound").remove(0);
+        let socket = sockets.v4.as_ref().expect("IPv4");
+        SockRef::from(socket).set_send_buffer_size(1).expect("the kernel's least");
+        // Nobody answers for this address, so that datagrams wait for it in the socket's buffer.
+        let path = Path { remote: "10.0.0.77:9".parse().expect("address"), local: None, ifindex: 0 };
+        let groups = [0u8; 4].map(|tos| Group { path, tos, contents: &[0; 10_000], segment_size: 1_000 });
+        let mut totals = [0; 4];
+        sockets.send_many(&groups, |_, outcome| {
+            assert_eq!(outcome.sent + outcome.dropped + outcome.unsent, 10);
+            if outcome.unsent > 0 {
+                assert_eq!(outcome.error.map(|error| error.kind()), Some(io::ErrorKind::WouldBlock));
+                totals[1] += outcome.unsent;
+            }
+            totals[0] += outcome.sent;
+            totals[2] += 1;
+        });
+        assert!(totals[0] > 0 && totals[1] > 0, "{totals:?}");
+        assert_eq!(totals[2], 4, "each group is reported");
+    });
+}
+
+#[test]
+fn nobody_listening_does_not_disturb_the_socket() {
+    in_new_namespace(|| {
+        let [sender, receiver] = [sockets(1).remove(0), sockets(1).remove(0)];
+        let closed = Path { remote: "127.0.0.1:9".parse().expect("address"), local: None, ifindex: 0 };
+        for _ in 0..3 {
+            assert_all_sent(&sender.send(&closed, 0, b"anyone?", 0), 1);
+        }
+        assert_all_sent(&sender.send(&to("127.0.0.1", &receiver), 0, b"one", 0), 1);
+        assert_eq!(receive(receiver.v4.as_ref().expect("IPv4"), 1), [b"one"]);
+        SockRef::from(sender.v4.as_ref().expect("IPv4")).set_nonblocking(true).expect("non-blocking");
+        let error = sender.v4.as_ref().expect("IPv4").recv(&mut [0; 10]).expect_err("nothing there");
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    });
+}
+
+#[test]
+fn the_mark_is_set_at_once_and_changed_later() {
+    in_new_namespace(|| {
+        let sockets = bind(0, 1, 51_820, true).expect("bound").remove(0);
+        let marks = || sockets.iter().map(|s| SockRef::from(s).mark().expect("mark")).collect::<Vec<_>>();
+        assert_eq!(marks(), [51_820; 2]);
+        sockets.set_mark(0).expect("root");
+        assert_eq!(marks(), [0; 2]);
+    });
+}
+
+#[test]
+fn the_buffers_have_the_size_asked_for() {
+    in_new_namespace(|| {
+        let sockets = bind(0, 1, 0, true).expect("bound").remove(0);
+        for socket in sockets.iter() {
+            // The kernel reserves as much again for its own bookkeeping.
+            for name in [libc::SO_RCVBUF, libc::SO_SNDBUF] {
+                assert_eq!(sys::option(socket.as_fd(), libc::SOL_SOCKET, name).expect("option"), 2 * BUFFER_SIZE);
+            }
+        }
+    });
+}
