@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use adit::AllowedIps;
+use adit_benches::brief;
 use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, measurement::WallTime};
 use criterion::{criterion_group, criterion_main};
 use ipnet::IpNet;
@@ -119,7 +120,7 @@ fn lookup(criterion: &mut Criterion) {
 
 fn change(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("allowed_ips/change");
-    group.measurement_time(Duration::from_secs(3)).sample_size(10);
+    group.measurement_time(Duration::from_secs(2)).sample_size(10);
     let prefixes = hosts_v4(100_000);
     group.bench_function("insert 100000", |bench| bench.iter(|| table_of(&prefixes)));
     group.bench_function("remove_all of 100000 owners", |bench| {
@@ -132,5 +133,5 @@ fn change(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, lookup, change);
+criterion_group! { name = benches; config = brief(); targets = lookup, change }
 criterion_main!(benches);

@@ -3,6 +3,7 @@
 use std::hint::black_box;
 
 use adit::ReplayWindow;
+use adit_benches::brief;
 use criterion::{Criterion, criterion_group, criterion_main};
 
 fn accept(criterion: &mut Criterion) {
@@ -46,5 +47,5 @@ fn accept(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, accept);
+criterion_group! { name = benches; config = brief(); targets = accept }
 criterion_main!(benches);

@@ -4,6 +4,7 @@ mod chacha20;
 mod poly1305;
 
 use crate::TAG_LEN;
+use crate::poly1305::{self as driver, Arithmetic, Block, LANES, Numbers, State};
 use crate::stream::{KeyStream, Mac, Segment, Vector};
 
 /// Proof that the CPU has the instructions of this backend.
@@ -43,7 +44,33 @@ impl Vector for Avx512 {
     }
 
     fn tags(self, macs: &[Mac<'_>], tags: &mut [[u8; TAG_LEN]]) {
+        driver::tags(self, macs, tags);
+    }
+}
+
+impl Arithmetic<3> for Avx512 {
+    fn begin(self, keys: [&[u8; 32]; LANES]) -> State<3> {
         // SAFETY: an `Avx512` exists only where `detect` found the features.
-        unsafe { poly1305::tags(macs, tags) }
+        unsafe { poly1305::begin(keys) }
+    }
+
+    fn absorb(self, state: &mut State<3>, rows: [&[Block]; LANES]) {
+        // SAFETY: an `Avx512` exists only where `detect` found the features.
+        unsafe { poly1305::absorb(state, rows) }
+    }
+
+    fn absorb_steps(self, state: &mut State<3>, steps: &[[Block; LANES]]) {
+        // SAFETY: an `Avx512` exists only where `detect` found the features.
+        unsafe { poly1305::absorb_steps(state, steps) }
+    }
+
+    fn powers(self, r: &Numbers<3>) -> [Numbers<3>; LANES] {
+        // SAFETY: an `Avx512` exists only where `detect` found the features.
+        unsafe { poly1305::powers(r) }
+    }
+
+    fn finish(self, state: &State<3>) -> [Block; LANES] {
+        // SAFETY: an `Avx512` exists only where `detect` found the features.
+        unsafe { poly1305::finish(state) }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::{Packet, portable};
 #[cfg(target_arch = "x86_64")]
-use crate::{avx512::Avx512, stream};
+use crate::{avx2::Avx2, avx512::Avx512, stream};
 
 /// A way to do the work. [`crate::seal`] and [`crate::open`] choose by
 /// themselves; tests and benchmarks force one with [`seal_with`] and [`open_with`].
@@ -30,7 +30,7 @@ impl Backend {
     pub fn is_available(self) -> bool {
         match self {
             Backend::Avx512 => Avx512::detect().is_some(),
-            Backend::Avx2 => false,
+            Backend::Avx2 => Avx2::detect().is_some(),
             Backend::Portable => true,
         }
     }
@@ -43,16 +43,18 @@ impl Backend {
 /// [`crate::seal`] with a backend of the caller's choice, for tests and
 /// benchmarks. A backend that is not available gives way to the portable one.
 pub fn seal_with(backend: Backend, packets: &mut [Packet<'_>]) {
-    match (backend, Avx512::detect()) {
-        (Backend::Avx512, Some(v)) => stream::seal(v, packets),
+    match (backend, Avx512::detect(), Avx2::detect()) {
+        (Backend::Avx512, Some(v), _) => stream::seal(v, packets),
+        (Backend::Avx2, _, Some(v)) => stream::seal(v, packets),
         _ => packets.iter_mut().for_each(portable::seal),
     }
 }
 
 /// [`crate::open`] with a backend of the caller's choice, as [`seal_with`].
 pub fn open_with(backend: Backend, packets: &mut [Packet<'_>]) {
-    match (backend, Avx512::detect()) {
-        (Backend::Avx512, Some(v)) => stream::open(v, packets),
+    match (backend, Avx512::detect(), Avx2::detect()) {
+        (Backend::Avx512, Some(v), _) => stream::open(v, packets),
+        (Backend::Avx2, _, Some(v)) => stream::open(v, packets),
         _ => packets.iter_mut().for_each(portable::open),
     }
 }

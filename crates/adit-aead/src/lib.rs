@@ -50,9 +50,12 @@
 #[cfg(any(feature = "std", test))]
 extern crate std;
 
+mod avx2;
 mod avx512;
 mod backend;
+mod poly1305;
 mod portable;
+mod rounds;
 mod stream;
 
 use core::fmt;
@@ -162,3 +165,4 @@ impl fmt::Debug for Packet<'_> {
             .finish_non_exhaustive()
     }
 }
+#[cfg(test)] mod phase;

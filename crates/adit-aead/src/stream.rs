@@ -1,6 +1,7 @@
 //! What a vector backend does, and the order in which it is asked to: the part
 //! of sealing and opening that is the same for all of them, free of `unsafe`.
 
+use arrayvec::ArrayVec;
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::optimization_barrier;
 
@@ -10,10 +11,10 @@ use crate::{Packet, TAG_LEN};
 pub(crate) const LANES: usize = 16;
 /// Length of a ChaCha20 block.
 pub(crate) const BLOCK_LEN: usize = 64;
-/// Packets that are worked on together: each needs a lane for its block 0 in
-/// the first run, and 24 KiB of 1,500-byte packets still sit in the L1 cache
-/// when the authenticator comes to them.
-const GROUP: usize = LANES;
+/// Packets that are worked on together: as many as an authenticator has lanes.
+/// Their 12 KiB, if they have 1,500 bytes, are still in the L1 cache when the
+/// authenticator comes to them.
+const GROUP: usize = 8;
 
 /// The primitives of a backend.
 pub(crate) trait Vector: Copy {
@@ -23,7 +24,7 @@ pub(crate) trait Vector: Copy {
     /// There is at least one segment, and there are at most [`LANES`] blocks.
     fn key_stream(self, segments: &[Segment<'_>], out: &mut KeyStream);
 
-    /// XORs `stream` into `text`, which is not longer.
+    /// XORs `stream` into `text`, which is as long.
     fn xor(self, text: &mut [u8], stream: &[u8]);
 
     /// Computes the tag of each of `macs`; `tags` is as long.
@@ -50,7 +51,7 @@ pub(crate) struct Segment<'a> {
 pub(crate) struct Mac<'a> {
     pub(crate) key: &'a [u8; 32],
     pub(crate) text: &'a [u8],
-    pub(crate) last: [u64; 2],
+    pub(crate) last: [u8; 16],
 }
 
 /// Key stream of one run, block after block.
@@ -75,10 +76,11 @@ impl Drop for KeyStream {
 pub(crate) fn seal<V: Vector>(vector: V, packets: &mut [Packet<'_>]) {
     for group in packets.chunks_mut(GROUP) {
         let mut first = KeyStream::new();
-        let mut run = Run::begin(vector, group, &mut first);
-        run.apply(vector, group, &first);
-        run.finish(vector, group);
-        let tags = run.tags(vector, group, &first);
+        let mut run = Run::new(vector);
+        run.begin(group, &mut first);
+        run.apply(group, &first);
+        run.finish(group);
+        let tags = run.tags(group, &first);
         for (packet, tag) in group.iter_mut().zip(&tags) {
             *packet.tag = *tag;
         }
@@ -89,14 +91,15 @@ pub(crate) fn seal<V: Vector>(vector: V, packets: &mut [Packet<'_>]) {
 pub(crate) fn open<V: Vector>(vector: V, packets: &mut [Packet<'_>]) {
     for group in packets.chunks_mut(GROUP) {
         let mut first = KeyStream::new();
-        let mut run = Run::begin(vector, group, &mut first);
-        let tags = run.tags(vector, group, &first);
-        for (packet, tag) in group.iter_mut().zip(&tags) {
+        let mut run = Run::new(vector);
+        run.begin(group, &mut first);
+        let tags = run.tags(group, &first);
+        for ((packet, tag), wanted) in group.iter_mut().zip(&tags).zip(&mut run.wanted) {
             packet.authentic = is_equal(packet.tag, tag).into();
+            *wanted = packet.authentic;
         }
-        run.wanted = |packet| packet.authentic;
-        run.apply(vector, group, &first);
-        run.finish(vector, group);
+        run.apply(group, &first);
+        run.finish(group);
     }
 }
 
@@ -106,64 +109,67 @@ pub(crate) fn open<V: Vector>(vector: V, packets: &mut [Packet<'_>]) {
 /// keys are taken, and the beginning of the texts in the lanes that are left;
 /// so a few small packets need one run, and opening needs no more runs than
 /// sealing. The other runs go on from there.
-struct Run<'a> {
-    segments: [Segment<'a>; LANES],
-    segment_count: usize,
+struct Run<'a, V> {
+    vector: V,
+    segments: ArrayVec<Segment<'a>, LANES>,
     /// Where each packet's block 0 is in the first run.
     key_lanes: [u8; GROUP],
     /// Where the next run begins: a packet of the group, and a block of its text.
     next_packet: usize,
     next_block: usize,
     /// The packets whose texts are worked on; the others are passed over.
-    wanted: fn(&Packet<'_>) -> bool,
+    wanted: [bool; GROUP],
 }
 
-impl<'a> Run<'a> {
-    /// Makes the first run, and its key stream.
-    fn begin<V: Vector>(vector: V, group: &[Packet<'a>], stream: &mut KeyStream) -> Run<'a> {
-        let mut run = Run {
-            segments: [segment(group, 0, 0, 1); LANES],
-            segment_count: 0,
+impl<'a, V: Vector> Run<'a, V> {
+    fn new(vector: V) -> Run<'a, V> {
+        Run {
+            vector,
+            segments: ArrayVec::new(),
             key_lanes: [0; GROUP],
             next_packet: 0,
             next_block: 0,
-            wanted: |_| true,
-        };
-        if group.iter().map(|packet| 1 + text_blocks(packet)).sum::<usize>() <= LANES {
+            wanted: [true; GROUP],
+        }
+    }
+
+    /// Makes the first run's key stream.
+    fn begin(&mut self, group: &[Packet<'a>], stream: &mut KeyStream) {
+        let blocks: usize = group.iter().map(|packet| 1 + text_blocks(packet)).sum();
+        if blocks <= LANES {
             // Everything fits: a segment a packet.
             let mut lane = 0;
             for (i, packet) in group.iter().enumerate() {
-                let blocks = 1 + text_blocks(packet);
-                run.key_lanes[i] = lane as u8;
-                run.push(segment(group, i, 0, blocks));
-                lane += blocks;
+                let segment = segment(packet, i, 0, 1 + text_blocks(packet));
+                self.key_lanes[i] = lane;
+                lane += segment.blocks as u8;
+                self.segments.push(segment);
             }
-            run.next_packet = group.len();
+            self.next_packet = group.len();
         } else {
-            for i in 0..group.len() {
-                run.key_lanes[i] = i as u8;
-                run.push(segment(group, i, 0, 1));
+            for (i, packet) in group.iter().enumerate() {
+                self.key_lanes[i] = i as u8;
+                self.segments.push(segment(packet, i, 0, 1));
             }
-            run.fill(group, group.len());
+            self.fill(group, group.len());
         }
-        vector.key_stream(&run.segments[..run.segment_count], stream);
-        run
+        self.vector.key_stream(&self.segments, stream);
     }
 
     /// All runs after the first.
-    fn finish<V: Vector>(&mut self, vector: V, group: &mut [Packet<'a>]) {
+    fn finish(&mut self, group: &mut [Packet<'a>]) {
         if self.next_packet == group.len() {
             return;
         }
         let mut stream = KeyStream::new();
         loop {
-            self.segment_count = 0;
+            self.segments.clear();
             self.fill(group, 0);
-            if self.segment_count == 0 {
+            if self.segments.is_empty() {
                 return;
             }
-            vector.key_stream(&self.segments[..self.segment_count], &mut stream);
-            self.apply(vector, group, &stream);
+            self.vector.key_stream(&self.segments, &mut stream);
+            self.apply(group, &stream);
         }
     }
 
@@ -171,7 +177,7 @@ impl<'a> Run<'a> {
     fn fill(&mut self, group: &[Packet<'a>], mut lane: usize) {
         while lane < LANES && let Some(packet) = group.get(self.next_packet) {
             let left = text_blocks(packet) - self.next_block;
-            if left == 0 || !(self.wanted)(packet) {
+            if left == 0 || !self.wanted[self.next_packet] {
                 self.next_packet += 1;
                 self.next_block = 0;
                 continue;
@@ -179,71 +185,54 @@ impl<'a> Run<'a> {
             let blocks = left.min(LANES - lane);
             // `Packet::new` bounds the text so that the block number fits.
             let counter = self.next_block as u32 + 1;
-            self.push(segment(group, self.next_packet, counter, blocks));
+            self.segments.push(segment(packet, self.next_packet, counter, blocks));
             self.next_block += blocks;
             lane += blocks;
         }
     }
 
-    fn push(&mut self, segment: Segment<'a>) {
-        self.segments[self.segment_count] = segment;
-        self.segment_count += 1;
-    }
-
     /// XORs the run's key stream into the texts.
-    fn apply<V: Vector>(&self, vector: V, group: &mut [Packet<'_>], stream: &KeyStream) {
-        let mut stream = &stream.0[..];
-        for segment in &self.segments[..self.segment_count] {
-            let (mut blocks, others) = stream.split_at(segment.blocks * BLOCK_LEN);
-            stream = others;
-            if segment.counter == 0 {
-                blocks = &blocks[BLOCK_LEN..];
-            }
-            let packet = &mut group[segment.packet];
-            if !blocks.is_empty() && (self.wanted)(packet) {
-                let start = (segment.counter.max(1) - 1) as usize * BLOCK_LEN;
-                let text = &mut packet.text[start..];
+    fn apply(&self, group: &mut [Packet<'_>], stream: &KeyStream) {
+        let mut lane = 0;
+        for segment in &self.segments {
+            // Block 0 is not for the text, which begins with block 1.
+            let skipped = usize::from(segment.counter == 0);
+            let start = (segment.counter as usize + skipped - 1) * BLOCK_LEN;
+            let blocks = &stream.0[(lane + skipped) * BLOCK_LEN..(lane + segment.blocks) * BLOCK_LEN];
+            lane += segment.blocks;
+            if !blocks.is_empty() && self.wanted[segment.packet] {
+                let text = &mut group[segment.packet].text[start..];
                 let len = text.len().min(blocks.len());
-                vector.xor(&mut text[..len], blocks);
+                self.vector.xor(&mut text[..len], &blocks[..len]);
             }
         }
     }
 
     /// The tags of the group's ciphertexts; `first` is the first run's key stream.
-    fn tags<V: Vector>(
-        &self,
-        vector: V,
-        group: &[Packet<'_>],
-        first: &KeyStream,
-    ) -> [[u8; TAG_LEN]; GROUP] {
+    fn tags(&self, group: &[Packet<'_>], first: &KeyStream) -> [[u8; TAG_LEN]; GROUP] {
         let (blocks, _) = first.0.as_chunks::<BLOCK_LEN>();
-        let mac = |i: usize| {
-            let text: &[u8] = group[i].text;
-            let (halves, _) = blocks[usize::from(self.key_lanes[i])].as_chunks::<32>();
-            Mac {
+        let mut macs = ArrayVec::<Mac<'_>, GROUP>::new();
+        for (packet, lane) in group.iter().zip(self.key_lanes) {
+            let (halves, _) = blocks[usize::from(lane)].as_chunks();
+            macs.push(Mac {
                 key: &halves[0],
-                text,
-                last: [0, text.len() as u64],
-            }
-        };
-        let mut macs = [mac(0); GROUP];
-        for (i, slot) in macs.iter_mut().enumerate().take(group.len()) {
-            *slot = mac(i);
+                text: packet.text,
+                last: (u128::from(packet.text.len() as u64) << 64).to_le_bytes(),
+            });
         }
         let mut tags = [[0; TAG_LEN]; GROUP];
-        vector.tags(&macs[..group.len()], &mut tags[..group.len()]);
+        self.vector.tags(&macs, &mut tags[..group.len()]);
         tags
     }
 }
 
-fn segment<'a>(group: &[Packet<'a>], packet: usize, counter: u32, blocks: usize) -> Segment<'a> {
-    let Packet { key, counter: nonce, .. } = group[packet];
+fn segment<'a>(packet: &Packet<'a>, index: usize, counter: u32, blocks: usize) -> Segment<'a> {
     Segment {
-        key: &key.bytes,
-        nonce: [0, nonce as u32, (nonce >> 32) as u32],
+        key: &packet.key.bytes,
+        nonce: [0, packet.counter as u32, (packet.counter >> 32) as u32],
         counter,
         blocks,
-        packet,
+        packet: index,
     }
 }
 

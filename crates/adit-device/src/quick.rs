@@ -2,8 +2,8 @@
 //!
 //! [`up`] looks at everything before it touches anything, and undoes what it did when a step fails. Where it differs
 //! from `wg-quick`: `DNS` is refused (a `PostUp` can do it); no firewall rules are made, so where strict reverse-path
-//! filtering is on, a default route through the tunnel needs `rp_filter` set to 2; and when `up` fails, the hooks that
-//! belong to those already run are run too (`PostDown` after `PreUp`, `PreDown` after `PostUp`).
+//! filtering is on, a default route through the tunnel needs `rp_filter` set to 2; and when `up` fails after it has begun
+//! to run commands, those that clean up after them are run too (`PreDown` only if `PostUp` had begun).
 
 mod machine;
 mod steps;
@@ -20,7 +20,7 @@ use crate::conf::{ConfError, Config};
 use crate::netlink::NetlinkError;
 use crate::uapi::ClientError;
 
-use machine::{Linux, Machine};
+use machine::Linux;
 
 /// Where the files of interfaces are that are given by name.
 const DIRECTORY: &str = "/etc/wireguard";
@@ -47,7 +47,8 @@ impl Location {
         let is_path = argument.contains('/') || path.extension().is_some_and(|extension| extension == "conf");
         let (name, path) = if is_path {
             let name = path.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_suffix(".conf"));
-            let name = name.ok_or_else(|| QuickError::Name(format!("found {argument:?}, expected a file NAME.conf")))?;
+            let name =
+                name.ok_or_else(|| QuickError::Name(format!("found {argument:?}, expected a file NAME.conf")))?;
             (name, path.to_owned())
         } else {
             (argument, Path::new(DIRECTORY).join(format!("{argument}.conf")))
@@ -204,7 +205,8 @@ mod tests {
 
     #[test]
     fn what_names_no_interface_is_refused() {
-        for argument in ["", "../wg0", "/tmp/wg0", "/tmp/.conf", "/tmp/name-of-17-letters.conf", "a b", "/tmp/a b.conf"] {
+        for argument in ["", "../wg0", "/tmp/wg0", "/tmp/.conf", "/tmp/name-of-17-letters.conf", "a b", "/tmp/a b.conf"]
+        {
             assert!(matches!(Location::new(argument), Err(QuickError::Name(_))), "{argument}");
         }
     }

@@ -84,10 +84,10 @@ impl Shared {
     }
 
     /// What there is to do after a step, asked before the lock is given back.
-    pub(crate) fn aftermath(&self, interface: &mut Interface) -> Aftermath {
-        let sleeps_until = self.control_sleeps_until.load(Ordering::Relaxed);
-        let too_late = interface.poll_timeout().is_some_and(|deadline| deadline.as_nanos() < sleeps_until);
-        Aftermath { transmits: interface.has_transmits(), wake_control: interface.has_handshakes() || too_late }
+    pub(crate) fn aftermath(&self, interface: &Interface) -> Aftermath {
+        let sleeps_until = Instant::from_nanos(self.control_sleeps_until.load(Ordering::Relaxed));
+        let wake_control = interface.has_handshakes() || interface.may_be_due_before(sleeps_until);
+        Aftermath { transmits: interface.has_transmits(), wake_control }
     }
 
     /// Wakes the control thread if it has something to do; at most once before it looks.

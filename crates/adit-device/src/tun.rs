@@ -114,15 +114,17 @@ impl Tun {
     /// # Errors
     /// It is not a TUN device, or one whose packets have a header that is not understood here.
     pub fn from_fd(fd: OwnedFd, queues: usize, offload: bool) -> Result<Tun, TunError> {
-        let request =
-            sys::tun_request(fd.as_fd()).map_err(|_| TunError::BadDescriptor("it is not a TUN device"))?;
+        let request = sys::tun_request(fd.as_fd()).map_err(|_| TunError::BadDescriptor("it is not a TUN device"))?;
         if request.flags() & libc::IFF_TUN == 0 {
             return Err(TunError::BadDescriptor("it is a TAP device"));
         }
-        if request.flags() & libc::IFF_NO_PI == 0 {
+        // The flags do not tell: the kernel uses the bit of IFF_NO_PI for something else as well in this answer.
+        let name = request.name();
+        let header = Netlink::open().and_then(|mut netlink| netlink.tun_has_packet_information(&name));
+        if header.is_ok_and(|header| header) {
             return Err(TunError::BadDescriptor("it was not opened with IFF_NO_PI"));
         }
-        Tun::set_up(File::from(fd), request.name(), queues, offload)
+        Tun::set_up(File::from(fd), name, queues, offload)
     }
 
     fn set_up(first: File, name: String, queues: usize, offload: bool) -> Result<Tun, TunError> {
@@ -150,7 +152,7 @@ impl Tun {
 
         let mut files = vec![first];
         if flags & libc::IFF_MULTI_QUEUE != 0 {
-            let flags = flags & (KIND | libc::IFF_MULTI_QUEUE | libc::IFF_VNET_HDR);
+            let flags = KIND | flags & (libc::IFF_MULTI_QUEUE | libc::IFF_VNET_HDR);
             while files.len() < queues {
                 let file = open()?;
                 attach(&file, &name, flags).map_err(error("a queue cannot be added"))?;
@@ -206,12 +208,7 @@ impl AsRawFd for TunQueue {
 }
 
 fn open() -> Result<File, TunError> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_CLOEXEC)
-        .open(TUN_FILE)
-        .map_err(TunError::Open)
+    OpenOptions::new().read(true).write(true).custom_flags(libc::O_CLOEXEC).open(TUN_FILE).map_err(TunError::Open)
 }
 
 /// Attaches a freshly opened file and returns the interface's name.

@@ -21,7 +21,8 @@ use crate::udp::{Group, MAX_RECEIVED, Sockets};
 
 pub(crate) const WAKER: Token = Token(0);
 const TUN: Token = Token(1);
-const UDP: Token = Token(2);
+const UDP_V4: Token = Token(2);
+const UDP_V6: Token = Token(3);
 
 const TAG_LEN: usize = TRANSPORT_OVERHEAD - TRANSPORT_HEADER_LEN;
 /// Room for what one read of the TUN device may give, with what the tunnel adds.
@@ -52,6 +53,7 @@ pub(crate) struct Worker {
     joiner: Joiner,
     /// What was read from inside and is not yet cut up to its end.
     rest: Option<Read>,
+    ready: Ready,
 }
 
 /// A packet, or several segments in one, as read from the TUN device.
@@ -65,11 +67,18 @@ struct Read {
     segment: usize,
 }
 
-/// Whether a side may have more.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum More {
-    Perhaps,
-    No,
+/// What may have something to read: the kernel tells once, and then it is read until it is empty.
+#[derive(Clone, Copy, Default)]
+struct Ready {
+    tun: bool,
+    v4: bool,
+    v6: bool,
+}
+
+impl Ready {
+    fn any(self) -> bool {
+        self.tun || self.v4 || self.v6
+    }
 }
 
 impl Worker {
@@ -89,6 +98,7 @@ impl Worker {
             datagrams: Datagrams::default(),
             joiner: Joiner::new(),
             rest: None,
+            ready: Ready::default(),
         })
     }
 
@@ -106,18 +116,22 @@ impl Worker {
                     return;
                 }
             }
-            if events.iter().any(|event| event.token() == WAKER) {
-                self.adopt_sockets();
-            }
-            // Both sides are served in turn until neither has anything left: the answer to what
-            // went out on one side is often there already on the other.
-            let (mut inside, mut outside) = (More::Perhaps, More::Perhaps);
-            while inside == More::Perhaps || outside == More::Perhaps {
-                if self.shared.ends.load(Ordering::Relaxed) {
-                    return;
+            for event in &events {
+                match event.token() {
+                    WAKER => self.adopt_sockets(),
+                    TUN => self.ready.tun = true,
+                    UDP_V4 => self.ready.v4 = true,
+                    _ => self.ready.v6 = true,
                 }
-                outside = self.serve_network();
-                inside = self.serve_tun();
+            }
+            // Both sides are served in turn until neither has anything left.
+            while self.ready.any() && !self.shared.ends.load(Ordering::Relaxed) {
+                if self.ready.tun {
+                    self.serve_tun();
+                }
+                if self.ready.v4 || self.ready.v6 {
+                    self.serve_network();
+                }
             }
         }
     }
@@ -136,13 +150,14 @@ impl Worker {
             tracing::error!(%error, "the new sockets cannot be watched");
         }
         self.sockets = sockets;
+        (self.ready.v4, self.ready.v6) = (true, true);
     }
 
     /// One burst from inside the tunnel to the network.
-    fn serve_tun(&mut self) -> More {
+    fn serve_tun(&mut self) {
         let mut packets = std::mem::take(&mut self.packets);
         packets.set_mtu(self.shared.mtu.load(Ordering::Relaxed));
-        let (mut end, mut more) = (0, More::Perhaps);
+        let mut end = 0;
         if let Some(rest) = self.rest.take() {
             end = self.lay_out(rest, &mut packets);
         }
@@ -151,23 +166,20 @@ impl Worker {
                 Ok(Some(read)) => end = self.lay_out(read, &mut packets),
                 Ok(None) => {}
                 Err(error) => {
-                    more = More::No;
+                    self.ready.tun = false;
                     self.tun_failed(&error);
                     break;
                 }
             }
         }
-        if !self.shared.is_up.load(Ordering::Relaxed) {
-            packets.clear();
-        }
         if packets.is_empty() {
             self.packets = packets;
-            return more;
+            return;
         }
         let (sealing, aftermath) = {
             let mut interface = self.shared.interface();
             let sealing = interface.begin_seal(now(), packets, &self.outbound);
-            (sealing, self.shared.aftermath(&mut interface))
+            (sealing, self.shared.aftermath(&interface))
         };
         let sealed = sealing.seal(&mut self.outbound);
         self.send(&sealed);
@@ -176,7 +188,6 @@ impl Worker {
             self.shared.transmit_all(&self.sockets, &mut self.inbound);
         }
         self.shared.settle(aftermath);
-        more
     }
 
     /// Reads once from the TUN device, for a datagram that begins at `start`. `None` is a packet
@@ -265,17 +276,18 @@ impl Worker {
     }
 
     /// One burst from the network to the inside of the tunnel.
-    fn serve_network(&mut self) -> More {
+    fn serve_network(&mut self) {
         let mut datagrams = std::mem::take(&mut self.datagrams);
         let mut end = 0;
-        let mut more = More::No;
-        for socket in self.sockets.iter() {
-            loop {
-                let Some(place) = self.inbound.get_mut(end..end + MAX_RECEIVED).filter(|_| datagrams.len() < BURST)
-                else {
-                    more = More::Perhaps;
+        let Ready { v4, v6, .. } = &mut self.ready;
+        for (socket, ready) in [(&self.sockets.v4, v4), (&self.sockets.v6, v6)] {
+            while *ready {
+                let Some(socket) = socket else {
+                    *ready = false;
                     break;
                 };
+                let place = self.inbound.get_mut(end..end + MAX_RECEIVED);
+                let Some(place) = place.filter(|_| datagrams.len() < BURST) else { break };
                 match socket.recv(place) {
                     Ok(received) => {
                         for datagram in received.datagrams() {
@@ -284,10 +296,10 @@ impl Worker {
                         end += received.len;
                     }
                     Err(error) => {
+                        *ready = false;
                         if !is_idle(&error) {
                             tracing::debug!(%error, "a socket cannot be read");
                         }
-                        break;
                     }
                 }
             }
@@ -297,7 +309,7 @@ impl Worker {
         }
         if datagrams.is_empty() {
             self.datagrams = datagrams;
-            return more;
+            return;
         }
         let now = now();
         let opening = self.shared.interface().begin_open(now, datagrams, &self.inbound);
@@ -305,7 +317,7 @@ impl Worker {
         let (delivered, aftermath) = {
             let mut interface = self.shared.interface();
             let delivered = interface.commit(now, opened, &mut self.inbound);
-            (delivered, self.shared.aftermath(&mut interface))
+            (delivered, self.shared.aftermath(&interface))
         };
         let ranges = delivered.packets().map(|(_, range)| range);
         for run in self.joiner.join(&mut self.inbound, ranges, self.shared.offloads) {
@@ -320,12 +332,14 @@ impl Worker {
             self.shared.transmit_all(&self.sockets, &mut self.inbound);
         }
         self.shared.settle(aftermath);
-        more
     }
 }
 
 fn register(poll: &Poll, sockets: &Sockets) -> io::Result<()> {
-    sockets
-        .iter()
-        .try_for_each(|socket| poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), UDP, Interest::READABLE))
+    for (socket, token) in [(&sockets.v4, UDP_V4), (&sockets.v6, UDP_V6)] {
+        if let Some(socket) = socket {
+            poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
+        }
+    }
+    Ok(())
 }

@@ -107,6 +107,8 @@ drops! {
     // From inside: this host sent what cannot leave.
     /// No peer owns the destination address.
     NoRoute = "no_route",
+    /// The packet is the tunnel's own: the peer's endpoint is routed into the tunnel that leads there.
+    RoutingLoop = "routing_loop",
     /// The peer has no endpoint to send to.
     NoEndpoint = "no_endpoint",
     /// The packet is larger than a datagram can carry.

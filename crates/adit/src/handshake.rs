@@ -8,6 +8,8 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::time::Duration;
 
+use rand_core::CryptoRng;
+
 use crate::crypto::SharedSecret;
 use crate::error::Drop;
 use crate::event::Event;
@@ -305,15 +307,20 @@ impl Interface {
         Ok(())
     }
 
-    /// A session is wanted: an initiation will be made, unless one was sent less than
-    /// `REKEY_TIMEOUT` ago. `is_retry` tells the repetition of an unanswered one from new need.
+    /// A session is wanted: an initiation will be made, or, if one was sent or answered less than
+    /// `REKEY_TIMEOUT` ago and comes to nothing, when that time is over. `is_retry` tells the
+    /// repetition of an unanswered one from new need.
     pub(crate) fn want_session(&mut self, now: Instant, id: PeerId, is_retry: bool) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         if !is_retry {
-            peer.timers.attempt_restarted();
+            peer.timers.attempt_restarted(now);
         }
-        let sent_lately = peer.last_initiation_sent.is_some_and(|sent| !sent.is_older_than(REKEY_TIMEOUT, now));
-        if peer.wants_initiation || sent_lately || peer.endpoint.is_none() {
+        if peer.wants_initiation || peer.endpoint.is_none() {
+            return;
+        }
+        if let Some(sent) = peer.last_initiation_sent.filter(|sent| !sent.is_older_than(REKEY_TIMEOUT, now)) {
+            peer.timers.handshake_put_off(sent, || jitter(&mut *self.rng));
+            self.reschedule(id);
             return;
         }
         peer.wants_initiation = true;
@@ -379,11 +386,16 @@ impl Interface {
         result: Option<(Arc<SharedSecret>, InitiatorState, [u8; INITIATION_LEN])>,
     ) {
         let is_current = self.is_current(identity);
-        let jitter = self.jitter();
-        let peer = self.peers.get_mut(id).filter(|_| is_current);
-        let (Some(peer), Some((static_static, state, mut message))) = (peer, result) else {
+        let jitter = jitter(&mut *self.rng);
+        let Some(peer) = self.peers.get_mut(id).filter(|_| is_current) else {
             self.retire([local_index]);
             self.drop(Some(id), Drop::PeerGone);
+            return;
+        };
+        let Some((static_static, state, mut message)) = result else {
+            // No handshake can be made with a key of small order, now or later.
+            self.retire([local_index]);
+            self.clear_staged(id, Drop::HandshakeGaveUp);
             return;
         };
         peer.static_static = Some(static_static);
@@ -464,7 +476,10 @@ impl Interface {
             self.drop(Some(id), Drop::PeerGone);
             return;
         };
-        let retired = peer.keypairs.install(Keypair::new(now, keys, local_index, remote_index, Role::Responder));
+        // Both ends began at once: the end with the smaller key makes the session they will use.
+        let is_preferred = peer.handshake.is_some() && peer.public_key < identity.public;
+        let keypair = Keypair::new(now, keys, local_index, remote_index, Role::Responder);
+        let retired = peer.keypairs.install_answered(keypair, is_preferred);
         peer.cookie.add_macs(now, &peer.public_key, &mut message);
         peer.rx_bytes += INITIATION_LEN as u64;
         peer.tx_bytes += message.len() as u64;
@@ -502,7 +517,8 @@ impl Interface {
             self.drop(Some(id), Drop::PeerGone);
             return;
         };
-        let retired = peer.keypairs.install(Keypair::new(now, keys, local_index, remote_index, Role::Initiator));
+        let keypair = Keypair::new(now, keys, local_index, remote_index, Role::Initiator);
+        let retired = peer.keypairs.install_initiated(keypair);
         peer.rx_bytes += RESPONSE_LEN as u64;
         peer.last_handshake = Some(unix_time);
         peer.timers.any_authenticated_packet_received(now);
@@ -524,10 +540,10 @@ impl Interface {
             self.event(Event::EndpointMoved { peer: id, endpoint: path.remote });
         }
     }
+}
 
-    fn jitter(&mut self) -> Duration {
-        Duration::from_millis(u64::from(self.rng.next_u32()) % (REKEY_JITTER.as_millis() as u64 + 1))
-    }
+fn jitter(rng: &mut (impl CryptoRng + ?Sized)) -> Duration {
+    Duration::from_millis(u64::from(rng.next_u32()) % (REKEY_JITTER.as_millis() as u64 + 1))
 }
 
 impl fmt::Debug for HandshakeWork {

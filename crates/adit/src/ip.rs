@@ -41,6 +41,18 @@ fn address(packet: &[u8], v4: usize, v6: usize) -> Option<IpAddr> {
     }
 }
 
+/// The port to which a UDP packet goes, if it is one, and begins with its UDP header.
+pub(crate) fn udp_port(packet: &[u8]) -> Option<u16> {
+    const UDP: u8 = 17;
+    let first = *packet.first()?;
+    let (protocol, header_len, is_later_fragment) = match first >> 4 {
+        4 => (*packet.get(9)?, usize::from(first & 0xf) * 4, be16(packet, 6)? & 0x1fff != 0),
+        _ => (*packet.get(6)?, IPV6_HEADER_LEN, false),
+    };
+    let port = be16(packet, header_len + 2)?;
+    (protocol == UDP && !is_later_fragment).then_some(port)
+}
+
 /// The congestion bits of a packet.
 pub(crate) fn ecn(packet: &[u8]) -> Ecn {
     match *packet {
@@ -108,6 +120,25 @@ mod tests {
             assert_eq!(packet_len(&packet), expected, "IPv6, {stated} stated, {len} bytes");
         }
         assert_eq!(packet_len(&[0x50; 64]), None);
+    }
+
+    #[test]
+    fn only_a_packet_with_a_udp_header_has_a_udp_port() {
+        let mut packet = vec![0; 28];
+        packet[0] = 0x45;
+        packet[9] = 17;
+        packet[22..24].copy_from_slice(&[0x12, 0x34]);
+        assert_eq!(udp_port(&packet), Some(0x1234));
+        for (place, value) in [(9, 6), (7, 1), (6, 0x01), (0, 0x4f)] {
+            let mut other = packet.clone();
+            other[place] = value;
+            assert_eq!(udp_port(&other), None, "byte {place} = {value:#x}");
+        }
+        let mut packet = vec![0; 48];
+        packet[0] = 0x60;
+        packet[6] = 17;
+        packet[43] = 9;
+        assert_eq!(udp_port(&packet), Some(9));
     }
 
     #[test]

@@ -84,6 +84,10 @@ pub(crate) struct Keypairs {
     pub(crate) previous: Option<Box<Keypair>>,
     /// One that this interface answered for, until the initiator has shown that it has it too.
     pub(crate) next: Option<Box<Keypair>>,
+    /// Both ends began at the same time, and the next session is the one that they agree on.
+    next_is_preferred: bool,
+    /// A session of this interface's making came after the next one and stays the current one.
+    next_is_overtaken: bool,
 }
 
 /// The local indices of sessions that ended.
@@ -99,38 +103,34 @@ impl Keypairs {
             .find(|keypair| keypair.local_index == local_index)
     }
 
-    /// A handshake has made a session. Returns the indices of those it pushed out.
-    pub(crate) fn install(&mut self, keypair: Keypair) -> Retired {
-        let keypair = Box::new(keypair);
-        let mut out = Retired::new();
-        match keypair.role {
-            // The response proves that the peer has the keys: send in the new session at once.
-            // An unconfirmed session of the peer's making is kept for what it may have sent in it.
-            Role::Initiator => {
-                let before = match self.next.take() {
-                    Some(next) => {
-                        out.extend(self.current.take().map(|old| old.local_index));
-                        Some(next)
-                    }
-                    None => self.current.take(),
-                };
-                out.extend(core::mem::replace(&mut self.previous, before).map(|old| old.local_index));
-                self.current = Some(keypair);
-            }
-            // Nothing may be sent in it before the initiator has spoken.
-            Role::Responder => {
-                out.extend(self.previous.take().map(|old| old.local_index));
-                out.extend(self.next.replace(keypair).map(|old| old.local_index));
-            }
-        }
-        out
+    /// The response to an initiation of ours has made a session: it proves that the peer has the
+    /// keys, so the session is used at once. Returns the indices of those it pushed out.
+    ///
+    /// An unconfirmed session of the peer's making is kept for what the peer may send in it.
+    pub(crate) fn install_initiated(&mut self, keypair: Keypair) -> Retired {
+        self.next_is_overtaken = !self.next_is_preferred;
+        let before = self.current.replace(Box::new(keypair));
+        core::mem::replace(&mut self.previous, before).map(|old| old.local_index).into_iter().collect()
+    }
+
+    /// An initiation of the peer's has been answered: nothing may be sent in the session before the
+    /// peer has spoken in it. Returns the indices of those it pushed out.
+    ///
+    /// `is_preferred` says that an initiation of ours is on its way too, and that both ends are to
+    /// use the peer's session in the end. If they did not agree each would send in its own, and
+    /// with the next handshakes a session would be pushed out that the other end still sends in.
+    pub(crate) fn install_answered(&mut self, keypair: Keypair, is_preferred: bool) -> Retired {
+        (self.next_is_preferred, self.next_is_overtaken) = (is_preferred, false);
+        let next = self.next.replace(Box::new(keypair));
+        [self.previous.take(), next].into_iter().flatten().map(|old| old.local_index).collect()
     }
 
     /// A packet was authenticated in the session `local_index`. If it was the next session it
-    /// becomes the current one; returns the index pushed out by that, or `None` if nothing moved.
+    /// becomes the current one, unless a later one is; returns the index pushed out by that, or
+    /// `None` if nothing moved.
     pub(crate) fn confirm(&mut self, local_index: u32) -> Option<Retired> {
         let next = self.next.take_if(|next| next.local_index == local_index)?;
-        let before = self.current.replace(next);
+        let before = if self.next_is_overtaken { Some(next) } else { self.current.replace(next) };
         Some(core::mem::replace(&mut self.previous, before).map(|old| old.local_index).into_iter().collect())
     }
 

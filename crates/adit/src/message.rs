@@ -3,7 +3,9 @@
 //! Parsing is the only step that can fail; after it no accessor can.
 
 use crate::error::Drop;
-use crate::limits::{COOKIE_REPLY_LEN, INITIATION_LEN, RESPONSE_LEN, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD};
+use crate::limits::{
+    COOKIE_REPLY_LEN, INITIATION_LEN, MAX_PACKET_LEN, PADDING, RESPONSE_LEN, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD,
+};
 
 const INITIATION: [u8; 4] = [1, 0, 0, 0];
 const RESPONSE: [u8; 4] = [2, 0, 0, 0];
@@ -164,18 +166,17 @@ fn concatenate<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
 }
 
 /// The length of the datagram that carries a packet of `len` bytes: header, the packet padded to a
-/// multiple of 16 but not beyond the MTU, and the tag (paper, §5.4.6).
+/// multiple of 16 but not beyond the MTU nor what a datagram can hold, and the tag (paper, §5.4.6).
+/// An MTU of 0 is no bound.
 pub fn transport_len(len: usize, mtu: u16) -> usize {
-    use crate::limits::PADDING;
-    let mtu = usize::from(mtu);
-    // A packet above the MTU is padded as its last fragment would be.
-    let last = match mtu {
-        0 => len,
-        _ if len > mtu => len % mtu,
-        _ => len,
+    let mtu = match mtu {
+        0 => MAX_PACKET_LEN,
+        mtu => usize::from(mtu).min(MAX_PACKET_LEN),
     };
-    let padded = last.next_multiple_of(PADDING).min(mtu.max(last));
-    TRANSPORT_OVERHEAD + len + (padded - last)
+    // A packet above the MTU is padded as its last fragment would be.
+    let last = if len > mtu { len % mtu } else { len };
+    let padding = last.next_multiple_of(PADDING).min(mtu) - last;
+    TRANSPORT_OVERHEAD + (len + padding).min(MAX_PACKET_LEN.max(len))
 }
 
 #[cfg(test)]
@@ -255,7 +256,14 @@ mod tests {
             (1409, 1420, 1452),
             (1420, 1420, 1452),
             (1421, 1420, 1468),
-            (1500, 0, 1532),
+            // Without an MTU only the datagram is a bound: 65,507 bytes.
+            (1, 0, 48),
+            (1500, 0, 1536),
+            (65_470, 0, 65_504),
+            (65_474, 0, 65_507),
+            (65_475, 65_535, 65_507),
+            // As would the last of 47 fragments, 155 bytes long.
+            (65_475, 1420, 65_507),
         ];
         for (len, mtu, datagram) in table {
             assert_eq!(transport_len(len, mtu), datagram, "{len} bytes at MTU {mtu}");

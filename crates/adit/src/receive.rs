@@ -167,9 +167,12 @@ impl Interface {
         let Some(peer) = self.peers.get_mut(id) else { return };
         peer.rx_bytes += arrived.bytes;
         let confirmed = peer.keypairs.confirm(index);
+        let mut given_up = None;
         if confirmed.is_some() {
             peer.timers.handshake_complete();
             peer.last_handshake = Some(unix_time);
+            // There is a session: an initiation of our own that is still unanswered is not needed.
+            given_up = peer.handshake.take().map(|begun| begun.local_index);
         }
         peer.timers.any_authenticated_packet_received(now);
         if arrived.data {
@@ -182,7 +185,7 @@ impl Interface {
             self.roam(id, path);
         }
         if let Some(retired) = confirmed {
-            self.retire(retired);
+            self.retire(retired.into_iter().chain(given_up));
             self.event(Event::HandshakeCompleted { peer: id });
             self.send_staged(id);
         }

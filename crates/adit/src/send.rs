@@ -51,7 +51,7 @@ impl Interface {
                 continue;
             };
             let found = self.find_route(packet, &mut last);
-            let sealed = found.and_then(|id| self.reserve(now, id).map(|reserved| (id, reserved)));
+            let sealed = found.and_then(|id| self.reserve(now, id, packet).map(|reserved| (id, reserved)));
             match sealed {
                 Ok((id, Some((counter, path)))) => {
                     entry.counter = counter;
@@ -118,9 +118,14 @@ impl Interface {
         &mut self,
         now: Instant,
         id: PeerId,
+        packet: &[u8],
     ) -> Result<Option<(u64, crate::path::Path)>, (Option<PeerId>, Drop)> {
         let peer = self.peers.get_mut(id).ok_or((None, Drop::NoRoute))?;
         let path = peer.endpoint.ok_or((Some(id), Drop::NoEndpoint))?;
+        let remote = path.remote;
+        if ip::destination(packet) == Some(remote.ip()) && ip::udp_port(packet) == Some(remote.port()) {
+            return Err((Some(id), Drop::RoutingLoop));
+        }
         // Packets that wait go first.
         if !peer.staged.is_empty() {
             return Ok(None);

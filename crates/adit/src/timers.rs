@@ -88,10 +88,22 @@ impl Timers {
         *self.deadline(Timer::Retransmit) = Some(now + REKEY_TIMEOUT + jitter);
     }
 
-    /// New data wants a session, though the last attempt may have been going on for long: it gets
-    /// the whole of `REKEY_ATTEMPT_TIME`.
-    pub(crate) fn attempt_restarted(&mut self) {
-        self.attempt_began = None;
+    /// A session is wanted so soon after the handshake message of the moment `sent` that only when
+    /// nothing has come of that may another be made.
+    pub(crate) fn handshake_put_off(&mut self, sent: Instant, jitter: impl FnOnce() -> Duration) {
+        self.deadline(Timer::Retransmit).get_or_insert_with(|| sent + REKEY_TIMEOUT + jitter());
+    }
+
+    /// New data wants a session: whatever attempt is going on already, it gets the whole of
+    /// `REKEY_ATTEMPT_TIME`.
+    pub(crate) fn attempt_restarted(&mut self, now: Instant) {
+        self.attempt_began = Some(now);
+    }
+
+    /// Whether a handshake is being tried.
+    pub(crate) const fn is_attempting(&self) -> bool {
+        let [retransmit, ..] = &self.deadlines;
+        retransmit.is_some()
     }
 
     /// The retransmit deadline has passed: is there time left to try again?

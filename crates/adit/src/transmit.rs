@@ -88,6 +88,12 @@ impl Interface {
         }
     }
 
+    /// Whether something may be due before `moment`: a quick look for a caller who sleeps until then
+    /// and wonders whether to get up earlier. It may be wrong on the cautious side.
+    pub fn may_be_due_before(&self, moment: Instant) -> bool {
+        self.schedule.first().is_some_and(|&(deadline, _)| deadline < moment)
+    }
+
     /// Does what is due at the moment `now`. Afterwards call [`Interface::poll_transmit`] until it
     /// has nothing more.
     pub fn handle_timeout(&mut self, now: Instant) {
@@ -142,11 +148,15 @@ impl Interface {
                 self.want_session(now, id, false);
             }
             Timer::ZeroKeyMaterial => {
-                let begun = peer.handshake.take().map(|begun| begun.local_index);
                 let retired = peer.keypairs.clear();
-                peer.static_static = None;
-                self.retire(retired.into_iter().chain(begun));
-                self.clear_staged(id, Drop::HandshakeGaveUp);
+                // A handshake that is under way has an end of its own, and fresh keys.
+                if !peer.timers.is_attempting() {
+                    peer.static_static = None;
+                    let begun = peer.handshake.take().map(|begun| begun.local_index);
+                    self.retire(begun);
+                    self.clear_staged(id, Drop::HandshakeGaveUp);
+                }
+                self.retire(retired);
                 self.event(Event::SessionExpired { peer: id });
             }
             Timer::PersistentKeepalive => {

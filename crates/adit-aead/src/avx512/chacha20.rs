@@ -3,26 +3,59 @@
 
 use core::arch::x86_64::*;
 
+use crate::avx2::chacha20 as avx2;
+use crate::rounds::{CONSTANTS, double_round};
 use crate::stream::{BLOCK_LEN, KeyStream, LANES, Segment};
-
-/// "expand 32-byte k".
-const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
 
 /// See [`crate::stream::Vector::key_stream`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
 pub(super) fn key_stream(segments: &[Segment<'_>], out: &mut KeyStream) {
+    let blocks: usize = segments.iter().map(|segment| segment.blocks).sum();
+    if blocks <= LANES / 2 {
+        return half_key_stream(segments, out);
+    }
     let initial = initial_state(segments);
-    let mut state = initial;
+    let mut x = initial;
     for _ in 0..10 {
-        double_round(&mut state);
+        double_round!(
+            x,
+            _mm512_add_epi32,
+            _mm512_xor_si512,
+            _mm512_rol_epi32::<16>,
+            _mm512_rol_epi32::<12>,
+            _mm512_rol_epi32::<8>,
+            _mm512_rol_epi32::<7>
+        );
     }
-    for i in 0..16 {
-        state[i] = _mm512_add_epi32(state[i], initial[i]);
+    for i in 0..LANES {
+        x[i] = _mm512_add_epi32(x[i], initial[i]);
     }
+    let x = transpose(x);
     let (blocks, _) = out.0.as_chunks_mut::<BLOCK_LEN>();
-    let state = transpose(state);
-    for i in 0..16 {
-        store(&mut blocks[i], state[i]);
+    for i in 0..LANES {
+        store(&mut blocks[i], x[i]);
+    }
+}
+
+/// Eight blocks at most, as AVX2 does it, but for the rotations: half as wide,
+/// but on one more port.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn half_key_stream(segments: &[Segment<'_>], out: &mut KeyStream) {
+    let initial = avx2::initial_state(segments, 0);
+    let mut x = initial;
+    for _ in 0..10 {
+        double_round!(
+            x,
+            _mm256_add_epi32,
+            _mm256_xor_si256,
+            _mm256_rol_epi32::<16>,
+            _mm256_rol_epi32::<12>,
+            _mm256_rol_epi32::<8>,
+            _mm256_rol_epi32::<7>
+        );
+    }
+    if let Some(out) = out.0.first_chunk_mut() {
+        avx2::write_blocks(x, initial, out);
     }
 }
 
@@ -83,27 +116,6 @@ fn initial_state(segments: &[Segment<'_>]) -> [__m512i; 16] {
     }
     debug_assert!((1..=LANES).contains(&first_lane));
     state
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
-fn double_round(x: &mut [__m512i; 16]) {
-    /// Four quarter rounds step by step side by side, for they do not wait for
-    /// one another as the steps of one do.
-    macro_rules! quarter_rounds {
-        ($(($a:literal, $b:literal, $c:literal, $d:literal)),*) => {
-            $( x[$a] = _mm512_add_epi32(x[$a], x[$b]); )*
-            $( x[$d] = _mm512_rol_epi32::<16>(_mm512_xor_si512(x[$d], x[$a])); )*
-            $( x[$c] = _mm512_add_epi32(x[$c], x[$d]); )*
-            $( x[$b] = _mm512_rol_epi32::<12>(_mm512_xor_si512(x[$b], x[$c])); )*
-            $( x[$a] = _mm512_add_epi32(x[$a], x[$b]); )*
-            $( x[$d] = _mm512_rol_epi32::<8>(_mm512_xor_si512(x[$d], x[$a])); )*
-            $( x[$c] = _mm512_add_epi32(x[$c], x[$d]); )*
-            $( x[$b] = _mm512_rol_epi32::<7>(_mm512_xor_si512(x[$b], x[$c])); )*
-        };
-    }
-    quarter_rounds!((0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15));
-    quarter_rounds!((0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14));
 }
 
 /// From one word of all blocks a vector to all words of one block a vector.

@@ -90,7 +90,8 @@ impl From<SocketAddr> for Endpoint {
 /// Not the addresses that only look like IPv4, such as `1.2.3` or `1.2.3.400`: no name ends in a number.
 fn is_name(host: &str) -> bool {
     let is_label = |label: &str| {
-        (1..=63).contains(&label.len()) && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
     };
     let whole = host.strip_suffix('.').unwrap_or(host);
     let last = whole.rsplit('.').next().unwrap_or_default();
@@ -128,8 +129,25 @@ mod tests {
             assert_eq!(Endpoint::parse(text).map(|endpoint| endpoint.to_string()).as_deref(), Some(shown));
         }
         for text in [
-            "", ":5", "host", "host:", "host:http", "host:65536", "a b:5", "[host]:5", "[1.2.3.4]:5", "::1", "[::1]",
-            "1.2.3.400:5", "1.2.3:5", "a..b:5", ".:5", "é:5", "[fe80::1%]:5", "[::1:5", "h\0st:5",
+            "",
+            ":5",
+            "host",
+            "host:",
+            "host:http",
+            "host:65536",
+            "a b:5",
+            "[host]:5",
+            "[1.2.3.4]:5",
+            "::1",
+            "[::1]",
+            "1.2.3.400:5",
+            "1.2.3:5",
+            "a..b:5",
+            ".:5",
+            "é:5",
+            "[fe80::1%]:5",
+            "[::1:5",
+            "h\0st:5",
         ] {
             assert_eq!(Endpoint::parse(text), None, "{text:?}");
         }

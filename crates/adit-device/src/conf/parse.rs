@@ -85,8 +85,9 @@ impl Parser {
 
     fn end_section(&mut self) -> Result<(), Wrong> {
         if let Section::Peer(section) = std::mem::replace(&mut self.section, Section::None) {
-            let public_key =
-                section.public_key.ok_or_else(|| section.begins.wrong("a peer without a key", "PublicKey = KEY in it"))?;
+            let public_key = section
+                .public_key
+                .ok_or_else(|| section.begins.wrong("a peer without a key", "PublicKey = KEY in it"))?;
             self.config.peers.push(PeerConfig { public_key, ..section.peer });
         }
         Ok(())

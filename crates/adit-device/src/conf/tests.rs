@@ -32,7 +32,10 @@ fn a_file_with_everything() {
     assert_eq!(interface.addresses, ["10.0.0.1/24", "fd00::1/64", "192.0.2.1/32"].map(|net| net.parse().unwrap()));
     assert_eq!(interface.private_key, Some(PrivateKey::from_base64(KEY).unwrap()));
     assert_eq!((interface.listen_port, interface.fwmark, interface.mtu), (Some(51820), Some(0xca6c), Some(1420)));
-    assert_eq!((interface.dns.as_slice(), interface.dns_line), (["1.1.1.1".into(), "example.com".into()].as_slice(), 9));
+    assert_eq!(
+        (interface.dns.as_slice(), interface.dns_line),
+        (["1.1.1.1".into(), "example.com".into()].as_slice(), 9)
+    );
     assert_eq!(interface.table, Table::Number(1234));
     assert_eq!(interface.pre_up, ["echo 'a = b'; true"]);
     assert_eq!(interface.post_up, ["one", "two"]);
@@ -47,7 +50,8 @@ fn a_file_with_everything() {
 
 #[test]
 fn the_last_of_a_repeated_key_counts_and_a_second_interface_section_goes_on_with_the_first() {
-    let config = parse("[Interface]\nListenPort = 1\nListenPort = 2\nMTU = 1280\n[Interface]\nMTU = 1400\nFwMark = off\n");
+    let config =
+        parse("[Interface]\nListenPort = 1\nListenPort = 2\nMTU = 1280\n[Interface]\nMTU = 1400\nFwMark = off\n");
     assert_eq!(config.interface.listen_port, Some(2));
     assert_eq!((config.interface.mtu, config.interface.fwmark), (Some(1400), Some(0)));
 }
@@ -111,7 +115,8 @@ fn an_error_never_repeats_a_key() {
         assert!(!message.contains(&secret[..8]), "{message}");
     }
     let message = wrong(&format!("[Interface]\nPrivateKey = {secret}\n"));
-    let expected = "2:14: found 43 characters that are no key, expected a key: 44 characters of base64, the last of them \"=\"";
+    let expected =
+        "2:14: found 43 characters that are no key, expected a key: 44 characters of base64, the last of them \"=\"";
     assert_eq!(message, expected);
 }
 

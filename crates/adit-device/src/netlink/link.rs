@@ -1,5 +1,6 @@
 //! Interfaces.
 
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, Nla};
@@ -10,6 +11,8 @@ use netlink_packet_route::link::{
 
 use super::{Netlink, NetlinkError, Result};
 
+/// `IFLA_TUN_PI`
+const TUN_PACKET_INFORMATION: u16 = 4;
 /// `IFLA_TUN_NUM_QUEUES`
 const TUN_QUEUES: u16 = 8;
 
@@ -65,7 +68,7 @@ impl Netlink {
         request.header.index = index;
         match self.get(&action, RouteNetlinkMessage::GetLink(request))? {
             RouteNetlinkMessage::NewLink(message) => Ok(Link::from_message(&message)),
-            _ => Err(NetlinkError::new(&action, std::io::ErrorKind::InvalidData.into())),
+            _ => Err(NetlinkError::new(&action, io::ErrorKind::InvalidData.into())),
         }
     }
 
@@ -147,6 +150,20 @@ impl Netlink {
     /// # Errors
     /// There is no such interface, or it is not a multi-queue TUN device.
     pub fn tun_queues(&mut self, name: &str) -> Result<u32> {
+        let value = self.tun_attribute(name, TUN_QUEUES)?;
+        value.first_chunk().map(|count| u32::from_ne_bytes(*count)).ok_or_else(|| unknown(name))
+    }
+
+    /// Whether a TUN device puts a header of its own before every packet (opened without `IFF_NO_PI`).
+    ///
+    /// # Errors
+    /// There is no such interface, or it is not a TUN device.
+    pub(crate) fn tun_has_packet_information(&mut self, name: &str) -> Result<bool> {
+        let value = self.tun_attribute(name, TUN_PACKET_INFORMATION)?;
+        value.first().map(|&flag| flag != 0).ok_or_else(|| unknown(name))
+    }
+
+    fn tun_attribute(&mut self, name: &str, kind: u16) -> Result<Vec<u8>> {
         let message = self.link_message(name)?;
         let infos = message.attributes.iter().filter_map(|attribute| match attribute {
             LinkAttribute::LinkInfo(infos) => Some(infos),
@@ -156,17 +173,15 @@ impl Netlink {
             LinkInfo::Data(InfoData::Tun(data)) => Some(data),
             _ => None,
         });
-        let count = data.flatten().find_map(|attribute| match attribute {
-            InfoTun::Other(attribute) if attribute.kind() == TUN_QUEUES => {
-                let mut value = [0; 4];
-                (attribute.value_len() == 4).then(|| attribute.emit_value(&mut value))?;
-                Some(u32::from_ne_bytes(value))
+        let value = data.flatten().find_map(|attribute| match attribute {
+            InfoTun::Other(attribute) if attribute.kind() == kind => {
+                let mut value = vec![0; attribute.value_len()];
+                attribute.emit_value(&mut value);
+                Some(value)
             }
             _ => None,
         });
-        count.ok_or_else(|| {
-            NetlinkError::new(&format!("cannot count the queues of {name}"), std::io::ErrorKind::Unsupported.into())
-        })
+        value.ok_or_else(|| unknown(name))
     }
 
     fn link_message(&mut self, name: &str) -> Result<LinkMessage> {
@@ -175,7 +190,11 @@ impl Netlink {
         request.attributes.push(LinkAttribute::IfName(name.to_owned()));
         match self.get(&action, RouteNetlinkMessage::GetLink(request))? {
             RouteNetlinkMessage::NewLink(message) => Ok(message),
-            _ => Err(NetlinkError::new(&action, std::io::ErrorKind::InvalidData.into())),
+            _ => Err(NetlinkError::new(&action, io::ErrorKind::InvalidData.into())),
         }
     }
+}
+
+fn unknown(name: &str) -> NetlinkError {
+    NetlinkError::new(&format!("cannot learn about the TUN device {name}"), io::ErrorKind::Unsupported.into())
 }

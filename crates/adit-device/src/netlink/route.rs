@@ -162,8 +162,7 @@ fn new_route(route: &Route) -> RouteMessage {
     let mut message = route_message(route);
     message.header.protocol = RouteProtocol::Boot;
     message.header.kind = RouteType::Unicast;
-    message.header.scope =
-        if route.destination.addr().is_ipv4() { RouteScope::Link } else { RouteScope::Universe };
+    message.header.scope = if route.destination.addr().is_ipv4() { RouteScope::Link } else { RouteScope::Universe };
     message
 }
 
@@ -188,7 +187,6 @@ fn route_of(message: &RouteMessage) -> Option<Route> {
         netlink_packet_route::AddressFamily::Inet6 => IpAddr::from([0; 16]),
         _ => return None,
     };
-    let destination =
-        IpNet::new(destination.unwrap_or(everywhere), message.header.destination_prefix_length).ok()?;
+    let destination = IpNet::new(destination.unwrap_or(everywhere), message.header.destination_prefix_length).ok()?;
     Some(Route { destination, table, ifindex: ifindex?, metric })
 }

@@ -31,14 +31,7 @@ impl Rule {
 
     /// The main table counts, but for its default route.
     pub fn main_without_default(v6: bool) -> Rule {
-        Rule {
-            v6,
-            priority: None,
-            fwmark: None,
-            invert: false,
-            table: MAIN_TABLE,
-            suppress_prefix_length: Some(0),
-        }
+        Rule { v6, priority: None, fwmark: None, invert: false, table: MAIN_TABLE, suppress_prefix_length: Some(0) }
     }
 }
 

@@ -1,6 +1,8 @@
 //! Hosts for tests: network namespaces without a name, which vanish with the test.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 
@@ -38,11 +40,25 @@ pub(crate) fn connect(other: &OwnedFd, mtu: u32, left: &[&str], right: &[&str]) 
         netlink.set_mtu(index, mtu).expect("MTU");
         netlink.set_up(index, true).expect("up");
         for address in addresses {
-            netlink.add_address(index, net(address), true).expect("address");
+            add_address(netlink, index, address);
         }
         index
     };
     (set_up(&mut here, "left", left), set_up(&mut there, "right", right))
+}
+
+/// Gives an interface an address, and waits until packets to it are taken: of IPv6, the kernel makes the route for that a
+/// little later.
+pub(crate) fn add_address(netlink: &mut Netlink, index: u32, address: &str) {
+    const LOCAL_TABLE: u32 = 255;
+    let address = net(address);
+    netlink.add_address(index, address, true).expect("address");
+    let host = IpNet::from(address.addr());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !netlink.routes(LOCAL_TABLE).expect("routes").iter().any(|route| route.destination == host) {
+        assert!(Instant::now() < deadline, "packets to {host} are not taken");
+        thread::yield_now();
+    }
 }
 
 /// An address with its prefix length.

@@ -143,7 +143,9 @@ fn the_way_to_an_address_is_told() {
         assert_eq!(netlink.route_to(far, 0).expect_err("no way").errno(), libc::ENETUNREACH);
 
         // With a mark that a rule sends elsewhere.
-        netlink.add_route(&Route { destination: net("0.0.0.0/0"), table: 99, ifindex: left, metric: None }).expect("route");
+        netlink
+            .add_route(&Route { destination: net("0.0.0.0/0"), table: 99, ifindex: left, metric: None })
+            .expect("route");
         let rule = Rule { invert: false, ..Rule::unless_marked(false, 7, 99) };
         netlink.add_rule(&rule).expect("rule");
         assert_eq!(netlink.route_to(far, 7).expect("found").ifindex, left);
@@ -212,7 +214,8 @@ fn a_connection_speaks_of_the_namespace_in_which_it_was_opened() {
         let mut there = Netlink::open_in(other.as_fd()).expect("netlink");
         assert!(there.link("a").is_err_and(|error| error.is_not_found()));
         let own = namespace::current().expect("namespace");
-        let mut here = namespace::run_in(other.as_fd(), || Netlink::open_in(own.as_fd())).expect("entered").expect("netlink");
+        let mut here =
+            namespace::run_in(other.as_fd(), || Netlink::open_in(own.as_fd())).expect("entered").expect("netlink");
         assert!(here.link("a").is_ok());
     });
 }

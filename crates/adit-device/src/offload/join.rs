@@ -294,13 +294,23 @@ impl<'a> Run<'a> {
     /// Gives `write` all that is to be written at once: the [`VnetHeader`] if the device has them, and the packet.
     pub fn with_slices<T>(&self, vnet_header: bool, write: impl FnOnce(&[IoSlice<'_>]) -> T) -> T {
         let header = self.vnet().to_bytes();
-        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
         let header = vnet_header.then_some(header.as_slice());
-        let mut count = 0;
-        for (slice, part) in slices.iter_mut().zip(header.into_iter().chain(self.parts())) {
-            *slice = IoSlice::new(part);
-            count += 1;
+        let parts = header.into_iter().chain(self.parts());
+        // Most runs of one packet are short, and clearing the longer array would cost as much as all else.
+        if self.count() == 1 {
+            write(fill(&mut [IoSlice::new(&[]); 2], parts))
+        } else {
+            write(fill(&mut [IoSlice::new(&[]); MAX_SLICES], parts))
         }
-        write(slices.get(..count).unwrap_or_default())
     }
+}
+
+/// Puts the parts into `slices`, as far as there is room, which there is.
+fn fill<'s, 'a>(slices: &'s mut [IoSlice<'a>], parts: impl Iterator<Item = &'a [u8]>) -> &'s [IoSlice<'a>] {
+    let mut count = 0;
+    for (slice, part) in slices.iter_mut().zip(parts) {
+        *slice = IoSlice::new(part);
+        count += 1;
+    }
+    slices.get(..count).unwrap_or_default()
 }

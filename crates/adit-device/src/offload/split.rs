@@ -34,8 +34,15 @@ pub struct Split<'a> {
 #[derive(Debug, Clone, Copy)]
 enum Kind {
     /// One packet, whose checksum is to be completed here.
-    Single { checksum: Option<(usize, usize)> },
-    Segments { v6: bool, udp: bool, l4: usize, pseudo: Sum },
+    Single {
+        checksum: Option<(usize, usize)>,
+    },
+    Segments {
+        v6: bool,
+        udp: bool,
+        l4: usize,
+        pseudo: Sum,
+    },
 }
 
 /// Why what was read cannot be cut. It is the kernel that made it so; the packet is to be dropped.
@@ -209,15 +216,18 @@ impl<'a> Split<'a> {
         let out = out.get_mut(..length)?;
         let (out_headers, out_payload) = out.split_at_mut(headers.len());
         out_headers.copy_from_slice(headers);
-        out_payload.copy_from_slice(payload);
         match self.kind {
-            Kind::Single { checksum: None } => {}
-            Kind::Single { checksum: Some((start, place)) } => complete(out, start, place),
+            Kind::Single { checksum } => {
+                out_payload.copy_from_slice(payload);
+                if let Some((start, place)) = checksum {
+                    complete(out, start, place);
+                }
+            }
             Kind::Segments { v6, udp, l4, pseudo } => {
                 let (ip, transport) = out_headers.split_at_mut_checked(l4)?;
                 self.fix_ip(v6, index, length, ip)?;
                 let l4_length = u16::try_from(length - l4).ok()?;
-                let sum = pseudo + Sum::word(l4_length) + Sum::of(out_payload);
+                let sum = pseudo + Sum::word(l4_length) + Sum::of_copied(payload, out_payload);
                 if udp {
                     fix_udp(transport, l4_length, sum)?;
                 } else {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read as _};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
 use std::sync::Arc;
@@ -82,7 +82,14 @@ impl Machine for Linux<'_> {
 
     fn start(&mut self, name: &str) -> Result<u32, QuickError> {
         (self.start)(name).map_err(|source| QuickError::Start { name: name.to_owned(), source })?;
-        Ok(self.netlink.link(name)?.index)
+        match self.netlink.link(name) {
+            Ok(link) => Ok(link.index),
+            Err(error) => {
+                // The daemon ends without its socket.
+                let _ = fs::remove_file(socket_path(name));
+                Err(error.into())
+            }
+        }
     }
 
     fn find(&mut self, name: &str) -> Result<u32, QuickError> {

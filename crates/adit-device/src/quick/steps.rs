@@ -27,7 +27,7 @@ pub(super) fn up(
     if machine.exists(name)? {
         return Err(QuickError::Exists(name.to_owned()));
     }
-    let mut attempt = Attempt { machine, name, interface: &config.interface, done: Vec::new() };
+    let mut attempt = Attempt { machine, name, interface: &config.interface, done: Vec::new(), has_run_hooks: false };
     attempt.run(config, endpoints).inspect_err(|error| {
         tracing::warn!(interface = name, %error, "undoing everything");
         attempt.undo();
@@ -65,11 +65,12 @@ struct Attempt<'a, M> {
     name: &'a str,
     interface: &'a InterfaceConfig,
     done: Vec<Done>,
+    /// Whether any command has been begun: `PostDown` cleans up after those of `PreUp` and of `PostUp`.
+    has_run_hooks: bool,
 }
 
 /// What has been done and must be undone, last first.
 enum Done {
-    PreUp,
     Start { index: u32 },
     Rule(Rule),
     SrcValidMark,
@@ -84,7 +85,7 @@ impl<M: Machine> Attempt<'_, M> {
         update.fwmark = table.or(update.fwmark);
 
         if !self.interface.pre_up.is_empty() {
-            self.done.push(Done::PreUp);
+            self.has_run_hooks = true;
             run_hooks(self.machine, "PreUp", &self.interface.pre_up, self.name)?;
         }
         self.machine.check_interrupted()?;
@@ -102,6 +103,7 @@ impl<M: Machine> Attempt<'_, M> {
             self.add_route(index, net, table)?;
         }
         if !self.interface.post_up.is_empty() {
+            self.has_run_hooks = true;
             self.done.push(Done::PostUp);
             run_hooks(self.machine, "PostUp", &self.interface.post_up, self.name)?;
         }
@@ -174,18 +176,22 @@ impl<M: Machine> Attempt<'_, M> {
     }
 
     fn undo(&mut self) {
+        let report = |undone: Result<(), QuickError>| {
+            if let Err(error) = undone {
+                tracing::error!(interface = self.name, %error, "could not be undone");
+            }
+        };
         while let Some(done) = self.done.pop() {
-            let undone = match done {
+            report(match done {
                 Done::PostUp => run_hooks(self.machine, "PreDown", &self.interface.pre_down, self.name),
                 Done::SrcValidMark => self.machine.set_src_valid_mark(false).map(drop),
                 Done::Rule(rule) => self.machine.remove_rule(&rule),
                 // Its addresses and routes go with it.
                 Done::Start { index } => self.machine.stop(self.name, index),
-                Done::PreUp => run_hooks(self.machine, "PostDown", &self.interface.post_down, self.name),
-            };
-            if let Err(error) = undone {
-                tracing::error!(interface = self.name, %error, "could not be undone");
-            }
+            });
+        }
+        if self.has_run_hooks {
+            report(run_hooks(self.machine, "PostDown", &self.interface.post_down, self.name));
         }
     }
 }
@@ -224,12 +230,7 @@ fn run_hooks(machine: &mut impl Machine, kind: &str, commands: &[String], name: 
 }
 
 /// What the file should become: its own words to `wg-quick`, and everything else as it is now.
-fn current(
-    machine: &mut impl Machine,
-    index: u32,
-    config: &Config,
-    mut current: Config,
-) -> Result<Config, QuickError> {
+fn current(machine: &mut impl Machine, index: u32, config: &Config, mut current: Config) -> Result<Config, QuickError> {
     let live = std::mem::take(&mut current.interface);
     // The kernel gives a link-local address unasked.
     let is_unasked = |net: &IpNet| matches!(net, IpNet::V6(net) if net.addr().is_unicast_link_local());

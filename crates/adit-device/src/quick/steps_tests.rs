@@ -72,10 +72,14 @@ impl Machine for Paper {
     fn configure(&mut self, _name: &str, update: &DeviceUpdate) -> Result<(), QuickError> {
         self.operate()?;
         self.state.fwmark = update.fwmark.unwrap_or(0);
-        self.state.peers = update.peers.iter().map(|peer| PeerState {
-            allowed_ips: peer.allowed_ips.iter().map(|change| change.net).collect(),
-            ..PeerState::new(peer.public_key)
-        }).collect();
+        self.state.peers = update
+            .peers
+            .iter()
+            .map(|peer| PeerState {
+                allowed_ips: peer.allowed_ips.iter().map(|change| change.net).collect(),
+                ..PeerState::new(peer.public_key)
+            })
+            .collect();
         Ok(())
     }
 
@@ -172,7 +176,11 @@ fn a_full_tunnel_gets_a_table_of_its_own_and_rules() {
     up(&mut machine, "wg0", &full_tunnel(), &[None]).unwrap();
     assert_eq!(machine.state.fwmark, 51821, "51820 is in use");
     let expected = [
-        ("10.9.0.0/16", 51820), ("10.0.0.0/24", 254), ("fd00::/64", 254), ("192.168.0.0/16", 254), ("0.0.0.0/0", 51821),
+        ("10.9.0.0/16", 51820),
+        ("10.0.0.0/24", 254),
+        ("fd00::/64", 254),
+        ("192.168.0.0/16", 254),
+        ("0.0.0.0/0", 51821),
         ("::/0", 51821),
     ];
     assert_eq!(tables(&machine), expected.map(|(net, table)| (net.to_owned(), table)));
@@ -204,6 +212,16 @@ fn whatever_step_fails_all_before_it_are_undone() {
 }
 
 #[test]
+fn nothing_is_cleaned_up_after_commands_that_were_not_run() {
+    let config = config("[Interface]\nAddress = 10.0.0.2/24\nPostUp = b\nPreDown = c\nPostDown = d\n");
+    for (fails, hooks) in [(3, vec![]), (5, vec!["PostUp b", "PreDown c", "PostDown d"])] {
+        let mut machine = Paper { fails: Some(fails), ..Paper::default() };
+        assert!(up(&mut machine, "wg0", &config, &[]).is_err());
+        assert_eq!(machine.hooks, hooks);
+    }
+}
+
+#[test]
 fn an_interface_that_exists_is_left_alone() {
     let mut machine = Paper::default();
     machine.there.insert("link wg0".into());
@@ -220,9 +238,13 @@ fn an_interface_that_does_not_exist_is_not_ended() {
 
 #[test]
 fn the_table_may_be_off_or_a_number() {
-    for (table, expected) in [("off", vec![]), ("77", vec![("10.0.0.0/8".to_owned(), 77), ("0.0.0.0/0".to_owned(), 77)])] {
-        let config = config(&format!("[Interface]\nTable = {table}\n[Peer]\nPublicKey = KEY\nAllowedIPs = ::ffff:0:0/96\n")
-            .replace("::ffff:0:0/96", "0.0.0.0/0, 10.0.0.0/8"));
+    for (table, expected) in
+        [("off", vec![]), ("77", vec![("10.0.0.0/8".to_owned(), 77), ("0.0.0.0/0".to_owned(), 77)])]
+    {
+        let config = config(
+            &format!("[Interface]\nTable = {table}\n[Peer]\nPublicKey = KEY\nAllowedIPs = ::ffff:0:0/96\n")
+                .replace("::ffff:0:0/96", "0.0.0.0/0, 10.0.0.0/8"),
+        );
         let mut machine = Paper::default();
         up(&mut machine, "wg0", &config, &[None]).unwrap();
         assert_eq!(tables(&machine), expected);
@@ -241,7 +263,8 @@ fn the_mark_of_the_file_names_the_table_too() {
 
 #[test]
 fn the_mtu_fits_through_the_way_to_every_endpoint() {
-    let endpoints = ["192.0.2.1:1", "[2001:db8::1]:2", "192.0.2.3:3"].map(|text| Some(text.parse::<SocketAddr>().unwrap()));
+    let endpoints =
+        ["192.0.2.1:1", "[2001:db8::1]:2", "192.0.2.3:3"].map(|text| Some(text.parse::<SocketAddr>().unwrap()));
     let mtu = |text: &str, mtus: &[u32]| {
         let addresses = endpoints.iter().flatten().map(SocketAddr::ip);
         let mut machine = Paper { mtus: addresses.zip(mtus.iter().copied()).collect(), ..Paper::default() };
@@ -266,7 +289,8 @@ fn another_tunnels_rule_stays() {
 
 #[test]
 fn what_is_saved_is_the_file_with_what_has_changed_since() {
-    let text = "[Interface]\nAddress = 10.0.0.2/24, fe80::5/64\nMTU = 1300\nSaveConfig = true\nTable = off\nPostUp = b\n";
+    let text =
+        "[Interface]\nAddress = 10.0.0.2/24, fe80::5/64\nMTU = 1300\nSaveConfig = true\nTable = off\nPostUp = b\n";
     let config = config(text);
     let mut machine = Paper::default();
     up(&mut machine, "wg0", &config, &[]).unwrap();

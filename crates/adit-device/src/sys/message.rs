@@ -118,7 +118,9 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Recei
     let len = unsafe { libc::recvmsg(fd.as_raw_fd(), &mut header, 0) };
     let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
     name.len = (header.msg_namelen as usize).min(NAME_LEN);
-    control.len = (header.msg_controllen as usize).min(CONTROL_LEN);
+    #[allow(clippy::unnecessary_cast, reason = "the type differs between C libraries")]
+    let control_len = header.msg_controllen as usize;
+    control.len = control_len.min(CONTROL_LEN);
     Ok(Received { len: len.min(buffer.len()), remote: name.address(), control: control.parse() })
 }
 

@@ -8,7 +8,7 @@ use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
 
 use super::*;
-use crate::netlink::testing::{in_new_namespace, net};
+use crate::netlink::testing::{add_address, in_new_namespace};
 use crate::offload::{Gso, Joiner, Split};
 use crate::udp;
 
@@ -18,7 +18,7 @@ fn tun(queues: usize, offload: bool, addresses: &[&str]) -> Tun {
     let mut netlink = Netlink::open().expect("netlink");
     netlink.set_up(tun.ifindex, true).expect("up");
     for address in addresses {
-        netlink.add_address(tun.ifindex, net(address), true).expect("address");
+        add_address(&mut netlink, tun.ifindex, address);
     }
     tun
 }
@@ -114,7 +114,7 @@ fn datagrams_go_out_as_one_packet_and_come_back_as_one() {
             let mut buffer = vec![0; udp::MAX_RECEIVED];
             let mut datagrams: Vec<Vec<u8>> = Vec::new();
             while datagrams.len() < 6 {
-                let received = socket.recv(&mut buffer).expect("received");
+                let received = socket.recv(&mut buffer).unwrap_or_else(|error| panic!("from {remote}: {error}"));
                 assert_eq!(received.path.remote, path(remote).remote);
                 datagrams.extend(received.datagrams().map(|range| buffer[range].to_vec()));
             }

@@ -196,7 +196,11 @@ impl<R: BufRead> Lines<'_, R> {
     fn end(&mut self) -> Result<(), ReplyError> {
         let mut byte = [0];
         self.from.read_exact(&mut byte)?;
-        if byte == *b"\n" { Ok(()) } else { Err(ReplyError::Malformed { line: self.number + 1, key: String::new(), expected: "a blank line" }) }
+        if byte == *b"\n" {
+            Ok(())
+        } else {
+            Err(ReplyError::Malformed { line: self.number + 1, key: String::new(), expected: "a blank line" })
+        }
     }
 }
 

@@ -66,7 +66,10 @@ fn a_reply_that_ends_early_is_an_error() {
     let whole = format!("listen_port=7\npublic_key={KEY}\nerrno=0\n\n");
     for end in 0..whole.len() {
         let error = read(&whole[..end]).unwrap_err();
-        assert!(matches!(&error, ReplyError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof), "{end}: {error}");
+        assert!(
+            matches!(&error, ReplyError::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof),
+            "{end}: {error}"
+        );
     }
 }
 

@@ -95,7 +95,7 @@ impl RequestReader {
         let line = begun.complete(end);
         if line.is_empty() {
             // A blank line between requests is nobody's end.
-            return match mem::replace(self, Self::new()).state {
+            return match mem::take(self).state {
                 State::Idle => None,
                 State::Get { facts: false } => Some(Ok(Request::Get)),
                 State::Get { facts: true } => Some(Ok(Request::GetFacts)),
@@ -235,9 +235,8 @@ impl State {
         let text = str::from_utf8(line)
             .map_err(|_| Wrong::new(libc::EPROTO, "bytes that are not UTF-8", "a line KEY=VALUE"))?;
         // What is no pair may be a key that went astray: it is not repeated.
-        let (key, value) = text
-            .split_once('=')
-            .ok_or_else(|| Wrong::new(libc::EPROTO, "a line without \"=\"", "a line KEY=VALUE"))?;
+        let (key, value) =
+            text.split_once('=').ok_or_else(|| Wrong::new(libc::EPROTO, "a line without \"=\"", "a line KEY=VALUE"))?;
         match self {
             Self::Idle => {
                 *self = match (key, value) {

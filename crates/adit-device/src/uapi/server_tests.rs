@@ -96,7 +96,8 @@ fn received(mut stream: &net::UnixStream) -> String {
 
 fn is_closed(mut stream: &net::UnixStream) -> bool {
     stream.set_nonblocking(true).unwrap();
-    matches!(stream.read(&mut [0]), Ok(0)) || matches!(stream.write(b"\n"), Err(error) if error.kind() == ErrorKind::BrokenPipe)
+    matches!(stream.read(&mut [0]), Ok(0))
+        || matches!(stream.write(b"\n"), Err(error) if error.kind() == ErrorKind::BrokenPipe)
 }
 
 fn many_peers(count: u32) -> Vec<PeerUpdate> {
@@ -106,7 +107,9 @@ fn many_peers(count: u32) -> Vec<PeerUpdate> {
         let mut peer = PeerUpdate::new(PublicKey::from_bytes(key));
         peer.endpoint = Some("[2001:db8::1]:51820".parse().unwrap());
         peer.allowed_ips = vec![
-            AllowedIpChange::add(format!("10.{}.{}.{}/32", number >> 16 & 255, number >> 8 & 255, number & 255).parse().unwrap()),
+            AllowedIpChange::add(
+                format!("10.{}.{}.{}/32", number >> 16 & 255, number >> 8 & 255, number & 255).parse().unwrap(),
+            ),
             AllowedIpChange::add(format!("fd00::{number:x}/128").parse().unwrap()),
         ];
         peer
@@ -118,7 +121,11 @@ fn many_peers(count: u32) -> Vec<PeerUpdate> {
 fn requests_may_be_pipelined_and_the_replies_keep_their_order() {
     let mut rig = Rig::new("pipeline");
     let mut client = rig.connect();
-    client.write_all(b"set=1\nlisten_port=1\n\nget=1\n\nset=1\nfwmark=x\n\nget=1\nx=\n\nset=1\nfwmark=666\n\nset=1\n\nget=1\n\n").unwrap();
+    client
+        .write_all(
+            b"set=1\nlisten_port=1\n\nget=1\n\nset=1\nfwmark=x\n\nget=1\nx=\n\nset=1\nfwmark=666\n\nset=1\n\nget=1\n\n",
+        )
+        .unwrap();
     let _ = rig.run();
     let expected = format!(
         "errno=0\n\nlisten_port=1\nerrno=0\n\nerrno=-22\n\nerrno=22\n\nerrno=-{}\n\nerrno=0\n\nlisten_port=2\nerrno=0\n\n",

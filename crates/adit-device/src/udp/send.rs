@@ -201,6 +201,8 @@ struct Sending<'s, 'g, 'a> {
     offset: usize,
     /// Whether several datagrams go in one message now.
     coalesce: bool,
+    /// Why a coalesced message was refused, until it is known whether its first datagram passes alone.
+    suspicion: Option<io::Error>,
     outcome: SendOutcome,
     retries: usize,
 }
@@ -215,6 +217,7 @@ impl<'s, 'g, 'a> Sending<'s, 'g, 'a> {
             index: 0,
             offset: 0,
             coalesce: several && socket.segmentation.is_on(),
+            suspicion: None,
             outcome: SendOutcome::default(),
             retries: 0,
         }
@@ -277,6 +280,9 @@ impl<'s, 'g, 'a> Sending<'s, 'g, 'a> {
 
     /// Accounts for messages that the kernel took.
     fn sent(&mut self, messages: usize, report: &mut impl FnMut(usize, SendOutcome)) {
+        if let Some(error) = self.suspicion.take() {
+            self.socket.segmentation.refused(&error);
+        }
         let chunks = self.chunks();
         for chunk in chunks.take(messages) {
             self.advance_to(&chunk, report);
@@ -290,25 +296,19 @@ impl<'s, 'g, 'a> Sending<'s, 'g, 'a> {
     /// Finds what the kernel had against the message, and a way around it.
     fn recover(&mut self, chunk: Chunk<'a>, error: io::Error, report: &mut impl FnMut(usize, SendOutcome)) {
         self.advance_to(&chunk, report);
-        let mut blamed = &error;
-        let second;
+        let mut blamed = None;
         if chunk.outgoing.source.is_some() && blames_source(&error) {
             let outgoing = Outgoing { source: None, ..chunk.outgoing };
             match sys::send(self.socket.as_fd(), &outgoing) {
                 Ok(()) => {
                     self.outcome.source_gone = true;
-                    self.outcome.sent += chunk.count;
-                    self.offset = chunk.end;
-                    return self.settle(report);
+                    return self.sent(1, report);
                 }
-                Err(error) => {
-                    second = error;
-                    blamed = &second;
-                }
+                Err(error) => blamed = Some(error),
             }
         }
-        if chunk.outgoing.segment_size.is_some() && blames_segmentation(blamed) {
-            self.socket.segmentation.refused(blamed);
+        if chunk.outgoing.segment_size.is_some() && blames_segmentation(blamed.as_ref().unwrap_or(&error)) {
+            self.suspicion = Some(blamed.unwrap_or(error));
             self.coalesce = false;
             return;
         }
@@ -316,6 +316,8 @@ impl<'s, 'g, 'a> Sending<'s, 'g, 'a> {
             self.retries += 1;
             return;
         }
+        // What cannot be sent alone either, to port 0 say, tells nothing about coalescing.
+        self.coalesce |= self.suspicion.take().is_some();
         self.outcome.dropped += chunk.count;
         self.outcome.error = Some(error);
         self.offset = chunk.end;

@@ -1,7 +1,10 @@
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV6};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::*;
@@ -68,7 +71,10 @@ fn datagrams_sent_as_one_are_received_as_one() {
             let path = from(to(address, &sender), address, 1);
             assert_eq!(received, Received { len: 9_500, segment_size: 1_000, path, ecn: Ecn::NotEct });
             assert_eq!(buffer[..9_500], contents);
-            assert_eq!(received.datagrams().map(|range| range.len()).collect::<Vec<_>>(), [vec![1_000; 9], vec![500]].concat());
+            assert_eq!(
+                received.datagrams().map(|range| range.len()).collect::<Vec<_>>(),
+                [vec![1_000; 9], vec![500]].concat()
+            );
         }
     });
 }
@@ -102,7 +108,8 @@ fn more_than_one_message_can_hold_is_sent_in_several() {
 #[test]
 fn without_offload_every_datagram_travels_alone() {
     in_new_namespace(|| {
-        let [sender, receiver] = [bind(0, 1, 0, false), bind(0, 1, 0, false)].map(|s| waiting(s.expect("bound")).remove(0));
+        let [sender, receiver] =
+            [bind(0, 1, 0, false), bind(0, 1, 0, false)].map(|s| waiting(s.expect("bound")).remove(0));
         assert!(!sender.v4.as_ref().expect("IPv4").is_coalescing());
         let contents = numbered(70 * 100, 100);
         assert_all_sent(&sender.send(&to("127.0.0.1", &receiver), 0, &contents, 100), 70);
@@ -137,7 +144,7 @@ fn an_empty_datagram_is_one_datagram() {
         sender.send_to(&[], ("127.0.0.1", receiver.port)).expect("sent");
         let received = receiver.v4.as_ref().expect("IPv4").recv(&mut [0; 10]).expect("received");
         assert_eq!((received.len, received.segment_size), (0, 1));
-        assert_eq!(received.datagrams().collect::<Vec<_>>(), [0..0]);
+        assert!(received.datagrams().eq(std::iter::once(0..0)));
     });
 }
 
@@ -295,6 +302,58 @@ fn datagrams_too_long_for_the_link_are_fragmented_and_none_is_lost() {
 }
 
 #[test]
+fn a_destination_that_cannot_be_does_not_turn_coalescing_off() {
+    in_new_namespace(|| {
+        let [sender, receiver] = [sockets(1).remove(0), sockets(1).remove(0)];
+        let nowhere = Path { remote: "127.0.0.1:0".parse().expect("address"), local: None, ifindex: 0 };
+        let outcome = sender.send(&nowhere, 0, &[1; 250], 100);
+        assert_eq!((outcome.sent, outcome.dropped), (0, 3));
+        assert_eq!(outcome.error.and_then(|error| error.raw_os_error()), Some(libc::EINVAL));
+        assert!(sender.v4.as_ref().expect("IPv4").is_coalescing());
+        assert_all_sent(&sender.send(&to("127.0.0.1", &receiver), 0, &[1; 250], 100), 3);
+    });
+}
+
+#[test]
+fn a_peer_stays_with_one_worker_and_several_peers_are_spread() {
+    in_new_namespace(|| {
+        let workers = bind(0, 4, 0, true).expect("bound");
+        let mut poll = Poll::new().expect("poll");
+        for (index, worker) in workers.iter().enumerate() {
+            for socket in worker.iter() {
+                let source = &mut SourceFd(&socket.as_raw_fd());
+                poll.registry().register(source, Token(index), Interest::READABLE).expect("registered");
+            }
+        }
+        for address in ["127.0.0.1", "::1"] {
+            let peers: Vec<_> = (0..64).map(|_| std::net::UdpSocket::bind((address, 0)).expect("bound")).collect();
+            for _ in 0..3 {
+                for peer in &peers {
+                    peer.send_to(b"hello", (address, workers[0].port)).expect("sent");
+                }
+            }
+            let mut homes: HashMap<SocketAddr, Vec<usize>> = HashMap::new();
+            let mut events = Events::with_capacity(16);
+            while homes.values().map(Vec::len).sum::<usize>() < 3 * peers.len() {
+                for (index, worker) in workers.iter().enumerate() {
+                    while let Ok(received) = worker.iter().find_map(|s| s.recv(&mut [0; 100]).ok()).ok_or(()) {
+                        homes.entry(received.path.remote).or_default().push(index);
+                    }
+                }
+                if homes.values().map(Vec::len).sum::<usize>() < 3 * peers.len() {
+                    poll.poll(&mut events, Some(Duration::from_secs(10))).expect("polled");
+                    assert!(!events.is_empty(), "all of it arrives");
+                }
+            }
+            assert_eq!(homes.len(), peers.len());
+            assert!(homes.values().all(|home| home.iter().all(|index| *index == home[0])), "{homes:?}");
+            let used: HashSet<usize> = homes.values().flatten().copied().collect();
+            assert!(used.len() > 1, "{used:?}, {address}");
+        }
+    });
+}
+
+#[test]
 fn many_groups_to_many_peers_are_all_sent_and_each_is_reported_once() {
     in_new_namespace(|| {
         let sender = sockets(1).remove(0);
@@ -352,7 +411,8 @@ fn one_group_that_fails_does_not_keep_the_others_back() {
             outcomes.push((index, outcome.sent, outcome.dropped, outcome.source_gone, error));
         });
         let unreachable = Some(libc::ENETUNREACH);
-        let expected = [(0, 3, 0, false, None), (1, 0, 3, false, unreachable), (2, 3, 0, true, None), (3, 3, 0, false, None)];
+        let expected =
+            [(0, 3, 0, false, None), (1, 0, 3, false, unreachable), (2, 3, 0, true, None), (3, 3, 0, false, None)];
         assert_eq!(outcomes, expected);
         assert_eq!(receive(receiver.v4.as_ref().expect("IPv4"), 9).len(), 9);
     });

@@ -3,4 +3,13 @@
 
 mod sim;
 
+mod config;
+mod cookies;
+mod filter;
 mod handshake;
+mod hostile;
+mod roaming;
+mod sessions;
+mod staged;
+mod timers;
+mod wire;

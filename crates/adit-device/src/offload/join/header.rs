@@ -124,12 +124,8 @@ impl Header {
         };
         let length = l4 + header_length;
         let payload = packet.len().checked_sub(length).filter(|&payload| payload > 0)?;
-        let flow = Flow {
-            ports: *transport.first_chunk()?,
-            v6,
-            udp: protocol == UDP,
-            addresses: Addresses::of(packet)?,
-        };
+        let flow =
+            Flow { ports: *transport.first_chunk()?, v6, udp: protocol == UDP, addresses: Addresses::of(packet)? };
         Some(Header { flow, l4, length, payload, id, atomic, sequence, push })
     }
 

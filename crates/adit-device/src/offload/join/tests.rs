@@ -168,7 +168,9 @@ fn flags_of_tcp_that_mean_more_than_data_keep_a_packet_alone() {
     for flag in [FIN, SYN, RST, URG, CWR] {
         let [first, second] = pair();
         let flagged = |spec: &Spec| Spec { flags: spec.flags | flag, ..spec.clone() };
-        for packets in [[flagged(&first), second.clone()], [first.clone(), flagged(&second)], [flagged(&first), flagged(&second)]] {
+        for packets in
+            [[flagged(&first), second.clone()], [first.clone(), flagged(&second)], [flagged(&first), flagged(&second)]]
+        {
             assert_eq!(counts(&built(&packets)), [1, 1], "{flag:#x}");
         }
     }
@@ -289,8 +291,7 @@ fn interleaved_flows_are_each_put_together() {
 
 #[test]
 fn more_flows_than_are_followed_at_once_lose_nothing() {
-    let flows: Vec<Vec<Vec<u8>>> =
-        (0..40).map(|port| built(&Spec { port, ..Spec::tcp4(300) }.segments(100))).collect();
+    let flows: Vec<Vec<Vec<u8>>> = (0..40).map(|port| built(&Spec { port, ..Spec::tcp4(300) }.segments(100))).collect();
     let packets: Vec<_> = (0..3).flat_map(|i| flows.iter().map(move |flow| flow[i].clone())).collect();
     let mut seen = seen(join(&packets));
     seen.sort();

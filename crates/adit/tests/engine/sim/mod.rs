@@ -16,7 +16,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
 pub(crate) use network::{Kind, Network, Sent};
-pub(crate) use node::{Arrived, Calls, Node};
+pub(crate) use node::{Calls, Node};
 
 /// The nodes of most tests.
 pub(crate) const A: usize = 0;
@@ -240,6 +240,12 @@ impl Sim {
     /// The last of what a node sent of one kind.
     pub(crate) fn last_sent(&self, from: usize, kind: Kind) -> Sent {
         self.sent(from, kind).pop().unwrap_or_else(|| panic!("node {from} has sent no {kind:?}"))
+    }
+
+    /// The receiver's index in the last packet that a node sent: it names the session.
+    pub(crate) fn last_index(&self, from: usize) -> u32 {
+        let sent = self.wire.iter().rev().find(|sent| sent.from == from && sent.bytes[0] == 4);
+        sent.expect("a packet was sent").first_index()
     }
 
     /// How many datagrams of one kind a node sent.

@@ -1,0 +1,350 @@
+//! Under load: mac1, mac2, cookies and the share of each source.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use adit::{Bounds, Datagrams, Drop, Ecn, Path};
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
+
+use crate::sim::{A, B, Calls, Kind, RTT, Sent, Sim, UNIX_START, forge, millis, secs};
+
+/// Two nodes of which `loaded` believes to be under load all the time.
+fn under_load(seed: u64, loaded: usize) -> Sim {
+    let mut sim = Sim::new(seed);
+    for node in [A, B] {
+        let mut bounds = Bounds::default();
+        if node == loaded {
+            bounds.handshakes_per_second = 0;
+        }
+        sim.add_node(bounds);
+    }
+    sim.introduce(A, B);
+    sim.introduce(B, A);
+    sim
+}
+
+fn mac2(message: &Sent) -> &[u8] {
+    &message.bytes[message.bytes.len() - 16..]
+}
+
+/// A made-up address for each number.
+fn address(number: u32) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::from_bits(0xc633_6400 + number)), 1_000 + (number % 60_000) as u16)
+}
+
+/// An initiation with a right mac1 and nothing else that is right.
+fn junk(sim: &Sim, to: usize, seed: u64) -> Vec<u8> {
+    let mut message = vec![0; 148];
+    ChaCha8Rng::seed_from_u64(seed).fill_bytes(&mut message[4..]);
+    message[0] = 1;
+    message[132..].fill(0);
+    forge::put_mac1(&mut message, &sim[to].private_key.public_key());
+    message
+}
+
+#[test]
+fn without_load_no_cookie_is_asked_for_and_mac2_is_zero() {
+    let mut sim = Sim::pair(1);
+    sim.connect(A, B);
+    assert_eq!(sim.count(B, Kind::CookieReply), 0);
+    assert_eq!(mac2(&sim.last_sent(A, Kind::Initiation)), [0; 16]);
+    assert_eq!(mac2(&sim.last_sent(B, Kind::Response)), [0; 16]);
+}
+
+#[test]
+fn under_load_the_initiator_is_sent_a_cookie_and_its_next_initiation_is_answered() {
+    let mut sim = under_load(2, B);
+    let packet = sim.send(A, B);
+    sim.run_for(secs(4));
+    assert_eq!((sim.count(B, Kind::CookieReply), sim.count(B, Kind::Response)), (1, 0));
+    assert_eq!(sim.drops(B, Drop::CookieSent), 1);
+    // The cookie makes it speak no sooner than its timer would have.
+    assert_eq!(sim.count(A, Kind::Initiation), 1);
+    sim.run_for(secs(2));
+    assert_ne!(mac2(&sim.last_sent(A, Kind::Initiation)), [0; 16]);
+    assert!(sim[B].has_arrived(&packet));
+    assert_eq!(sim.count(B, Kind::CookieReply), 1);
+}
+
+#[test]
+fn under_load_the_responder_is_sent_a_cookie_and_its_next_response_is_taken() {
+    let mut sim = under_load(3, A);
+    let packet = sim.send(A, B);
+    sim.run_for(secs(4));
+    assert_eq!((sim.count(A, Kind::CookieReply), sim.count(B, Kind::Response)), (1, 1));
+    assert!(!sim.peer(A, B).has_session);
+    sim.run_for(secs(2));
+    assert_ne!(mac2(&sim.last_sent(B, Kind::Response)), [0; 16]);
+    assert!(sim[B].has_arrived(&packet));
+}
+
+#[test]
+fn a_flood_from_many_forged_addresses_triggers_cookies() {
+    let mut sim = Sim::pair(4);
+    // Each address sends once, so no rate of a single source tells anything.
+    for number in 0..1_000 {
+        let message = junk(&sim, B, number.into());
+        sim.inject(B, address(number), &message);
+    }
+    assert_eq!((sim.drops(B, Drop::BadHandshake), sim.count(B, Kind::CookieReply)), (1_000, 0));
+    for number in 1_000..1_100 {
+        let message = junk(&sim, B, number.into());
+        sim.inject(B, address(number), &message);
+    }
+    assert_eq!((sim.drops(B, Drop::BadHandshake), sim.count(B, Kind::CookieReply)), (1_000, 100));
+    // A peer gets through with the cookie, though the flood goes on.
+    let packet = sim.send(A, B);
+    for number in 0..60 {
+        sim.run_for(millis(100));
+        for part in 0..110 {
+            let message = junk(&sim, B, 10_000 + number * 110 + part);
+            sim.inject(B, address((number * 110 + part) as u32), &message);
+        }
+    }
+    assert!(sim[B].has_arrived(&packet));
+}
+
+#[test]
+fn load_is_forgotten_when_it_is_over() {
+    let mut sim = Sim::pair(5);
+    for number in 0..1_100 {
+        let message = junk(&sim, B, number.into());
+        sim.inject(B, address(number), &message);
+    }
+    assert_eq!(sim.count(B, Kind::CookieReply), 100);
+    sim.run_for(secs(2));
+    sim.connect(A, B);
+    assert_eq!(sim.count(B, Kind::CookieReply), 100);
+}
+
+#[test]
+fn a_queue_that_fills_up_is_load() {
+    let mut sim = Sim::pair(6);
+    let now = sim.now;
+    let path = Path::to(address(1));
+    let messages: Vec<_> = (0..80).map(|number| junk(&sim, B, number)).collect();
+    let mut burst = Datagrams::new();
+    let buffer = messages.concat();
+    for number in 0..messages.len() {
+        assert!(burst.push(number * 148..(number + 1) * 148, &path, Ecn::NotEct));
+    }
+    // Nobody computes anything meanwhile: an eighth of 512 waits, the others are sent a cookie.
+    let opening = sim[B].interface.begin_open(now, burst, &buffer);
+    let mut buffer = buffer;
+    let opened = opening.open(&mut buffer);
+    let delivered = sim[B].interface.commit(now, opened, &mut buffer);
+    assert_eq!(delivered.packets().count(), 0);
+    assert_eq!(sim.drops(B, Drop::CookieSent), 16);
+    assert!(sim[B].interface.has_handshakes());
+    assert_eq!(std::iter::from_fn(|| sim[B].interface.poll_handshake(now)).count(), 64);
+}
+
+#[test]
+fn a_cookie_is_bound_to_the_address_and_to_the_port() {
+    let mut sim = under_load(7, B);
+    sim.send(A, B);
+    sim.run_for(RTT);
+    sim.network.cut(A, B);
+    sim.run_for(secs(6));
+    let initiation = sim.last_sent(A, Kind::Initiation);
+    assert_ne!(mac2(&initiation), [0; 16]);
+    let home = initiation.source;
+    let another_port = SocketAddr::new(home.ip(), home.port() + 1);
+    let another_address = SocketAddr::new(address(9).ip(), home.port());
+    for elsewhere in [another_port, another_address] {
+        sim.inject(B, elsewhere, &initiation.bytes);
+        assert_eq!(sim.count(B, Kind::Response), 0, "from {elsewhere}");
+    }
+    assert_eq!(sim.drops(B, Drop::CookieSent), 3);
+    sim.inject(B, home, &initiation.bytes);
+    assert_eq!(sim.count(B, Kind::Response), 1);
+}
+
+#[test]
+fn a_cookie_is_good_for_120_s_at_the_one_who_made_it() {
+    for (age, responses) in [(119_999, 1), (120_000, 0)] {
+        let mut sim = under_load(8, B);
+        sim.send(A, B);
+        let made = sim.now + RTT / 2;
+        sim.run_for(RTT);
+        sim.network.cut(A, B);
+        sim.run_for(secs(6));
+        let initiation = sim.last_sent(A, Kind::Initiation);
+        sim.run_until(made + millis(age));
+        let before = sim.drops(B, Drop::CookieSent);
+        sim.replay(B, &initiation);
+        assert_eq!(sim.count(B, Kind::Response), responses, "after {age} ms");
+        assert_eq!(sim.drops(B, Drop::CookieSent) - before, 1 - responses as u64);
+    }
+}
+
+#[test]
+fn a_cookie_is_used_for_120_s_by_the_one_who_got_it() {
+    let mut sim = under_load(9, B);
+    sim.send(A, B);
+    sim.run_for(RTT);
+    let got = sim.now;
+    sim.network.cut(A, B);
+    while sim.now < got + secs(140) {
+        sim.send(A, B);
+        sim.run_for(secs(1));
+    }
+    for initiation in sim.sent(A, Kind::Initiation).iter().skip(1) {
+        let age = initiation.at.saturating_since(got);
+        assert_eq!(mac2(initiation) != [0; 16], age < secs(120), "{age:?} after it came");
+    }
+}
+
+#[test]
+fn mac1_is_checked_before_anything_that_costs_more() {
+    for mut sim in [Sim::pair(10), under_load(10, B)] {
+        for number in 0..50 {
+            let mut message = junk(&sim, B, number);
+            message[116] ^= 1;
+            sim.inject(B, address(1), &message);
+        }
+        assert_eq!(sim.drops(B, Drop::BadMac1), 50);
+        assert!(sim.wire.is_empty(), "no cookie for somebody who does not know the public key");
+    }
+}
+
+#[test]
+fn mac1_is_checked_by_the_receivers_key() {
+    let mut sim = Sim::group(11, 3);
+    let message = junk(&sim, crate::sim::C, 1);
+    sim.inject(B, address(1), &message);
+    assert_eq!(sim.drops(B, Drop::BadMac1), 1);
+}
+
+#[test]
+fn under_load_one_source_gets_a_burst_of_five_and_twenty_a_second() {
+    let mut sim = under_load(12, B);
+    sim.send(A, B);
+    sim.run_for(RTT);
+    sim.network.cut(A, B);
+    sim.run_for(secs(6));
+    let initiation = sim.last_sent(A, Kind::Initiation);
+    let admitted = |sim: &Sim| sim.count(B, Kind::Response) as u64 + sim.drops(B, Drop::ReplayedInitiation);
+    for _ in 0..20 {
+        sim.replay(B, &initiation);
+    }
+    assert_eq!((admitted(&sim), sim.drops(B, Drop::RateLimited)), (5, 15));
+    for _ in 0..1_000 {
+        sim.run_for(millis(1));
+        sim.replay(B, &initiation);
+    }
+    assert_eq!(admitted(&sim), 25);
+}
+
+#[test]
+fn without_load_no_source_is_limited() {
+    let mut sim = Sim::pair(13);
+    for number in 0..500 {
+        let message = junk(&sim, B, number);
+        sim.inject(B, address(1), &message);
+    }
+    assert_eq!((sim.drops(B, Drop::BadHandshake), sim.drops(B, Drop::RateLimited)), (500, 0));
+}
+
+#[test]
+fn a_cookie_reply_to_an_earlier_initiation_is_refused() {
+    let mut sim = under_load(14, B);
+    sim.network.cut(B, A);
+    sim.send(A, B);
+    sim.run_for(secs(6));
+    let mut stale = sim.sent(B, Kind::CookieReply).swap_remove(0);
+    assert_eq!(sim.count(A, Kind::Initiation), 2);
+    sim.replay(A, &stale);
+    assert_eq!(sim.drops(A, Drop::UnknownIndex), 1);
+    // With the index of the latest initiation it still is bound to the mac1 of the first one.
+    let latest = sim.last_sent(A, Kind::Initiation);
+    stale.bytes[4..8].copy_from_slice(&latest.bytes[4..8]);
+    sim.replay(A, &stale);
+    assert_eq!(sim.drops(A, Drop::BadCookieReply), 1);
+    sim.network.cut(A, B);
+    sim.run_for(secs(6));
+    assert_eq!(mac2(&sim.last_sent(A, Kind::Initiation)), [0; 16], "no cookie was taken");
+}
+
+#[test]
+fn a_cookie_reply_is_taken_once() {
+    let mut sim = under_load(15, B);
+    sim.send(A, B);
+    sim.run_for(RTT);
+    let reply = sim.last_sent(B, Kind::CookieReply);
+    sim.replay(A, &reply);
+    assert_eq!(sim.drops(A, Drop::BadCookieReply), 1);
+}
+
+#[test]
+fn a_cookie_reply_that_nobody_asked_for_is_refused() {
+    let mut sim = under_load(16, B);
+    sim.send(A, B);
+    sim.run_for(RTT);
+    let reply = sim.last_sent(B, Kind::CookieReply);
+    sim.replay(B, &reply);
+    assert_eq!(sim.drops(B, Drop::UnknownIndex), 1);
+}
+
+#[test]
+fn a_response_that_answers_nothing_gets_no_cookie() {
+    let mut sim = under_load(17, B);
+    let mut message = vec![0x55; 92];
+    message[..4].copy_from_slice(&[2, 0, 0, 0]);
+    forge::put_mac1(&mut message, &sim[B].private_key.public_key());
+    sim.inject(B, address(1), &message);
+    assert_eq!(sim.drops(B, Drop::UnknownIndex), 1);
+    assert!(sim.wire.is_empty());
+}
+
+#[test]
+fn answers_that_nobody_fetches_are_bounded() {
+    let mut bounds = Bounds::default();
+    bounds.handshakes_per_second = 0;
+    bounds.outgoing = 10;
+    let mut sim = Sim::group_with(18, 2, Calls::Single, bounds);
+    let now = sim.now;
+    for number in 0..25 {
+        let mut message = junk(&sim, B, number);
+        assert_eq!(sim[B].interface.handle_datagram(now, &Path::to(address(1)), Ecn::NotEct, &mut message), None);
+    }
+    assert_eq!((sim.drops(B, Drop::CookieSent), sim.drops(B, Drop::ReplyQueueFull)), (10, 15));
+    sim.flush(B);
+    assert_eq!(sim.count(B, Kind::CookieReply), 10);
+}
+
+#[test]
+fn a_full_queue_of_handshakes_refuses_more() {
+    let mut bounds = Bounds::default();
+    bounds.handshakes_per_second = 0;
+    bounds.handshake_queue = 3;
+    let mut sim = Sim::group_with(19, 2, Calls::Single, bounds);
+    sim.send(A, B);
+    sim.run_for(RTT);
+    sim.network.cut(A, B);
+    sim.run_for(secs(6));
+    let initiation = sim.last_sent(A, Kind::Initiation);
+    let now = sim.now;
+    let path = Path::to(initiation.source);
+    for _ in 0..5 {
+        let mut burst = Datagrams::new();
+        assert!(burst.push(0..148, &path, Ecn::NotEct));
+        let mut buffer = initiation.bytes.clone();
+        let opened = sim[B].interface.begin_open(now, burst, &buffer).open(&mut buffer);
+        assert_eq!(sim[B].interface.commit(now, opened, &mut buffer).packets().count(), 0);
+    }
+    assert_eq!(sim.drops(B, Drop::HandshakeQueueFull), 2);
+}
+
+#[test]
+fn cookies_work_without_knowing_anything_but_the_source_address() {
+    // Elsewhere cookies were silently off when the caller gave no address; here it is not optional.
+    let mut sim = under_load(20, B);
+    let message = forge::initiation(&sim[A].private_key, sim[B].private_key.public_key(), UNIX_START, 1);
+    let v6: SocketAddr = "[2001:db8::7]:9".parse().unwrap();
+    for source in [address(1), v6] {
+        sim.inject_by(B, &Path::to(source), Ecn::NotEct, &message);
+        let reply = sim.last_sent(B, Kind::CookieReply);
+        assert_eq!((reply.path.remote, reply.path.local), (source, None));
+    }
+}

@@ -1,0 +1,437 @@
+//! What strangers may send, and what a careless caller may do: nothing panics, everything is
+//! counted, and what is forged leaves no trace.
+
+use std::net::SocketAddr;
+
+use adit::{Datagrams, Drop, Ecn, Error, Packets, Path, PublicKey};
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
+
+use crate::sim::{A, B, DELAY, Kind, RTT, Sent, Sim, forge, millis, packet, secs};
+
+fn stranger() -> SocketAddr {
+    "203.0.113.66:666".parse().unwrap()
+}
+
+fn all_drops(sim: &Sim, node: usize) -> u64 {
+    sim[node].interface.drops().iter().map(|(_, count)| count).sum()
+}
+
+#[test]
+fn datagrams_of_every_length_are_dropped_and_counted_with_their_reason() {
+    let mut sim = Sim::pair(1);
+    sim.connect(A, B);
+    let mut rng = ChaCha8Rng::seed_from_u64(1);
+    let mut injected = 0;
+    let events = sim[B].events();
+    for len in 0..=2_000_usize {
+        for first in [None, Some([0, 0, 0, 0]), Some([1, 0, 0, 0]), Some([2, 0, 0, 0]), Some([3, 0, 0, 0]), Some([
+            4, 0, 0, 0,
+        ])] {
+            let mut bytes = vec![0; len];
+            rng.fill_bytes(&mut bytes);
+            if let Some(first) = first {
+                let head = first.len().min(len);
+                bytes[..head].copy_from_slice(&first[..head]);
+            }
+            assert_eq!(sim.inject(B, stranger(), &bytes), None);
+            injected += 1;
+            assert_eq!(all_drops(&sim, B), injected, "{len} bytes after {first:?}");
+        }
+    }
+    // One length fits each handshake message; mac1 was wrong. 32 and more fit a packet.
+    assert_eq!(sim.drops(B, Drop::BadMac1), 2);
+    assert_eq!(sim.drops(B, Drop::UnknownIndex), 1 + (2_000 - 31));
+    assert_eq!(sim.drops(B, Drop::BadLength), 2_000 + 2_000 + 2_000 + 32 + 2 * 4);
+    assert_eq!(sim.drops(B, Drop::BadType), 2 * (2_001 - 4));
+    assert_eq!((events.len(), sim[B].events()), (1, vec![]));
+    let packet = sim.send(A, B);
+    sim.run_for(RTT);
+    assert!(sim[B].has_arrived(&packet));
+}
+
+#[test]
+fn the_largest_datagram_and_an_empty_one_are_dropped_and_counted() {
+    let mut sim = Sim::pair(2);
+    for bytes in [vec![], vec![0; 65_535], vec![4; 65_535]] {
+        assert_eq!(sim.inject(A, stranger(), &bytes), None);
+    }
+    assert_eq!((sim.drops(A, Drop::BadLength), sim.drops(A, Drop::BadType)), (1, 2));
+}
+
+#[test]
+fn reserved_bytes_must_be_zero_in_every_message() {
+    let mut bounds = adit::Bounds::default();
+    bounds.handshakes_per_second = 0;
+    let mut loaded = Sim::group_with(3, 2, crate::sim::Calls::Single, bounds);
+    loaded.network.cut(B, A);
+    loaded.send(A, B);
+    loaded.run_for(RTT);
+    let mut sim = Sim::pair(3);
+    sim.send(A, B);
+    sim.run_for(millis(15));
+    sim.network.cut_both(A, B);
+    let messages = [
+        (false, B, sim.last_sent(A, Kind::Initiation)),
+        (false, A, sim.last_sent(B, Kind::Response)),
+        (true, A, loaded.last_sent(B, Kind::CookieReply)),
+    ];
+    for (is_loaded, to, message) in &messages {
+        let sim = if *is_loaded { &mut loaded } else { &mut sim };
+        for place in 1..4 {
+            for bit in 0..8 {
+                let mut bytes = message.bytes.clone();
+                bytes[place] ^= 1 << bit;
+                if matches!(message.kind(), Kind::Initiation | Kind::Response) {
+                    let key = sim[*to].private_key.public_key();
+                    forge::put_mac1(&mut bytes, &key);
+                }
+                let before = sim.drops(*to, Drop::BadType);
+                sim.inject(*to, message.source, &bytes);
+                assert_eq!(sim.drops(*to, Drop::BadType), before + 1, "{:?}, byte {place}", message.kind());
+            }
+        }
+    }
+    let mut sim = Sim::pair(3);
+    sim.connect(A, B);
+    sim.network.cut(A, B);
+    let packet = sim.send(A, B);
+    let data = sim.last_sent(A, Kind::Data);
+    for place in 1..4 {
+        let mut bytes = data.bytes.clone();
+        bytes[place] = 1;
+        assert_eq!(sim.inject(B, data.source, &bytes), None);
+    }
+    assert_eq!(sim.drops(B, Drop::BadType), 3);
+    assert_eq!(sim.replay(B, &data), Some(packet));
+}
+
+/// All that can be seen of a node.
+fn state(sim: &mut Sim, node: usize) -> String {
+    let now = sim.now;
+    let events = sim[node].events();
+    let arrived = sim[node].arrived.len();
+    let timeout = sim[node].interface.poll_timeout();
+    let sent = sim.wire.iter().filter(|sent| sent.from == node).count();
+    let peers: Vec<_> = sim[node].interface.peers(now).collect();
+    format!("{events:?} {arrived} {timeout:?} {sent} {peers:?}")
+}
+
+/// Gives every message that is one bit off to a node, from an address of its own each; nothing may
+/// come of it.
+#[track_caller]
+fn leave_no_trace(sim: &mut Sim, to: usize, message: &Sent, reasons: &[Drop], has_mac1: bool) {
+    let _ = sim[to].events();
+    let before = state(sim, to);
+    let key = sim[to].private_key.public_key();
+    let (mut forgeries, dropped) = (0, all_drops(sim, to));
+    for (bit, mut bytes) in forge::one_bit_off(&message.bytes) {
+        // mac2 means nothing without load, and a mac1 that is put right is no forgery.
+        if has_mac1 && bit / 8 >= message.bytes.len() - 32 {
+            continue;
+        }
+        if has_mac1 {
+            forge::put_mac1(&mut bytes, &key);
+        }
+        assert_eq!(sim.inject(to, stranger(), &bytes), None);
+        assert_eq!(state(sim, to), before, "bit {bit} of {:?}", message.kind());
+        forgeries += 1;
+    }
+    assert_eq!(all_drops(sim, to) - dropped, forgeries);
+    let counted: u64 = reasons.iter().map(|&reason| sim.drops(to, reason)).sum();
+    assert_eq!(counted, all_drops(sim, to), "{:?}", sim[to].interface.drops().iter().collect::<Vec<_>>());
+}
+
+#[test]
+fn an_initiation_with_any_bit_changed_leaves_no_trace_even_with_mac1_put_right() {
+    let mut bounds = adit::Bounds::default();
+    bounds.handshakes_per_second = u32::MAX;
+    for has_mac1 in [false, true] {
+        let mut sim = Sim::group_with(4, 2, crate::sim::Calls::Single, bounds);
+        sim.network.cut(A, B);
+        let packet = sim.send(A, B);
+        let initiation = sim.last_sent(A, Kind::Initiation);
+        // The sender's index stands in no proof but the macs: it is the receiver's own affair.
+        let mut covered = initiation.clone();
+        if has_mac1 {
+            covered.bytes[4..8].copy_from_slice(&initiation.bytes[4..8]);
+        }
+        let reasons = [Drop::BadType, Drop::BadMac1, Drop::BadHandshake, Drop::UnknownPeer];
+        if has_mac1 {
+            let skipped = |bit: usize| (4..8).contains(&(bit / 8));
+            let key = sim[B].private_key.public_key();
+            let before = state(&mut sim, B);
+            for (bit, mut bytes) in forge::one_bit_off(&initiation.bytes[..116]).filter(|(bit, _)| !skipped(*bit)) {
+                bytes.extend([0; 32]);
+                forge::put_mac1(&mut bytes, &key);
+                sim.inject(B, stranger(), &bytes);
+                // The highest bit of a public key has no meaning, but stands in the hash.
+                assert_eq!(state(&mut sim, B), before, "bit {bit}");
+            }
+        } else {
+            let mut without_mac2 = covered;
+            without_mac2.bytes.truncate(148);
+            let before = state(&mut sim, B);
+            for (bit, bytes) in forge::one_bit_off(&without_mac2.bytes).take(132 * 8) {
+                sim.inject(B, stranger(), &bytes);
+                assert_eq!(state(&mut sim, B), before, "bit {bit}");
+            }
+        }
+        let counted: u64 = reasons.iter().map(|&reason| sim.drops(B, reason)).sum();
+        assert_eq!(counted, all_drops(&sim, B));
+        // The genuine one is still good.
+        sim.network.heal();
+        sim.replay(B, &initiation);
+        sim.run_for(RTT * 2);
+        assert!(sim[B].has_arrived(&packet));
+    }
+}
+
+#[test]
+fn a_response_with_any_bit_changed_leaves_no_trace_even_with_mac1_put_right() {
+    for has_mac1 in [false, true] {
+        let mut bounds = adit::Bounds::default();
+        bounds.handshakes_per_second = u32::MAX;
+        let mut sim = Sim::group_with(5, 2, crate::sim::Calls::Single, bounds);
+        let packet = sim.send(A, B);
+        sim.network.cut(B, A);
+        sim.run_for(RTT);
+        let response = sim.last_sent(B, Kind::Response);
+        let _ = sim[A].events();
+        let before = state(&mut sim, A);
+        let key = sim[A].private_key.public_key();
+        // The sender's index stands in no proof but the macs: it is the receiver's own affair.
+        let bits = forge::one_bit_off(&response.bytes).take(if has_mac1 { 60 } else { 76 } * 8);
+        for (bit, mut bytes) in bits.filter(|(bit, _)| !has_mac1 || !(4..8).contains(&(bit / 8))) {
+            if has_mac1 {
+                forge::put_mac1(&mut bytes, &key);
+            }
+            sim.inject(A, stranger(), &bytes);
+            assert_eq!(state(&mut sim, A), before, "bit {bit}");
+        }
+        sim.network.heal();
+        sim.replay(A, &response);
+        sim.run_for(RTT);
+        assert!(sim[B].has_arrived(&packet));
+    }
+}
+
+#[test]
+fn a_transport_message_with_any_bit_changed_leaves_no_trace() {
+    let mut sim = Sim::pair(6);
+    sim.connect(A, B);
+    sim.run_for(secs(1));
+    sim.network.cut(A, B);
+    let packet = sim.send(A, B);
+    let data = sim.last_sent(A, Kind::Data);
+    let reasons = [Drop::BadType, Drop::BadLength, Drop::UnknownIndex, Drop::BadTag, Drop::SessionExpired];
+    let has_mac1 = false;
+    leave_no_trace(&mut sim, B, &data, &reasons, has_mac1);
+    assert_eq!(sim.replay(B, &data), Some(packet));
+}
+
+#[test]
+fn a_cookie_reply_with_any_bit_changed_leaves_no_trace() {
+    let mut bounds = adit::Bounds::default();
+    bounds.handshakes_per_second = 0;
+    let mut sim = Sim::group_with(7, 2, crate::sim::Calls::Single, bounds);
+    sim.network.cut(B, A);
+    sim.send(A, B);
+    sim.run_for(RTT);
+    let reply = sim.last_sent(B, Kind::CookieReply);
+    let reasons = [Drop::BadType, Drop::BadLength, Drop::UnknownIndex, Drop::BadCookieReply, Drop::BadMac1];
+    let has_mac1 = false;
+    leave_no_trace(&mut sim, A, &reply, &reasons, has_mac1);
+    sim.replay(A, &reply);
+    sim.run_for(secs(6));
+    assert_ne!(sim.last_sent(A, Kind::Initiation).bytes[132..], [0; 16], "the genuine one was taken");
+}
+
+#[test]
+fn a_message_cut_short_or_made_longer_leaves_no_trace() {
+    let mut sim = Sim::pair(8);
+    sim.connect(A, B);
+    sim.network.cut(A, B);
+    sim.send(A, B);
+    let data = sim.last_sent(A, Kind::Data);
+    let before = state(&mut sim, B);
+    for len in 0..data.bytes.len() {
+        assert_eq!(sim.inject(B, stranger(), &data.bytes[..len]), None);
+    }
+    let mut longer = data.bytes.clone();
+    for more in 0..40 {
+        longer.push(more);
+        assert_eq!(sim.inject(B, stranger(), &longer), None);
+    }
+    assert_eq!(state(&mut sim, B), before);
+    assert!(sim.replay(B, &data).is_some());
+}
+
+#[test]
+fn a_counter_that_no_session_may_use_is_refused_before_it_is_decrypted() {
+    let mut sim = Sim::pair(9);
+    sim.connect(A, B);
+    let mut data = sim.last_sent(A, Kind::Data);
+    // 2^64 - 2^13 - 1, from the paper, and the one below it.
+    let reject_after_messages = 18_446_744_073_709_543_423_u64;
+    for (counter, reason) in [
+        (reject_after_messages, Drop::SessionExpired),
+        (u64::MAX, Drop::SessionExpired),
+        (reject_after_messages - 1, Drop::BadTag),
+    ] {
+        let before = sim.drops(B, reason);
+        data.bytes[8..16].copy_from_slice(&counter.to_le_bytes());
+        assert_eq!(sim.replay(B, &data), None);
+        assert_eq!(sim.drops(B, reason), before + 1, "{counter}");
+    }
+    // The forged counter did not move the window.
+    let packet = sim.send(A, B);
+    sim.run_for(RTT);
+    assert!(sim[B].has_arrived(&packet));
+}
+
+#[test]
+fn packets_from_inside_of_every_length_and_content_do_no_harm() {
+    let mut sim = Sim::pair(10);
+    sim.connect(A, B);
+    let b = sim.id(A, B);
+    sim[A].interface.add_allowed_ip(b, "0.0.0.0/0".parse().unwrap()).unwrap();
+    sim[A].interface.add_allowed_ip(b, "::/0".parse().unwrap()).unwrap();
+    let mut rng = ChaCha8Rng::seed_from_u64(10);
+    let arrived = sim[B].arrived.len();
+    for len in 0..=600 {
+        for version in [0, 4, 6, 15] {
+            let mut packet = vec![0; len];
+            rng.fill_bytes(&mut packet);
+            if let Some(first) = packet.first_mut() {
+                *first = version << 4 | 5;
+            }
+            sim.send_packets(A, &[packet]);
+        }
+    }
+    sim.run_for(DELAY);
+    let sent = sim.count(A, Kind::Data) as u64 - 1;
+    assert!(sent > 1_000);
+    // Random sources are not A's, random lengths are wrong.
+    assert_eq!(sim[B].arrived.len(), arrived);
+    assert_eq!(sim.drops(B, Drop::NotIp) + sim.drops(B, Drop::WrongSource), sent);
+}
+
+#[test]
+fn a_buffer_too_short_for_a_packet_is_an_error_and_the_packet_is_not_taken() {
+    let mut sim = Sim::pair(11);
+    let packet = packet::v4(packet::inside(A), packet::inside(B), &[1; 80]);
+    let now = sim.now;
+    let mut out = [0; 144];
+    for connected in [false, true] {
+        for len in 0..144 {
+            let found = sim[A].interface.handle_packet(now, &packet, &mut out[..len]);
+            assert_eq!(found, Err(Error::BufferTooShort { found: len, expected: 144 }));
+        }
+        let timeout = sim[A].interface.poll_timeout();
+        if connected {
+            let before = sim.count(A, Kind::Data);
+            let transmit = sim[A].interface.handle_packet(now, &packet, &mut out).unwrap().unwrap();
+            let counter = u64::from_le_bytes(out[8..16].try_into().unwrap());
+            assert_eq!((transmit.range, counter), (0..144, before as u64), "no counter was spent");
+        } else {
+            assert_eq!((timeout, sim[A].interface.has_handshakes()), (None, false));
+            sim.connect(A, B);
+        }
+    }
+}
+
+#[test]
+fn a_burst_that_does_not_fit_its_buffer_is_sealed_and_opened_as_far_as_it_does() {
+    let mut sim = Sim::pair(12);
+    sim.connect(A, B);
+    let now = sim.now;
+    let packet = packet::v4(packet::inside(A), packet::inside(B), &[1; 12]);
+    let full = vec![0; 64 * 5];
+    for len in (0..=full.len()).step_by(7) {
+        let mut buffer = full.clone();
+        let mut burst = Packets::new(1420);
+        for number in 0..5 {
+            buffer[number * 64 + 16..number * 64 + 48].copy_from_slice(&packet);
+            assert_eq!(burst.push(number * 64, packet.len()), Some(number * 64 + 64));
+        }
+        buffer.truncate(len);
+        let sealed = sim[A].interface.begin_seal(now, burst, &buffer).seal(&mut buffer);
+        let bytes: usize = sealed.transmits().map(|transmit| transmit.range.len()).sum();
+        assert_eq!(bytes, len / 64 * 64, "a buffer of {len} bytes");
+    }
+    sim.network.cut(A, B);
+    sim.send_many(A, B, 5);
+    let sent = sim.sent(A, Kind::Data).split_off(1);
+    for len in [0, 3, 16, 63, 64, 100, 319] {
+        let mut buffer = sent.iter().flat_map(|sent| sent.bytes.clone()).collect::<Vec<_>>();
+        let mut burst = Datagrams::new();
+        for number in 0..5 {
+            assert!(burst.push(number * 64..number * 64 + 64, &Path::to(stranger()), Ecn::NotEct));
+        }
+        buffer.truncate(len);
+        // The same packets each time, so only the first time they are new: what counts is no panic.
+        let opening = sim[B].interface.begin_open(now, burst, &buffer);
+        let opened = opening.open(&mut buffer);
+        let delivered = sim[B].interface.commit(now, opened, &mut buffer);
+        assert!(delivered.packets().count() <= len / 64);
+    }
+}
+
+#[test]
+fn a_buffer_that_shrinks_between_the_steps_does_no_harm() {
+    let mut sim = Sim::pair(13);
+    sim.connect(A, B);
+    sim.network.cut(A, B);
+    let now = sim.now;
+    sim.send_many(A, B, 3);
+    let sent = sim.sent(A, Kind::Data).split_off(1);
+    for (first, second) in [(0, 0), (64, 64), (192, 0), (192, 100), (100, 192)] {
+        let mut buffer = sent.iter().flat_map(|sent| sent.bytes.clone()).collect::<Vec<_>>();
+        let mut burst = Datagrams::new();
+        for number in 0..3 {
+            assert!(burst.push(number * 64..number * 64 + 64, &Path::to(stranger()), Ecn::NotEct));
+        }
+        let opened = sim[B].interface.begin_open(now, burst, &buffer).open(&mut buffer[..first]);
+        let delivered = sim[B].interface.commit(now, opened, &mut buffer[..second]);
+        assert!(delivered.packets().all(|(_, range)| range.end <= second));
+    }
+}
+
+#[test]
+fn datagrams_and_packets_of_a_burst_may_not_overlap() {
+    let path = Path::to(stranger());
+    let mut datagrams = Datagrams::new();
+    assert!(datagrams.push(10..20, &path, Ecn::NotEct));
+    assert!(!datagrams.push(19..30, &path, Ecn::NotEct));
+    assert!(!datagrams.push(0..5, &path, Ecn::NotEct));
+    assert!(datagrams.push(20..20, &path, Ecn::NotEct));
+    assert!(!datagrams.push(usize::MAX - 1..usize::MAX, &path, Ecn::NotEct));
+    assert_eq!(datagrams.len(), 2);
+    let mut packets = Packets::new(1420);
+    assert_eq!(packets.push(5, 100), Some(5 + 144));
+    assert_eq!(packets.push(148, 10), None);
+    assert_eq!(packets.push(u32::MAX as usize, 10), None);
+    assert_eq!(packets.len(), 1);
+}
+
+#[test]
+fn a_stranger_who_knows_the_public_key_gets_no_word_out_of_us() {
+    let mut sim = Sim::pair(14);
+    let key: PublicKey = sim[B].private_key.public_key();
+    let mut rng = ChaCha8Rng::seed_from_u64(14);
+    for len in [148, 92] {
+        let mut bytes = vec![0; len];
+        rng.fill_bytes(&mut bytes);
+        bytes[..4].copy_from_slice(&[if len == 148 { 1 } else { 2 }, 0, 0, 0]);
+        forge::put_mac1(&mut bytes, &key);
+        sim.inject(B, stranger(), &bytes);
+    }
+    // An ephemeral of small order would make the secret known to everybody.
+    let mut bytes = vec![0; 148];
+    bytes[0] = 1;
+    forge::put_mac1(&mut bytes, &key);
+    sim.inject(B, stranger(), &bytes);
+    assert_eq!((sim.drops(B, Drop::BadHandshake), sim.drops(B, Drop::UnknownIndex)), (2, 1));
+    assert!(sim.wire.is_empty());
+}

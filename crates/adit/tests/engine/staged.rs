@@ -1,0 +1,150 @@
+//! Packets that wait for a session: bounded, in order, the oldest go first.
+
+use adit::{Bounds, Drop, Error, Event};
+
+use crate::sim::{A, B, C, Calls, Kind, RTT, Sim, packet, secs};
+
+/// What a waiting packet is charged beyond its length.
+const CHARGE: usize = 64;
+
+fn bounded(seed: u64, a_peer: usize, in_all: usize) -> Sim {
+    let mut bounds = Bounds::default();
+    (bounds.staged_bytes_per_peer, bounds.staged_bytes) = (a_peer, in_all);
+    Sim::group_with(seed, 3, Calls::Single, bounds)
+}
+
+#[test]
+fn when_too_many_wait_for_one_peer_the_oldest_are_dropped_and_counted() {
+    // A packet of the simulation has 28 bytes.
+    let mut sim = bounded(1, 10 * (28 + CHARGE), 1 << 20);
+    sim.network.cut(A, B);
+    let packets = sim.send_many(A, B, 25);
+    assert_eq!(sim.drops(A, Drop::StagedOverflow), 15);
+    sim.network.heal();
+    sim.run_for(secs(6));
+    let arrived: Vec<_> = sim[B].arrived.iter().map(|arrived| arrived.packet.clone()).collect();
+    assert_eq!(arrived, packets[15..]);
+}
+
+#[test]
+fn what_waits_for_all_peers_together_is_bounded_too() {
+    let mut sim = bounded(2, 1 << 20, 10 * (28 + CHARGE));
+    sim.network.cut(A, B);
+    sim.network.cut(A, C);
+    sim.send_many(A, B, 8);
+    let packets = sim.send_many(A, C, 8);
+    assert_eq!(sim.drops(A, Drop::StagedOverflow), 6);
+    sim.network.heal();
+    sim.run_for(secs(6));
+    assert_eq!(sim[B].arrived.len(), 8);
+    let arrived: Vec<_> = sim[C].arrived.iter().map(|arrived| arrived.packet.clone()).collect();
+    assert_eq!(arrived, packets[6..]);
+    // What went out left room for others.
+    sim.run_for(secs(200));
+    sim.network.cut_both(A, C);
+    sim.send_many(A, C, 10);
+    assert_eq!(sim.drops(A, Drop::StagedOverflow), 6);
+}
+
+#[test]
+fn a_packet_larger_than_the_bound_is_dropped_by_itself() {
+    let mut sim = bounded(3, 1_000, 1 << 20);
+    sim.send_packets(A, &[packet::v4(packet::inside(A), packet::inside(B), &[0; 1_000])]);
+    assert_eq!(sim.drops(A, Drop::StagedOverflow), 1);
+    let small = sim.send(A, B);
+    sim.run_for(RTT * 2);
+    assert!(sim[B].has_arrived(&small));
+}
+
+#[test]
+fn what_waited_goes_out_in_groups_of_equal_length() {
+    let mut sim = Sim::pair(4);
+    let sizes = [100, 100, 100, 40, 40, 400];
+    let packets: Vec<_> =
+        sizes.iter().map(|&size| packet::v4(packet::inside(A), packet::inside(B), &vec![7; size - 20])).collect();
+    sim.send_packets(A, &packets);
+    sim.network.lose_kind(Kind::Response);
+    sim.run_for(RTT);
+    let (response, now) = (sim.last_sent(B, Kind::Response), sim.now);
+    let mut bytes = response.bytes;
+    let path = adit::Path::to(response.source);
+    sim[A].interface.handle_datagram(now, &path, adit::Ecn::NotEct, &mut bytes);
+    let mut buffer = vec![0; 65_536];
+    let mut groups = Vec::new();
+    while let Some(transmit) = sim[A].interface.poll_transmit(now, &mut buffer).unwrap() {
+        groups.push((transmit.range.len(), transmit.segment_size));
+    }
+    // Padded to 112, 48 and 400, and 32 bytes more.
+    assert_eq!(groups, [(3 * 144, 144), (2 * 80, 80), (432, 432)]);
+}
+
+#[test]
+fn a_buffer_too_short_for_what_waits_is_an_error_and_nothing_is_lost() {
+    let mut sim = Sim::pair(5);
+    let packet = packet::v4(packet::inside(A), packet::inside(B), &[9; 480]);
+    let mut out = [0; 600];
+    let now = sim.now;
+    assert_eq!(sim[A].interface.handle_packet(now, &packet, &mut out), Ok(None));
+    for len in 0..148 {
+        let expected = Error::BufferTooShort { found: len, expected: 148 };
+        assert_eq!(sim[A].interface.poll_transmit(now, &mut out[..len]), Err(expected));
+    }
+    sim.flush(A);
+    sim.network.lose_kind(Kind::Response);
+    sim.run_for(RTT);
+    let mut response = sim.last_sent(B, Kind::Response);
+    let (now, path) = (sim.now, adit::Path::to(response.source));
+    sim[A].interface.handle_datagram(now, &path, adit::Ecn::NotEct, &mut response.bytes);
+    for len in [0, 1, 31, 32, 148, 543] {
+        // 500 bytes are padded to 512.
+        let expected = Error::BufferTooShort { found: len, expected: 544 };
+        assert_eq!(sim[A].interface.poll_transmit(now, &mut out[..len]), Err(expected));
+    }
+    sim.flush(A);
+    assert_eq!(sim.last_sent(A, Kind::Data).counter(), 0, "no counter was spent in vain");
+    sim.run_for(RTT);
+    assert!(sim[B].has_arrived(&packet));
+}
+
+#[test]
+fn drops_are_events_only_when_asked_for() {
+    let mut sim = bounded(6, 10 * (28 + CHARGE), 1 << 20);
+    sim.network.cut(A, B);
+    sim.send_many(A, B, 11);
+    assert_eq!(sim[A].events(), []);
+    sim[A].interface.set_drop_events(true);
+    sim.send_many(A, B, 1);
+    let dropped = Event::PacketDropped { peer: Some(sim.id(A, B)), reason: Drop::StagedOverflow };
+    assert_eq!(sim[A].events(), [dropped]);
+    sim[A].interface.set_drop_events(false);
+    sim.send_many(A, B, 1);
+    assert_eq!(sim[A].events(), []);
+    assert_eq!(sim.drops(A, Drop::StagedOverflow), 3);
+}
+
+#[test]
+fn events_that_nobody_takes_are_bounded_and_the_newest_are_kept() {
+    let mut bounds = Bounds::default();
+    bounds.events = 5;
+    let mut sim = Sim::group_with(7, 2, Calls::Single, bounds);
+    sim[A].interface.set_drop_events(true);
+    for _ in 0..10 {
+        sim.send_packets(A, &[vec![0; 20]]);
+    }
+    sim.send_packets(A, &[packet::v4(packet::inside(A), [9, 9, 9, 9].into(), b"")]);
+    let events = sim[A].events();
+    assert_eq!(events.len(), 5);
+    assert_eq!(events[4], Event::PacketDropped { peer: None, reason: Drop::NoRoute });
+    assert_eq!(events[3], Event::PacketDropped { peer: None, reason: Drop::NotIp });
+}
+
+#[test]
+fn reasons_for_drops_have_distinct_names_and_places() {
+    let mut names: Vec<_> = Drop::ALL.iter().map(|reason| reason.name()).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), Drop::COUNT);
+    for (place, reason) in Drop::ALL.iter().enumerate() {
+        assert_eq!(reason.index(), place);
+    }
+}
