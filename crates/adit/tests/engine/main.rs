@@ -3,6 +3,8 @@
 
 mod sim;
 
+mod batch;
+mod chaos;
 mod config;
 mod cookies;
 mod filter;

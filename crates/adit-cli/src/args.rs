@@ -1,0 +1,150 @@
+//! The command line.
+
+use std::num::NonZeroUsize;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+use crate::commands::{demo, generate, show};
+
+/// A WireGuard tunnel, wholly in userspace.
+///
+/// With the name of an interface, makes it and serves it in the background until it is deleted (`ip link delete NAME`)
+/// or its socket is; `wg` and `wg-quick` configure it as any other. A word that is a command is always that: an
+/// interface cannot be called `show`.
+#[derive(Debug, Parser)]
+#[command(name = "adit", version, arg_required_else_help = true, args_conflicts_with_subcommands = true)]
+#[command(after_help = ENVIRONMENT)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+
+    /// The interface to make and to serve
+    #[arg(value_name = "NAME", required = true)]
+    pub(crate) name: Option<String>,
+
+    /// Stay in the foreground
+    #[arg(short, long)]
+    pub(crate) foreground: bool,
+
+    #[command(flatten)]
+    pub(crate) daemon: DaemonArgs,
+
+    /// Tell on standard output when the interface is there, then let go of it and of the session
+    #[arg(long, hide = true, requires = "foreground")]
+    pub(crate) report: bool,
+
+    /// How log lines are written
+    #[arg(long, value_name = "FORMAT", default_value = "text", global = true)]
+    pub(crate) log_format: LogFormat,
+}
+
+const ENVIRONMENT: &str = "\
+Environment:
+  LOG_LEVEL              silent, error, warn, info (unless said otherwise), debug or verbose, trace
+  WG_PROCESS_FOREGROUND  1: stay in the foreground
+  WG_TUN_FD              the number of an open TUN device to use, instead of making one
+  WG_UAPI_FD             the number of a listening socket to use, instead of making one
+  WG_HIDE_KEYS           never: `adit show` shows private and preshared keys
+  WG_COLOR_MODE          always, never or auto: colors of `adit show`
+  WG_ENDPOINT_RESOLUTION_RETRIES
+                         how often `adit up` asks again for the address of an endpoint: a number or infinity";
+
+/// How a daemon does its work.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct DaemonArgs {
+    /// Worker threads; as many as there are cores, unless given
+    #[arg(long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+
+    /// Do not let the kernel split and join packets
+    #[arg(long)]
+    pub(crate) no_offload: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people
+    Text,
+    /// A JSON object a line
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make an interface as its wg-quick file says
+    Up {
+        /// A file NAME.conf, or NAME for /etc/wireguard/NAME.conf
+        #[arg(value_name = "FILE|NAME")]
+        file: String,
+        #[command(flatten)]
+        daemon: DaemonArgs,
+    },
+    /// End an interface that was made by its file
+    Down {
+        /// A file NAME.conf, or NAME for /etc/wireguard/NAME.conf
+        #[arg(value_name = "FILE|NAME")]
+        file: String,
+    },
+    /// Show interfaces and what they have done, as `wg show` does
+    Show(show::ShowArgs),
+    /// Print a new private key
+    Genkey,
+    /// Read a private key and print its public key
+    Pubkey,
+    /// Print a new preshared key
+    Genpsk,
+    /// Try two tunnels' ends in network namespaces of their own
+    Demo(demo::DemoArgs),
+    /// Print what a shell needs to complete this command line
+    Completions {
+        /// The shell
+        shell: generate::Shell,
+    },
+    /// Print the manual page, or that of a command
+    Man {
+        /// The command
+        command: Option<String>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_name_makes_a_daemon_and_a_command_is_never_a_name() {
+        let args = Args::try_parse_from(["adit", "-f", "--threads", "2", "wg0"]).unwrap();
+        assert_eq!(
+            (args.name.as_deref(), args.foreground, args.daemon.threads.map(NonZeroUsize::get)),
+            (Some("wg0"), true, Some(2))
+        );
+        assert!(args.command.is_none());
+        let args = Args::try_parse_from(["adit", "show"]).unwrap();
+        assert!(args.name.is_none() && matches!(args.command, Some(Command::Show(_))));
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        for line in [
+            &["adit", "--foreground"][..],
+            &["adit", "wg0", "wg1"],
+            &["adit", "--threads", "0", "wg0"],
+            &["adit", "up"],
+        ] {
+            assert!(Args::try_parse_from(line).is_err(), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn log_lines_of_any_command_can_be_json() {
+        let args = Args::try_parse_from(["adit", "down", "wg0", "--log-format", "json"]).unwrap();
+        assert_eq!(args.log_format, LogFormat::Json);
+    }
+}

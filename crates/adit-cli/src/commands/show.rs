@@ -1,0 +1,92 @@
+//! Showing interfaces, as `wg show` does: for people, by field for scripts, or as JSON.
+
+mod fields;
+mod json;
+mod pretty;
+
+use std::env;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::SystemTime;
+
+use adit_device::config::DeviceState;
+use adit_device::uapi::{Client, interfaces};
+use anyhow::{Context as _, bail};
+use zeroize::Zeroizing;
+
+pub(crate) use fields::Field;
+
+/// What to show.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ShowArgs {
+    /// An interface; or `interfaces`: only the names; or `all`, as when nothing is given
+    #[arg(value_name = "NAME|interfaces|all")]
+    which: Option<String>,
+
+    /// Only this, in lines and tabs for scripts
+    #[arg(requires = "which")]
+    field: Option<Field>,
+
+    /// As JSON, with what only Adit knows: drops, offloads, threads
+    #[arg(long, conflicts_with = "field")]
+    json: bool,
+}
+
+/// An interface by its name.
+type Named = (String, DeviceState);
+
+pub(crate) fn run(args: &ShowArgs) -> anyhow::Result<()> {
+    let which = args.which.as_deref().unwrap_or("all");
+    let text = match (which, args.field) {
+        ("interfaces", Some(_)) => bail!("found a field after \"interfaces\", expected nothing"),
+        ("interfaces", None) => names(args.json)?,
+        (_, Some(field)) => {
+            let all = states(which)?;
+            fields::write(&all, field, which == "all")
+        }
+        (_, None) if args.json => json::write(&states(which)?, shows_keys())?,
+        (_, None) => pretty::write(&states(which)?, SystemTime::now(), shows_keys(), has_colors()),
+    };
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    Ok(stdout.flush()?)
+}
+
+fn names(json: bool) -> anyhow::Result<Zeroizing<String>> {
+    let names = interfaces().context("cannot list the interfaces")?;
+    let mut text = if json { serde_json::to_string(&names)? } else { names.join(" ") };
+    if json || !names.is_empty() {
+        text.push('\n');
+    }
+    Ok(Zeroizing::new(text))
+}
+
+fn states(which: &str) -> anyhow::Result<Vec<Named>> {
+    if which != "all" {
+        if let Some(refusal) = adit_device::name_refusal(which) {
+            bail!(refusal);
+        }
+        return Ok(vec![(which.to_owned(), Client::connect(which)?.get_facts()?)]);
+    }
+    let names = interfaces().context("cannot list the interfaces")?;
+    // One that has just ended, or may not be asked, does not hide the others.
+    let state = |name: String| match Client::connect(&name).and_then(|mut client| client.get_facts()) {
+        Ok(state) => Some((name, state)),
+        Err(error) => {
+            tracing::warn!(%error, "cannot ask");
+            None
+        }
+    };
+    Ok(names.into_iter().filter_map(state).collect())
+}
+
+fn shows_keys() -> bool {
+    env::var_os("WG_HIDE_KEYS").is_some_and(|value| value == "never")
+}
+
+fn has_colors() -> bool {
+    match env::var("WG_COLOR_MODE").as_deref() {
+        Ok("always") => true,
+        Ok("never") => false,
+        _ => io::stdout().is_terminal(),
+    }
+}

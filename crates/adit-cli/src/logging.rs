@@ -1,0 +1,62 @@
+//! Log lines, to standard error.
+
+use std::env;
+use std::io::{self, IsTerminal as _};
+
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::args::LogFormat;
+
+/// What log lines are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// Who waits for a command: no times.
+    Command,
+    /// Who reads the log of a daemon.
+    Daemon,
+}
+
+/// Writes what happens from now on to standard error, as `LOG_LEVEL` asks.
+pub(crate) fn start(format: LogFormat, audience: Audience) {
+    let level = env::var("LOG_LEVEL");
+    let builder = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_max_level(level.as_deref().ok().map_or(LevelFilter::INFO, filter))
+        .with_target(false);
+    match (format, audience) {
+        (LogFormat::Json, _) => builder.json().flatten_event(true).init(),
+        (LogFormat::Text, Audience::Command) => builder.with_ansi(io::stderr().is_terminal()).without_time().init(),
+        (LogFormat::Text, Audience::Daemon) => builder.with_ansi(io::stderr().is_terminal()).init(),
+    }
+}
+
+/// Whether the log of a daemon in the background is wanted where its standard error leads.
+pub(crate) fn is_wanted() -> bool {
+    env::var("LOG_LEVEL").is_ok_and(|level| filter(&level) != LevelFilter::OFF)
+}
+
+/// The words of wireguard-go, and those of `tracing`.
+fn filter(level: &str) -> LevelFilter {
+    match level.to_ascii_lowercase().as_str() {
+        "silent" | "off" => LevelFilter::OFF,
+        "error" => LevelFilter::ERROR,
+        "warn" | "warning" => LevelFilter::WARN,
+        "verbose" | "debug" => LevelFilter::DEBUG,
+        "trace" => LevelFilter::TRACE,
+        _ => LevelFilter::INFO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_have_the_names_of_wireguard_go_too() {
+        assert_eq!(filter("silent"), LevelFilter::OFF);
+        assert_eq!(filter("error"), LevelFilter::ERROR);
+        assert_eq!(filter("verbose"), LevelFilter::DEBUG);
+        assert_eq!(filter("Debug"), LevelFilter::DEBUG);
+        assert_eq!(filter("anything"), LevelFilter::INFO);
+    }
+}

@@ -1,0 +1,235 @@
+//! The daemon goes to the background, interfaces come and go by their files. Each in a network namespace of its own.
+
+mod common;
+
+use std::fs;
+use std::io::{self, Read as _};
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use adit_device::netlink::{MAIN_TABLE, Netlink, Rule, namespace};
+use adit_device::uapi::{Client, socket_path};
+use common::{adit, interface, is_root, output, scratch, wg};
+
+const KEY: &str = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=";
+const PEER: &str = "3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=";
+
+/// A folder with the file of an interface, removed at the end.
+struct Files {
+    folder: PathBuf,
+    file: PathBuf,
+}
+
+impl Files {
+    fn new(name: &str, text: &str) -> Self {
+        let folder = scratch(&format!("files-{name}"));
+        fs::create_dir(&folder).unwrap();
+        let file = folder.join(format!("{name}.conf"));
+        fs::write(&file, text.replace("FOLDER", folder.to_str().unwrap())).unwrap();
+        Self { folder, file }
+    }
+
+    fn path(&self) -> &str {
+        self.file.to_str().unwrap()
+    }
+
+    /// What the hooks wrote.
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.folder).unwrap();
+    }
+}
+
+/// Ends the daemon of an interface, if the test has failed before it could.
+struct Ended<'a>(&'a str);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(socket_path(self.0));
+    }
+}
+
+/// Runs a test in a network namespace of its own; the name is for an interface.
+fn in_namespace(letter: char, test: impl FnOnce(&str, Netlink) + Send) {
+    if !is_root() {
+        return;
+    }
+    let namespace: OwnedFd = namespace::create().unwrap();
+    let name = interface(letter);
+    let _ended = Ended(&name);
+    namespace::run_in(namespace.as_fd(), || test(&name, Netlink::open().unwrap())).unwrap();
+}
+
+/// Waits for the daemon's end: it closes its connections.
+fn wait_for_end(mut connection: UnixStream) {
+    connection.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    match connection.read(&mut [0]) {
+        Ok(count) => assert_eq!(count, 0),
+        Err(error) => assert_eq!(error.kind(), io::ErrorKind::ConnectionReset),
+    }
+}
+
+fn rules(netlink: &mut Netlink) -> Vec<Rule> {
+    [false, true]
+        .into_iter()
+        .flat_map(|v6| netlink.rules(v6).unwrap())
+        .map(|rule| Rule { priority: None, ..rule })
+        .collect()
+}
+
+#[test]
+fn the_daemon_goes_to_the_background_and_ends_with_its_interface() {
+    in_namespace('d', |name, mut netlink| {
+        // Were standard output or error kept open, this would not return.
+        let (success, stdout, stderr) = output(adit([name]), "");
+        assert!(success && stdout.is_empty(), "{stderr}");
+        let connection = UnixStream::connect(socket_path(name)).unwrap();
+        let index = netlink.link(name).unwrap().index;
+        if let Some(wg) = wg(["set", name, "fwmark", "7"]) {
+            assert_eq!(output(wg, "").2, "");
+            assert_eq!(Client::connect(name).unwrap().get().unwrap().fwmark, 7);
+        }
+        let (success, _, stderr) = output(adit([name]), "");
+        assert!(!success && stderr.contains("could not start"), "a second one: {stderr}");
+        netlink.delete_link(index).unwrap();
+        wait_for_end(connection);
+        assert!(!socket_path(name).exists());
+    });
+}
+
+#[test]
+fn the_daemon_ends_with_its_socket() {
+    in_namespace('e', |name, mut netlink| {
+        assert!(output(adit([name, "--threads", "1", "--no-offload"]), "").0);
+        let connection = UnixStream::connect(socket_path(name)).unwrap();
+        fs::remove_file(socket_path(name)).unwrap();
+        wait_for_end(connection);
+        assert!(netlink.link(name).unwrap_err().is_not_found());
+    });
+}
+
+#[test]
+fn an_interface_comes_and_goes_by_its_file() {
+    in_namespace('u', |name, mut netlink| {
+        let files = Files::new(
+            name,
+            &format!(
+                "[Interface]\nPrivateKey = {KEY}\nAddress = 10.77.0.1/24, fd77::1/64\nListenPort = 5182\nMTU = 1300\n\
+                 PreUp = echo PreUp %i >> FOLDER/log\nPostUp = echo PostUp >> FOLDER/log\n\
+                 PreDown = echo PreDown >> FOLDER/log\nPostDown = echo PostDown >> FOLDER/log\nSaveConfig = true\n\
+                 [Peer]\nPublicKey = {PEER}\nAllowedIPs = 0.0.0.0/0, ::/0, 10.77.0.2/32, 192.168.7.0/24\n\
+                 Endpoint = 192.0.2.1:51820\n"
+            ),
+        );
+        let before = rules(&mut netlink);
+        let (success, _, stderr) = output(adit(["up", files.path()]), "");
+        assert!(success, "{stderr}");
+        let link = netlink.link(name).unwrap();
+        assert!(link.is_up() && link.mtu == 1300);
+        let addresses = netlink.addresses(link.index).unwrap();
+        assert!(
+            ["10.77.0.1/24", "fd77::1/64"].iter().all(|net| addresses.contains(&net.parse().unwrap())),
+            "{addresses:?}"
+        );
+        let mut routes = |table| -> Vec<String> {
+            let routes = netlink.routes(table).unwrap().into_iter().filter(|route| route.ifindex == link.index);
+            routes.map(|route| route.destination.to_string()).collect()
+        };
+        assert_eq!(routes(51820), ["0.0.0.0/0", "::/0"]);
+        let main = routes(MAIN_TABLE);
+        assert!(main.contains(&"192.168.7.0/24".into()) && !main.contains(&"10.77.0.2/32".into()), "{main:?}");
+        assert_eq!(rules(&mut netlink).len(), before.len() + 4);
+        let state = Client::connect(name).unwrap().get().unwrap();
+        assert_eq!((state.listen_port, state.fwmark, state.peers.len()), (5182, 51820, 1));
+        assert_eq!(files.log(), format!("PreUp {name}\nPostUp\n"));
+
+        let (success, _, stderr) = output(adit(["up", files.path()]), "");
+        assert!(!success && stderr.contains("exists already"), "{stderr}");
+
+        let (success, _, stderr) = output(adit(["down", files.path()]), "");
+        assert!(success, "{stderr}");
+        assert!(netlink.link(name).unwrap_err().is_not_found());
+        assert_eq!(rules(&mut netlink), before);
+        assert!(!socket_path(name).exists());
+        assert_eq!(files.log(), format!("PreUp {name}\nPostUp\nPreDown\nPostDown\n"));
+        let saved = fs::read_to_string(&files.file).unwrap();
+        assert!(saved.contains("FwMark = 0xca6c\n") && saved.contains("MTU = 1300\n"), "{saved}");
+
+        let (success, _, stderr) = output(adit(["down", files.path()]), "");
+        assert!(!success && stderr.contains("is not the interface of a running"), "{stderr}");
+    });
+}
+
+#[test]
+fn a_file_that_fails_at_its_last_step_leaves_nothing() {
+    in_namespace('f', |name, mut netlink| {
+        let peer = format!("[Peer]\nPublicKey = {PEER}\nAllowedIPs = 0.0.0.0/0\n");
+        let files =
+            Files::new(name, &format!("[Interface]\nPostUp = exit 3\nPostDown = echo gone > FOLDER/log\n{peer}"));
+        let before = rules(&mut netlink);
+        let (success, _, stderr) = output(adit(["up", files.path()]), "");
+        assert!(!success && stderr.contains("PostUp command 1 of 1 failed: exit status: 3"), "{stderr}");
+        assert!(netlink.link(name).unwrap_err().is_not_found());
+        assert_eq!(rules(&mut netlink), before);
+        assert!(netlink.routes(51820).unwrap().is_empty());
+        assert!(!socket_path(name).exists());
+        assert_eq!(files.log(), "gone\n");
+    });
+}
+
+#[test]
+fn one_that_is_interrupted_leaves_nothing() {
+    in_namespace('i', |name, mut netlink| {
+        let files = Files::new(name, "[Interface]\nPostUp = kill -INT $PPID\nPostDown = echo gone > FOLDER/log\n");
+        let (success, _, stderr) = output(adit(["up", files.path()]), "");
+        assert!(!success && stderr.contains("adit: interrupted"), "{stderr}");
+        assert!(netlink.link(name).unwrap_err().is_not_found());
+        assert_eq!(files.log(), "gone\n");
+    });
+}
+
+#[test]
+fn a_wrong_file_is_refused_before_anything_is_done() {
+    in_namespace('w', |name, mut netlink| {
+        for (wrong, expected) in [
+            ("MTU = x", ":3:7: found \"x\", expected an MTU"),
+            ("DNS = 1.1.1.1", ":3: found DNS, which is not supported"),
+            ("Adress = 10.0.0.1/8", ":3:1: found the key \"Adress\", expected PrivateKey, "),
+        ] {
+            let files = Files::new(name, &format!("[Interface]\nPreUp = touch FOLDER/log\n{wrong}\n"));
+            let (success, _, stderr) = output(adit(["up", files.path()]), "");
+            assert!(!success && stderr.contains(&format!("{}{expected}", files.path())), "{stderr}");
+            assert!(!files.folder.join("log").exists());
+        }
+        assert!(netlink.link(name).unwrap_err().is_not_found());
+        let missing = Path::new("/no/such/folder/wg0.conf");
+        let (success, _, stderr) = output(adit(["up", missing.to_str().unwrap()]), "");
+        assert!(!success && stderr.contains("cannot read /no/such/folder/wg0.conf"), "{stderr}");
+    });
+}
+
+#[test]
+fn what_is_inherited_must_be_there() {
+    for (variable, value, expected) in [
+        ("WG_TUN_FD", "999", "file descriptor 999 is not open"),
+        ("WG_UAPI_FD", "x", "WG_UAPI_FD: found \"x\", expected the number of a file descriptor"),
+    ] {
+        let mut command = adit(["-f", "wg0"]);
+        command.env(variable, value);
+        let (success, _, stderr) = output(command, "");
+        assert!(!success && stderr.contains(expected), "{stderr}");
+    }
+}
+
+#[test]
+fn a_name_that_no_interface_can_have_is_refused() {
+    let (success, _, stderr) = output(adit(["a/b"]), "");
+    assert!(!success && stderr.contains("found '/' in \"a/b\", expected letters, digits"), "{stderr}");
+}

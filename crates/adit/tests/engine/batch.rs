@@ -1,0 +1,213 @@
+//! Bursts in three steps, as threaded callers take them.
+
+use adit::{Datagrams, Drop, Ecn, Packets, Path, Transmit};
+
+use crate::sim::{A, B, C, Kind, RTT, Sim, packet, secs};
+
+/// Lays packets out in one buffer, each with its room, and seals them at A.
+fn seal(sim: &mut Sim, packets: &[Vec<u8>], gap: usize) -> (Vec<Transmit>, Vec<u8>) {
+    let now = sim.now;
+    let mut buffer = vec![0xaa; packets.iter().map(|packet| packet.len() + 64 + gap).sum()];
+    let (mut burst, mut start) = (Packets::new(1420), 0);
+    for packet in packets {
+        buffer[start + 16..start + 16 + packet.len()].copy_from_slice(packet);
+        start = burst.push(start, packet.len()).unwrap() + gap;
+    }
+    let sealed = sim[A].interface.begin_seal(now, burst, &buffer).seal(&mut buffer);
+    (sealed.transmits().collect(), buffer)
+}
+
+fn to(node: usize, len: usize) -> Vec<u8> {
+    packet::v4(packet::inside(A), packet::inside(node), &vec![0x42; len - 20])
+}
+
+/// Of each group: for which node, how many bytes, and how long each datagram is.
+fn groups(sim: &Sim, transmits: &[Transmit]) -> Vec<(usize, usize, usize)> {
+    let node = |transmit: &Transmit| if transmit.path.remote == sim[B].address { B } else { C };
+    transmits.iter().map(|transmit| (node(transmit), transmit.range.len(), transmit.segment_size)).collect()
+}
+
+fn connected(seed: u64) -> Sim {
+    let mut sim = Sim::group(seed, 3);
+    sim.connect(A, B);
+    sim.connect(A, C);
+    sim
+}
+
+#[test]
+fn datagrams_of_equal_length_to_one_address_are_grouped_and_the_last_may_be_shorter() {
+    let mut sim = connected(1);
+    let (transmits, _) = seal(&mut sim, &[to(B, 160), to(B, 160), to(B, 160), to(B, 50)], 0);
+    assert_eq!(groups(&sim, &transmits), [(B, 3 * 192 + 96, 192)]);
+    let (transmits, _) = seal(&mut sim, &[to(B, 160), to(B, 50), to(B, 160)], 0);
+    assert_eq!(groups(&sim, &transmits), [(B, 192 + 96, 192), (B, 192, 192)], "what is shorter ends a group");
+    let (transmits, _) = seal(&mut sim, &[to(B, 50), to(B, 160)], 0);
+    assert_eq!(groups(&sim, &transmits), [(B, 96, 96), (B, 192, 192)]);
+    let (transmits, _) = seal(&mut sim, &[to(B, 50), to(B, 40), to(B, 30)], 0);
+    assert_eq!(groups(&sim, &transmits), [(B, 96 + 80, 96), (B, 64, 64)], "and so does the shorter one itself");
+}
+
+#[test]
+fn another_peer_or_other_congestion_bits_or_a_gap_end_a_group() {
+    let mut sim = connected(2);
+    let (transmits, _) = seal(&mut sim, &[to(B, 64), to(C, 64), to(C, 64), to(B, 64)], 0);
+    assert_eq!(groups(&sim, &transmits), [(B, 96, 96), (C, 192, 96), (B, 96, 96)]);
+    let mut marked = to(B, 64);
+    marked[1] = 2;
+    let (transmits, _) = seal(&mut sim, &[to(B, 64), marked.clone(), marked], 0);
+    assert_eq!(groups(&sim, &transmits), [(B, 96, 96), (B, 192, 96)]);
+    assert_eq!(transmits.iter().map(|transmit| transmit.tos).collect::<Vec<_>>(), [0, 2]);
+    let (transmits, _) = seal(&mut sim, &[to(B, 64), to(B, 64)], 1);
+    assert_eq!(groups(&sim, &transmits), [(B, 96, 96), (B, 96, 96)]);
+}
+
+#[test]
+fn what_cannot_be_sent_is_left_out_and_the_rest_goes() {
+    let mut sim = connected(3);
+    let nowhere = packet::v4(packet::inside(A), [9, 9, 9, 9].into(), b"");
+    let packets = [to(B, 64), nowhere, vec![0; 64], to(B, 64), to(C, 64)];
+    let (transmits, buffer) = seal(&mut sim, &packets, 0);
+    assert_eq!(groups(&sim, &transmits), [(B, 96, 96), (B, 96, 96), (C, 96, 96)]);
+    assert_eq!((sim.drops(A, Drop::NoRoute), sim.drops(A, Drop::NotIp)), (1, 1));
+    for (transmit, node) in transmits.iter().zip([B, B, C]) {
+        let source = sim[A].address;
+        assert!(sim.inject(node, source, &buffer[transmit.range.clone()]).is_some());
+    }
+}
+
+#[test]
+fn a_burst_of_datagrams_from_many_peers_and_of_many_kinds_is_sorted_out() {
+    let mut sim = connected(4);
+    for from in [B, C] {
+        sim.network.cut(from, A);
+    }
+    let from_b = [sim.send(B, A), sim.send(B, A)];
+    let from_c = [sim.send(C, A)];
+    let b: Vec<_> = sim.sent(B, Kind::Data).split_off(1);
+    let c: Vec<_> = sim.sent(C, Kind::Data).split_off(1);
+    let old_initiation = sim.last_sent(A, Kind::Initiation);
+    let mut forged = b[0].clone();
+    forged.bytes[20] ^= 1;
+    let burst = [&b[1], &c[0], &forged, &b[0], &old_initiation, &b[0], &c[0]];
+    let mut datagrams = Datagrams::new();
+    let mut buffer = Vec::new();
+    for sent in burst {
+        let start = buffer.len();
+        buffer.extend(&sent.bytes);
+        assert!(datagrams.push(start..buffer.len(), &Path::to(sent.source), Ecn::NotEct));
+    }
+    let now = sim.now;
+    let opened = sim[A].interface.begin_open(now, datagrams, &buffer).open(&mut buffer);
+    let delivered = sim[A].interface.commit(now, opened, &mut buffer);
+    let found: Vec<_> = delivered.packets().map(|(peer, range)| (peer, buffer[range].to_vec())).collect();
+    let (id_b, id_c) = (sim.id(A, B), sim.id(A, C));
+    let expected = [(id_b, from_b[1].clone()), (id_c, from_c[0].clone()), (id_b, from_b[0].clone())];
+    assert_eq!(found, expected, "in the order in which they came");
+    assert_eq!((sim.drops(A, Drop::BadTag), sim.drops(A, Drop::Replay)), (1, 2));
+    assert_eq!(sim.drops(A, Drop::BadMac1), 1);
+}
+
+#[test]
+fn two_bursts_sealed_at_the_same_time_share_no_counter() {
+    let mut sim = connected(5);
+    let now = sim.now;
+    let mut lay_out = || {
+        let mut buffer = vec![0; 10 * 96];
+        let mut burst = Packets::new(1420);
+        for number in 0..10 {
+            buffer[number * 96 + 16..number * 96 + 80].copy_from_slice(&to(B, 64));
+            burst.push(number * 96, 64).unwrap();
+        }
+        let sealing = sim[A].interface.begin_seal(now, burst, &buffer);
+        (sealing, buffer)
+    };
+    let (first, mut first_buffer) = lay_out();
+    let (second, mut second_buffer) = lay_out();
+    // The later one is ready first, and arrives first.
+    let _ = second.seal(&mut second_buffer);
+    let _ = first.seal(&mut first_buffer);
+    let source = sim[A].address;
+    for datagram in second_buffer.chunks(96).chain(first_buffer.chunks(96)) {
+        assert!(sim.inject(B, source, datagram).is_some());
+    }
+}
+
+#[test]
+fn two_bursts_opened_at_the_same_time_let_a_packet_in_once() {
+    let mut sim = connected(6);
+    sim.network.cut(A, B);
+    sim.send_many(A, B, 5);
+    let sent = sim.sent(A, Kind::Data).split_off(2);
+    let now = sim.now;
+    let mut open = || {
+        let mut buffer: Vec<u8> = sent.iter().flat_map(|sent| sent.bytes.clone()).collect();
+        let mut burst = Datagrams::new();
+        for number in 0..sent.len() {
+            assert!(burst.push(number * 64..number * 64 + 64, &Path::to(sent[number].source), Ecn::NotEct));
+        }
+        (sim[B].interface.begin_open(now, burst, &buffer).open(&mut buffer), buffer)
+    };
+    let [(first, mut first_buffer), (second, mut second_buffer)] = [open(), open()];
+    assert_eq!(sim[B].interface.commit(now, second, &mut second_buffer).packets().count(), 5);
+    assert_eq!(sim[B].interface.commit(now, first, &mut first_buffer).packets().count(), 0);
+    assert_eq!(sim.drops(B, Drop::Replay), 5);
+}
+
+#[test]
+fn a_session_that_ends_while_packets_are_opened_lets_them_in_no_more() {
+    let mut sim = connected(7);
+    sim.network.cut(A, B);
+    sim.send(A, B);
+    let sent = sim.last_sent(A, Kind::Data);
+    let (now, mut buffer) = (sim.now, sent.bytes.clone());
+    let mut burst = Datagrams::new();
+    assert!(burst.push(0..buffer.len(), &Path::to(sent.source), Ecn::NotEct));
+    let opened = sim[B].interface.begin_open(now, burst, &buffer).open(&mut buffer);
+    sim.run_for(secs(600));
+    let now = sim.now;
+    assert_eq!(sim[B].interface.commit(now, opened, &mut buffer).packets().count(), 0);
+    assert_eq!(sim.drops(B, Drop::PeerGone), 1);
+}
+
+#[test]
+fn an_empty_burst_is_nothing() {
+    let mut sim = connected(8);
+    let (transmits, _) = seal(&mut sim, &[], 0);
+    assert!(transmits.is_empty());
+    let now = sim.now;
+    let opened = sim[A].interface.begin_open(now, Datagrams::new(), &[]).open(&mut []);
+    let delivered = sim[A].interface.commit(now, opened, &mut []);
+    assert_eq!(delivered.packets().count(), 0);
+    assert!(delivered.into_empty().is_empty());
+}
+
+#[test]
+fn the_memory_of_a_burst_can_be_used_again_for_another() {
+    let mut sim = connected(9);
+    let now = sim.now;
+    let mut burst = Packets::new(1420);
+    for round in 0..3 {
+        let mut buffer = vec![0; 192];
+        for number in 0..2 {
+            buffer[number * 96 + 16..number * 96 + 80].copy_from_slice(&to(B, 64));
+            burst.push(number * 96, 64).unwrap();
+        }
+        let sealed = sim[A].interface.begin_seal(now, burst, &buffer).seal(&mut buffer);
+        assert_eq!(sealed.transmits().map(|transmit| transmit.range.len()).sum::<usize>(), 192, "round {round}");
+        burst = sealed.into_empty();
+        assert!(burst.is_empty());
+        burst.push(0, 9).unwrap();
+        burst.clear();
+        assert_eq!(burst.len(), 0);
+        let source = sim[A].address;
+        for datagram in buffer.chunks(96) {
+            assert!(sim.inject(B, source, datagram).is_some());
+        }
+        sim.run_for(RTT);
+    }
+}
+
+#[test]
+fn the_largest_number_of_packets_that_a_buffer_holds_is_told() {
+    assert_eq!((Packets::most_in(0), Packets::most_in(31), Packets::most_in(65_536)), (0, 0, 2_048));
+}
