@@ -1,0 +1,75 @@
+//! The other implementations, which the tests talk to.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::debian::Release;
+use crate::run::{cargo, run, target};
+
+/// Crates with a binary each: name, version.
+const CRATES: &[(&str, &str)] = &[("boringtun-cli", "0.7.1"), ("gotatun-cli", "0.10.2")];
+
+/// The release of Debian whose wireguard-go has the offloads; the one before it has none.
+const WIREGUARD_GO_RELEASE: &str = "trixie";
+
+/// The folder of the other implementations' binaries.
+pub(crate) fn binaries() -> PathBuf {
+    folder().join("bin")
+}
+
+/// Installs those that are missing.
+pub(crate) fn install() -> Result<()> {
+    fs::create_dir_all(binaries())?;
+    for (name, version) in CRATES {
+        install_crate(name, version)?;
+    }
+    install_wireguard_go()
+}
+
+fn install_crate(name: &str, version: &str) -> Result<()> {
+    let installed = fs::read_to_string(folder().join(".crates.toml")).unwrap_or_default();
+    if installed.contains(&format!("\"{name} {version} (")) {
+        return Ok(());
+    }
+    eprintln!(
+        "# {name} {version}: a partner to interoperate with; built in release, so it takes a minute or two"
+    );
+    run(cargo()
+        .args([
+            "install",
+            "--quiet",
+            "--locked",
+            "--force",
+            "--version",
+            version,
+            name,
+            "--root",
+        ])
+        .arg(folder())
+        .env("CARGO_TARGET_DIR", target().join("peers-build")))
+}
+
+fn install_wireguard_go() -> Result<()> {
+    let binary = binaries().join("wireguard-go");
+    if binary.exists() {
+        return Ok(());
+    }
+    eprintln!("# wireguard-go of Debian {WIREGUARD_GO_RELEASE}: a partner to interoperate with");
+    let unpacked = folder().join("wireguard-go");
+    let release = Release::open(&folder().join("apt"), WIREGUARD_GO_RELEASE)?;
+    release.unpack("wireguard-go", &unpacked)?;
+    move_file(&unpacked.join("usr/bin/wireguard-go"), &binary)?;
+    fs::remove_dir_all(unpacked)?;
+    release.close()
+}
+
+fn move_file(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to)
+        .with_context(|| format!("cannot move {} to {}", from.display(), to.display()))
+}
+
+fn folder() -> PathBuf {
+    target().join("peers")
+}

@@ -1,0 +1,99 @@
+//! A daemon in the foreground, its log kept for the case that the test fails.
+
+use std::fs::{self, File};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::sys::signal::Signal;
+
+use crate::command::Background;
+use crate::host::{Host, socket};
+use crate::implementation::Implementation;
+use crate::wait::eventually;
+
+/// A running daemon. Ended when dropped; its log is printed when the test has failed by then.
+#[derive(Debug)]
+pub struct Daemon {
+    process: Background,
+    title: String,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Starts a daemon for the interface `name` and waits until it can be configured.
+    #[track_caller]
+    pub fn start(implementation: Implementation, host: &Host, name: &str) -> Self {
+        let mut daemon = Self::start_unchecked(implementation, host, name);
+        eventually("the daemon opens its socket", || {
+            if let Some(status) = daemon.process.ended() {
+                panic!("{} ended at once: {status}", daemon.title);
+            }
+            let reachable = host.enter(|| UnixStream::connect(socket(name)).is_ok());
+            (reachable && host.has_link(name)).then_some(())
+        });
+        daemon
+    }
+
+    /// Starts a daemon that may fail to come up.
+    #[track_caller]
+    pub fn start_unchecked(implementation: Implementation, host: &Host, name: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let log = std::env::temp_dir().join(format!("adit-test-{}-{number}.log", std::process::id()));
+        let file = File::create(&log).expect("a file for the daemon's log");
+        let mut command = implementation.foreground(name);
+        command.stdin(std::process::Stdio::null());
+        command.stdout(file.try_clone().expect("the log's file")).stderr(file);
+        let title = format!("{} for {name} on {}", implementation.actual(), host.label());
+        Self { process: host.start(command), title, log }
+    }
+
+    /// The daemon's process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// How the daemon ended, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.process.ended()
+    }
+
+    /// Waits until the daemon has ended.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        self.process.wait()
+    }
+
+    /// What the daemon has logged so far.
+    pub fn log(&self) -> String {
+        fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    /// The processor time that the daemon has used, in seconds.
+    pub fn cpu_seconds(&self) -> f64 {
+        // The name, in parentheses, may hold anything; the numbers come after it.
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.id())).expect("the daemon's process");
+        let numbers = stat.rsplit(')').next().unwrap_or_default();
+        let ticks: u32 = numbers.split_whitespace().skip(11).take(2).filter_map(|n| n.parse::<u32>().ok()).sum();
+        f64::from(ticks) / 100.0
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log();
+            let last = log.lines().count().saturating_sub(80);
+            let lines: Vec<&str> = log.lines().skip(last).collect();
+            eprintln!("---- log of {}\n{}", self.title, lines.join("\n"));
+        }
+        let _unnamed = fs::remove_file(&self.log);
+    }
+}

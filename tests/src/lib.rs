@@ -1,0 +1,32 @@
+//! Helpers shared by the whole-system tests: hosts, daemons, tunnels and traffic.
+//!
+//! A [`Host`] is a network namespace of its own, gone with the test however the test ends. A [`Node`] is a host with
+//! a daemon in it. A [`Pair`] is two nodes on one wire with a tunnel between them, which is where most tests begin.
+//!
+//! The helpers panic when something that has to work does not: a test that cannot be set up has failed.
+//! They need root, and the programs that `cargo xtask setup` installs.
+
+mod command;
+mod daemon;
+mod host;
+mod implementation;
+mod kernel;
+mod macros;
+mod node;
+mod pair;
+mod status;
+mod traffic;
+mod trio;
+mod wait;
+
+pub use command::{Background, Outcome};
+pub use daemon::Daemon;
+pub use host::Host;
+pub use implementation::Implementation;
+pub use kernel::KernelPeer;
+pub use node::{Keys, Node, Peer, preshared_key};
+pub use pair::{Outer, Pair, PairBuilder, Side};
+pub use status::{PeerStatus, Status};
+pub use traffic::{Ping, PingReport, Udp, iperf3, tcp_transfer};
+pub use trio::Trio;
+pub use wait::{eventually, for_a_while, stays};

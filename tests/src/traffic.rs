@@ -1,0 +1,294 @@
+//! Traffic through a tunnel: ping, TCP and UDP with every byte checked, iperf3.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::host::Host;
+use crate::wait::eventually;
+
+/// How long traffic may stall before the test fails.
+const STALL: Duration = Duration::from_secs(15);
+
+/// How long a transfer may take in all.
+const TRANSFER: Duration = Duration::from_secs(40);
+
+/// A ping to be sent.
+#[derive(Debug, Clone)]
+pub struct Ping {
+    to: IpAddr,
+    from: Option<IpAddr>,
+    count: u32,
+    interval: Option<f64>,
+    size: Option<u16>,
+    patience: u32,
+    flood: bool,
+    fragment: bool,
+}
+
+/// What became of a ping.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PingReport {
+    /// Echo requests sent.
+    pub sent: u32,
+    /// Answers received.
+    pub received: u32,
+    text: String,
+}
+
+impl PingReport {
+    /// Whether something was sent and all of it answered.
+    pub fn all_answered(&self) -> bool {
+        self.sent > 0 && self.received == self.sent
+    }
+
+    /// Fails the test unless all was answered.
+    #[track_caller]
+    pub fn assert_all_answered(&self) {
+        assert!(self.all_answered(), "{} of {} answered\n{}", self.received, self.sent, self.text);
+    }
+}
+
+impl Ping {
+    /// One echo request of the usual size, with much patience.
+    pub fn to(to: IpAddr) -> Self {
+        Self { to, from: None, count: 1, interval: None, size: None, patience: 4, flood: false, fragment: true }
+    }
+
+    /// From this address.
+    #[must_use]
+    pub fn source(mut self, from: IpAddr) -> Self {
+        self.from = Some(from);
+        self
+    }
+
+    /// So many, with an interval in seconds between them.
+    #[must_use]
+    pub fn count(mut self, count: u32, interval: f64) -> Self {
+        self.count = count;
+        self.interval = Some(interval);
+        self
+    }
+
+    /// So many, each as soon as the last is answered.
+    #[must_use]
+    pub fn flood(mut self, count: u32) -> Self {
+        self.count = count;
+        self.flood = true;
+        self
+    }
+
+    /// An IP packet of this length in all, which must not be fragmented inside the tunnel.
+    #[must_use]
+    pub fn packet_length(mut self, length: u16) -> Self {
+        let headers = if self.to.is_ipv4() { 28 } else { 48 };
+        self.size = Some(length - headers);
+        self.fragment = false;
+        self
+    }
+
+    /// Waits this many seconds for an answer.
+    #[must_use]
+    pub fn patience(mut self, seconds: u32) -> Self {
+        self.patience = seconds;
+        self
+    }
+
+    /// Sends it from this host and waits for the answers.
+    pub fn from(&self, host: &Host) -> PingReport {
+        let mut command = Command::new("ping");
+        command.args(["-n", "-q", "-c", &self.count.to_string(), "-W", &self.patience.to_string()]);
+        if self.flood {
+            command.arg("-f");
+        }
+        if let Some(interval) = self.interval {
+            command.args(["-i", &interval.to_string()]);
+        }
+        if let Some(size) = self.size {
+            command.args(["-s", &size.to_string()]);
+        }
+        if !self.fragment {
+            command.args(["-M", "do"]);
+        }
+        if let Some(from) = self.from {
+            command.args(["-I", &from.to_string()]);
+        }
+        command.arg(self.to.to_string());
+        let outcome = host.complete(command, "");
+        let text = outcome.stdout() + &outcome.stderr();
+        let figure = |name: &str| -> u32 {
+            let before = text.split(name).next().unwrap_or_default();
+            if before.len() == text.len() {
+                return 0;
+            }
+            before.rsplit([' ', '\n']).find_map(|word| word.parse().ok()).unwrap_or(0)
+        };
+        PingReport { sent: figure(" packets transmitted"), received: figure(" received"), text }
+    }
+}
+
+/// Moves so many bytes by TCP from one host to an address of the other and compares what arrives.
+#[track_caller]
+pub fn tcp_transfer(from: &Host, to: &Host, address: IpAddr, bytes: usize) {
+    let listener = to.enter(|| TcpListener::bind((address, 0))).expect("listen for TCP");
+    let server = listener.local_addr().expect("the listener's address");
+    let mut sender = from
+        .enter(|| TcpStream::connect_timeout(&server, STALL))
+        .unwrap_or_else(|error| panic!("no TCP connection to {server}: {error}"));
+    let (mut receiver, _) = listener.accept().expect("accept the connection");
+    let end = Instant::now() + TRANSFER;
+    receiver.set_read_timeout(Some(STALL)).expect("a time-out");
+    sender.set_write_timeout(Some(STALL)).expect("a time-out");
+    let hang_up = sender.try_clone().expect("the sender's socket");
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(move || {
+            let mut sent = 0;
+            while sent < bytes {
+                let chunk = pattern(sent, (bytes - sent).min(1 << 16));
+                sender.write_all(&chunk)?;
+                sent += chunk.len();
+            }
+            sender.shutdown(Shutdown::Write)
+        });
+        let received = receive_all(&mut receiver, end);
+        if !received.as_ref().is_ok_and(|received| *received == bytes) {
+            // The sender may wait for a tunnel that carries nothing any more.
+            let _gone_already = hang_up.shutdown(Shutdown::Both);
+        }
+        let sent = sending.join().expect("the sending thread");
+        match received {
+            Ok(received) => assert_eq!(received, bytes, "bytes of {bytes} arrived; sending: {sent:?}"),
+            Err(problem) => panic!("TCP to {server}, {bytes} bytes: {problem}"),
+        }
+    });
+}
+
+/// Reads to the end and says how many bytes that were.
+fn receive_all(stream: &mut TcpStream, end: Instant) -> Result<usize, String> {
+    let mut received = 0;
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Ok(received),
+            Ok(length) => {
+                if buffer[..length] != pattern(received, length) {
+                    return Err(format!("other bytes than sent after {received}"));
+                }
+                received += length;
+            }
+            Err(error) => return Err(format!("stalls after {received} bytes: {error}")),
+        }
+        if Instant::now() > end {
+            return Err(format!("only {received} bytes in {TRANSFER:?}"));
+        }
+    }
+}
+
+/// Two UDP sockets, one on each host, that talk through whatever is between the two addresses.
+#[derive(Debug)]
+pub struct Udp {
+    here: UdpSocket,
+    there: UdpSocket,
+}
+
+impl Udp {
+    /// Opens the sockets on these addresses of the two hosts.
+    #[track_caller]
+    pub fn between(here: &Host, here_address: IpAddr, there: &Host, there_address: IpAddr) -> Self {
+        let open = |host: &Host, address: IpAddr| {
+            let socket = host
+                .enter(|| UdpSocket::bind((address, 0)))
+                .unwrap_or_else(|error| panic!("no UDP socket on {address}: {error}"));
+            socket.set_read_timeout(Some(STALL)).expect("a time-out");
+            socket
+        };
+        Self { here: open(here, here_address), there: open(there, there_address) }
+    }
+
+    /// Sends datagrams of these payload lengths there and back, and compares what arrives.
+    #[track_caller]
+    pub fn echo(&self, lengths: impl IntoIterator<Item = usize>) {
+        for (number, length) in lengths.into_iter().enumerate() {
+            let sent = pattern(number, length);
+            for (from, to) in [(&self.here, &self.there), (&self.there, &self.here)] {
+                from.send_to(&sent, address(to)).unwrap_or_else(|error| panic!("send {length} bytes: {error}"));
+                let arrived = receive(to).unwrap_or_else(|| panic!("a datagram of {length} bytes does not arrive"));
+                assert!(arrived == sent, "a datagram of {length} bytes arrives as other {} bytes", arrived.len());
+            }
+        }
+    }
+
+    /// Sends a datagram there.
+    pub fn send(&self, payload: &[u8]) -> std::io::Result<usize> {
+        self.here.send_to(payload, address(&self.there))
+    }
+
+    /// What arrives there next, within this time.
+    pub fn receive_within(&self, time: Duration) -> Option<Vec<u8>> {
+        self.there.set_read_timeout(Some(time)).expect("a time-out");
+        receive(&self.there)
+    }
+
+    /// Sends so many numbered datagrams of this length there as fast as it goes and says which arrived, in their order.
+    #[track_caller]
+    pub fn burst(&self, count: u32, length: usize) -> Vec<u32> {
+        self.there.set_read_timeout(Some(Duration::from_secs(1))).expect("a time-out");
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 0..count {
+                    let mut datagram = vec![0; length.max(4)];
+                    datagram[..4].copy_from_slice(&number.to_be_bytes());
+                    // A full queue on the way is a lost datagram, which UDP may lose.
+                    let _lost = self.here.send_to(&datagram, address(&self.there));
+                }
+            });
+            let mut arrived = Vec::new();
+            while let Some(datagram) = receive(&self.there) {
+                let number = datagram.first_chunk().expect("a numbered datagram");
+                arrived.push(u32::from_be_bytes(*number));
+            }
+            arrived
+        })
+    }
+}
+
+/// Runs an iperf3 client on one host against a server on another and hands back the client's report in JSON.
+#[track_caller]
+pub fn iperf3(from: &Host, to: &Host, address: IpAddr, arguments: &[&str]) -> String {
+    let mut server = Command::new("iperf3");
+    server.args(["-s", "-1", "-B", &address.to_string()]).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut server = to.start(server);
+    eventually("iperf3 listens", || {
+        assert!(server.ended().is_none(), "the iperf3 server ended");
+        let listening = to.run("ss", &["-Hltn", "sport = :5201"]).success();
+        (!listening.trim().is_empty()).then_some(())
+    });
+    let address = address.to_string();
+    let mut words = vec!["-J", "-c", &address];
+    words.extend(arguments);
+    let outcome = from.run("iperf3", &words);
+    assert!(outcome.is_success(), "iperf3 {arguments:?} fails\n{}{}", outcome.stdout(), outcome.stderr());
+    outcome.stdout()
+}
+
+fn address(socket: &UdpSocket) -> SocketAddr {
+    socket.local_addr().expect("a bound socket")
+}
+
+fn receive(socket: &UdpSocket) -> Option<Vec<u8>> {
+    let mut buffer = vec![0; 1 << 16];
+    let (length, _) = socket.recv_from(&mut buffer).ok()?;
+    buffer.truncate(length);
+    Some(buffer)
+}
+
+/// Bytes that depend on where they stand, so that none can be swapped, doubled or lost unseen.
+fn pattern(start: usize, length: usize) -> Vec<u8> {
+    (start..start + length)
+        .map(|position| {
+            let mixed = (position as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            mixed.to_be_bytes()[1]
+        })
+        .collect()
+}
