@@ -32,7 +32,7 @@ fn wg_set_changes_what_it_names_and_nothing_else() {
     pair.assert_a_reaches_b();
     assert_eq!(pair.a.status().fwmark, "0x7");
     assert_eq!(pair.a.status().listen_port, 51820);
-    pair.a.set_with_input(&format!("{peer} preshared-key /dev/stdin"), "");
+    pair.a.set(&format!("{peer} preshared-key /dev/null"));
     assert_eq!(pair.b_seen_by_a().preshared_key, "(none)");
 }
 
@@ -213,6 +213,34 @@ fn wg_quick_saves_what_has_changed() {
     assert_eq!(pair.a.peer(&other).allowed_ips, ["10.9.0.0/16"]);
     pair.assert_a_reaches_b();
     quick.run("down").success();
+    quick.assert_gone();
+}
+
+#[test]
+fn adit_up_and_down_do_without_wg_quick() {
+    let pair = with_partner_up();
+    let interface = format!(
+        "[Interface]\nPrivateKey = {}\nListenPort = 51820\nAddress = {}/24, {}/64\nMTU = 1380\n\
+         PostUp = ip address add 10.44.0.1/32 dev %i\n",
+        pair.a.keys.private,
+        Side::A.inner_v4(),
+        Side::A.inner_v6()
+    );
+    let peer = Peer { allowed_ips: format!("{},10.9.0.0/16", Side::B.allowed_ips()), ..pair.peer_b() };
+    let quick = Quick::new(&pair.a.host, &(interface + &peer.section()));
+    let adit = |verb: &str| {
+        let mut command = Command::new(Adit.binary());
+        command.arg(verb).arg(quick.file());
+        pair.a.host.complete(command, "")
+    };
+    adit("up").success();
+    pair.assert_a_reaches_b();
+    assert!(pair.a.host.ip("link show dev wg0").contains("mtu 1380"));
+    assert!(pair.a.host.ip("address show dev wg0").contains("10.44.0.1/32"), "PostUp has run");
+    assert!(pair.a.host.ip("route show dev wg0").contains("10.9.0.0/16"));
+    adit("up").failure();
+    pair.assert_a_reaches_b();
+    adit("down").success();
     quick.assert_gone();
 }
 

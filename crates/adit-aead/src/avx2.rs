@@ -1,11 +1,14 @@
 //! AVX2.
 
 pub(crate) mod chacha20;
+mod long;
 mod poly1305;
+mod scalar;
 
-use crate::TAG_LEN;
+use self::scalar::Scalar;
 use crate::poly1305::{self as driver, Arithmetic, Block, LANES, Numbers, State};
-use crate::stream::{KeyStream, Mac, Segment, Vector};
+use crate::stream::{self, KeyStream, Mac, Segment, Vector};
+use crate::{Packet, TAG_LEN};
 
 /// Proof that the CPU has the instructions of this backend.
 #[derive(Clone, Copy)]
@@ -15,21 +18,46 @@ impl Avx2 {
     /// `None` where an instruction is missing.
     pub(crate) fn detect() -> Option<Avx2> {
         #[cfg(feature = "std")]
-        let detected = std::is_x86_feature_detected!("avx2");
+        let detected = std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("bmi2");
         #[cfg(not(feature = "std"))]
-        let detected = cfg!(target_feature = "avx2");
+        let detected = cfg!(all(target_feature = "avx2", target_feature = "bmi2"));
         detected.then_some(Avx2(()))
+    }
+
+    /// See [`crate::seal`].
+    pub(crate) fn seal(self, packets: &mut [Packet<'_>]) {
+        if long::is_for(packets) {
+            long::seal(self, packets);
+        } else {
+            stream::seal(self, packets);
+        }
+    }
+
+    /// See [`crate::open`].
+    pub(crate) fn open(self, packets: &mut [Packet<'_>]) {
+        if long::is_for(packets) {
+            long::open(self, packets);
+        } else {
+            stream::open(self, packets);
+        }
+    }
+
+    /// As [`Vector::key_stream`] for eight blocks at most, and authenticates
+    /// other blocks meanwhile.
+    fn key_stream_beside(self, segment: &Segment<'_>, out: &mut KeyStream, mac: &mut Scalar, blocks: &[Block]) {
+        // SAFETY: an `Avx2` exists only where `detect` found the features.
+        unsafe { chacha20::key_stream_beside(segment, out, mac, blocks) }
     }
 }
 
 impl Vector for Avx2 {
     fn key_stream(self, segments: &[Segment<'_>], out: &mut KeyStream) {
-        // SAFETY: an `Avx2` exists only where `detect` found the feature.
+        // SAFETY: an `Avx2` exists only where `detect` found the features.
         unsafe { chacha20::key_stream(segments, out) }
     }
 
     fn xor(self, text: &mut [u8], stream: &[u8]) {
-        // SAFETY: an `Avx2` exists only where `detect` found the feature.
+        // SAFETY: an `Avx2` exists only where `detect` found the features.
         unsafe { chacha20::xor(text, stream) }
     }
 
@@ -40,25 +68,27 @@ impl Vector for Avx2 {
 
 impl Arithmetic<5> for Avx2 {
     fn begin(self, keys: [&[u8; 32]; LANES]) -> State<5> {
-        poly1305::begin(keys)
+        // SAFETY: an `Avx2` exists only where `detect` found the features.
+        unsafe { poly1305::begin(keys) }
     }
 
     fn absorb(self, state: &mut State<5>, rows: [&[Block]; LANES]) {
-        // SAFETY: an `Avx2` exists only where `detect` found the feature.
+        // SAFETY: an `Avx2` exists only where `detect` found the features.
         unsafe { poly1305::absorb(state, rows) }
     }
 
     fn absorb_steps(self, state: &mut State<5>, steps: &[[Block; LANES]]) {
-        // SAFETY: an `Avx2` exists only where `detect` found the feature.
+        // SAFETY: an `Avx2` exists only where `detect` found the features.
         unsafe { poly1305::absorb_steps(state, steps) }
     }
 
     fn powers(self, r: &Numbers<5>) -> [Numbers<5>; LANES] {
-        // SAFETY: an `Avx2` exists only where `detect` found the feature.
+        // SAFETY: an `Avx2` exists only where `detect` found the features.
         unsafe { poly1305::powers(r) }
     }
 
     fn finish(self, state: &State<5>) -> [Block; LANES] {
-        poly1305::finish(state)
+        // SAFETY: an `Avx2` exists only where `detect` found the features.
+        unsafe { poly1305::finish(state) }
     }
 }

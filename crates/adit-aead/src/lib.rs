@@ -50,12 +50,18 @@
 #[cfg(any(feature = "std", test))]
 extern crate std;
 
+#[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 mod backend;
+mod known_answers;
+#[cfg(target_arch = "x86_64")]
 mod poly1305;
 mod portable;
+#[cfg(target_arch = "x86_64")]
 mod rounds;
+#[cfg(target_arch = "x86_64")]
 mod stream;
 
 use core::fmt;
@@ -89,7 +95,8 @@ pub fn open(packets: &mut [Packet<'_>]) {
 #[derive(Clone)]
 pub struct Key {
     bytes: [u8; 32],
-    portable: portable::PreparedKey,
+    #[cfg(feature = "aws-lc-rs")]
+    prepared: portable::PreparedKey,
 }
 
 impl Key {
@@ -97,7 +104,8 @@ impl Key {
     pub fn new(bytes: [u8; 32]) -> Key {
         Key {
             bytes,
-            portable: portable::PreparedKey::default(),
+            #[cfg(feature = "aws-lc-rs")]
+            prepared: portable::PreparedKey::default(),
         }
     }
 }
@@ -134,13 +142,7 @@ impl<'a> Packet<'a> {
         if text.len() as u64 > MAX_TEXT_LEN {
             return None;
         }
-        Some(Packet {
-            key,
-            counter,
-            text,
-            tag,
-            authentic: false,
-        })
+        Some(Packet { key, counter, text, tag, authentic: false })
     }
 
     /// Whether [`open`] found the tag to be right; `false` before.
@@ -165,4 +167,3 @@ impl fmt::Debug for Packet<'_> {
             .finish_non_exhaustive()
     }
 }
-#[cfg(test)] mod phase;

@@ -149,11 +149,7 @@ fn choose_alone(macs: &Lanes<'_>, used: Mask, is_even: bool) -> Mask {
 }
 
 /// A packet a lane, all equally long.
-fn side_by_side<const LIMBS: usize, A: Arithmetic<LIMBS>>(
-    arithmetic: A,
-    state: &mut State<LIMBS>,
-    macs: &Lanes<'_>,
-) {
+fn side_by_side<const LIMBS: usize, A: Arithmetic<LIMBS>>(arithmetic: A, state: &mut State<LIMBS>, macs: &Lanes<'_>) {
     let texts = each_lane!(lane => macs[lane].text.as_chunks());
     arithmetic.absorb(state, each_lane!(lane => texts[lane].0));
     if !texts[0].1.is_empty() {
@@ -222,11 +218,8 @@ fn one_by_one<const LIMBS: usize, A: Arithmetic<LIMBS>>(
     let mut powers = arithmetic.powers(r);
     for lane in (0..LANES).filter(|&lane| is_in(chosen, lane)) {
         let mac = macs[lane];
-        let mut state = State {
-            r: powers[0].map(|limb| [limb[lane]; LANES]),
-            s: [[0; LANES]; 2],
-            sums: [[0; LANES]; LIMBS],
-        };
+        let mut state =
+            State { r: powers[0].map(|limb| [limb[lane]; LANES]), s: [[0; LANES]; 2], sums: [[0; LANES]; LIMBS] };
         // The last step ends with the last block. If that makes the first one
         // begin in the midst of the lanes, those before it are still zero.
         let blocks = mac.text.len().div_ceil(BLOCK_LEN);
@@ -252,6 +245,18 @@ fn one_by_one<const LIMBS: usize, A: Arithmetic<LIMBS>>(
     }
     powers = [[[0; LANES]; LIMBS]; LANES];
     optimization_barrier(&powers);
+}
+
+/// The tag of a sum whose low 128 bits are `h`, and which is divided by 2^128
+/// `above`, 4 at most.
+pub(crate) fn tag(h: u128, above: u64, s: u128) -> Block {
+    // If the sum is not below p, which is when it reaches 2^130 with 5 more,
+    // what it is modulo p has the low bits of that.
+    let (less, carried) = h.overflowing_add(5);
+    let reached = (above + u64::from(carried)) >> 2 & 1;
+    let choice = u128::from(reached).wrapping_neg();
+    let h = (h & !choice) | (less & choice);
+    h.wrapping_add(s).to_le_bytes()
 }
 
 fn set_sum<const LIMBS: usize>(sums: &mut Numbers<LIMBS>, lane: usize, sum: [u64; LIMBS]) {

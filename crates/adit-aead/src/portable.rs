@@ -1,6 +1,9 @@
 //! One packet at a time through a library.
 
-pub(crate) use imp::{PreparedKey, open, seal};
+#[cfg(feature = "aws-lc-rs")]
+pub(crate) use aws_lc::{PreparedKey, open, seal};
+#[cfg(not(feature = "aws-lc-rs"))]
+pub(crate) use pure::{open, seal};
 
 /// Pure Rust: tag first, then the text.
 mod pure {
@@ -12,11 +15,7 @@ mod pure {
     pub(crate) fn seal(packet: &mut Packet<'_>) {
         let cipher = ChaCha20Poly1305::new((&packet.key.bytes).into());
         let tag = cipher
-            .encrypt_inout_detached(
-                &packet.nonce().into(),
-                &[],
-                InOutBuf::from(&mut *packet.text),
-            )
+            .encrypt_inout_detached(&packet.nonce().into(), &[], InOutBuf::from(&mut *packet.text))
             .expect("Packet::new bounds the length");
         *packet.tag = tag.into();
     }
@@ -34,17 +33,8 @@ mod pure {
     }
 }
 
-#[cfg(not(feature = "aws-lc-rs"))]
-mod imp {
-    pub(crate) use super::pure::{open, seal};
-
-    /// Nothing is worth keeping.
-    #[derive(Clone, Default)]
-    pub(crate) struct PreparedKey;
-}
-
 #[cfg(feature = "aws-lc-rs")]
-mod imp {
+mod aws_lc {
     use std::sync::OnceLock;
 
     use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
@@ -65,20 +55,14 @@ mod imp {
     }
 
     fn prepared(key: &Key) -> Option<&LessSafeKey> {
-        let make = || {
-            Some(LessSafeKey::new(
-                UnboundKey::new(&CHACHA20_POLY1305, &key.bytes).ok()?,
-            ))
-        };
-        key.portable.0.get_or_init(make).as_ref()
+        let make = || Some(LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, &key.bytes).ok()?));
+        key.prepared.0.get_or_init(make).as_ref()
     }
 
     pub(crate) fn seal(packet: &mut Packet<'_>) {
         let nonce = Nonce::assume_unique_for_key(packet.nonce());
-        let sealed = prepared(packet.key).and_then(|key| {
-            key.seal_in_place_separate_tag(nonce, Aad::empty(), packet.text)
-                .ok()
-        });
+        let sealed =
+            prepared(packet.key).and_then(|key| key.seal_in_place_separate_tag(nonce, Aad::empty(), packet.text).ok());
         match sealed {
             Some(tag) => packet.tag.copy_from_slice(tag.as_ref()),
             None => pure::seal(packet),
@@ -97,9 +81,7 @@ mod imp {
         let mut room = [0; ROOM];
         let opened = &mut room[..packet.text.len()];
         let nonce = Nonce::assume_unique_for_key(packet.nonce());
-        packet.authentic = key
-            .open_separate_gather(nonce, Aad::empty(), packet.text, packet.tag, opened)
-            .is_ok();
+        packet.authentic = key.open_separate_gather(nonce, Aad::empty(), packet.text, packet.tag, opened).is_ok();
         if packet.authentic {
             packet.text.copy_from_slice(opened);
         }

@@ -9,22 +9,25 @@ pub(crate) const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0
 /// The four quarter rounds of a round go step by step side by side, for they do
 /// not wait for one another as the steps of one do.
 macro_rules! double_round {
-    ($x:ident, $add:ident, $xor:ident, $left_16:expr, $left_12:expr, $left_8:expr, $left_7:expr) => {
-        double_round!(@round $x, $add, $xor, $left_16, $left_12, $left_8, $left_7,
+    ($x:ident, $add:ident, $xor:ident, $left_16:expr, $left_12:expr, $left_8:expr, $left_7:expr $(, $beside:expr)?) => {
+        double_round!(@half_round $x, $add, $xor, $left_16, $left_12,
             (0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15));
-        double_round!(@round $x, $add, $xor, $left_16, $left_12, $left_8, $left_7,
+        $( $beside; )?
+        double_round!(@half_round $x, $add, $xor, $left_8, $left_7,
+            (0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15));
+        $( $beside; )?
+        double_round!(@half_round $x, $add, $xor, $left_16, $left_12,
             (0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14));
+        $( $beside; )?
+        double_round!(@half_round $x, $add, $xor, $left_8, $left_7,
+            (0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14));
+        $( $beside; )?
     };
-    (@round $x:ident, $add:ident, $xor:ident,
-        $left_16:expr, $left_12:expr, $left_8:expr, $left_7:expr, $($quarter:tt),*) => {
+    (@half_round $x:ident, $add:ident, $xor:ident, $left_d:expr, $left_b:expr, $($quarter:tt),*) => {
         $( double_round!(@sum $x, $add, $quarter); )*
-        $( double_round!(@turn_d $x, $xor, $left_16, $quarter); )*
+        $( double_round!(@turn_d $x, $xor, $left_d, $quarter); )*
         $( double_round!(@sum_c $x, $add, $quarter); )*
-        $( double_round!(@turn_b $x, $xor, $left_12, $quarter); )*
-        $( double_round!(@sum $x, $add, $quarter); )*
-        $( double_round!(@turn_d $x, $xor, $left_8, $quarter); )*
-        $( double_round!(@sum_c $x, $add, $quarter); )*
-        $( double_round!(@turn_b $x, $xor, $left_7, $quarter); )*
+        $( double_round!(@turn_b $x, $xor, $left_b, $quarter); )*
     };
     (@sum $x:ident, $add:ident, ($a:literal, $b:literal, $c:literal, $d:literal)) => {
         $x[$a] = $add($x[$a], $x[$b]);

@@ -89,9 +89,9 @@ impl Configurator {
     }
 
     fn set_mark(&self, mark: u32) -> Result<(), SetError> {
-        (0..self.workers.len()).filter_map(|index| self.shared.sockets(index)).try_for_each(|sockets| {
-            sockets.set_mark(mark).map_err(SetError::from)
-        })
+        (0..self.workers.len())
+            .filter_map(|index| self.shared.sockets(index))
+            .try_for_each(|sockets| sockets.set_mark(mark).map_err(SetError::from))
     }
 
     fn offloads(&self) -> String {

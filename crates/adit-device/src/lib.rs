@@ -1,4 +1,22 @@
-//! stub
+//! Adit on Linux: a TUN device on one side, UDP sockets on the other, the engine between them.
+//!
+//! [`run`] makes an interface, serves it until it is told to end, and takes it down again. That is
+//! the daemon; the rest of the crate is what it is made of, and may be used by itself:
+//!
+//! - [`tun`] and [`udp`]: devices and sockets with the kernel's segmentation offloads, and a way
+//!   around each that a kernel refuses;
+//! - [`offload`]: cutting and joining packets, as pure functions over slices;
+//! - [`uapi`]: the interface that `wg(8)` speaks, server and client, over [`config`]'s plain types;
+//! - [`conf`] and [`quick`]: `wg-quick(8)`'s files, and bringing an interface up and down by them;
+//! - [`netlink`]: links, addresses, routes, rules and namespaces.
+//!
+//! Worker threads carry packets and nothing else; the thread that called [`run`] does handshakes,
+//! timers, configuration and what happens to the link.
+//!
+//! # What the caller owes
+//!
+//! `CAP_NET_ADMIN` (or an open TUN device), and no handler of its own for SIGTERM and SIGINT while
+//! [`run`] runs. Log lines go to `tracing`; none holds a secret.
 #![deny(unsafe_code, missing_docs)]
 
 pub mod conf;
@@ -16,8 +34,8 @@ mod shared;
 #[allow(unsafe_code, reason = "the only place where system calls are made by hand")]
 mod sys;
 pub mod tun;
-pub mod udp;
 pub mod uapi;
+pub mod udp;
 mod worker;
 
 pub use device::{Error, run};

@@ -129,3 +129,152 @@ mod imp {
         public.and_then(|key| key.as_ref().try_into().ok()).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec::Vec;
+
+    use super::*;
+
+    fn hex(text: &str) -> Vec<u8> {
+        text.as_bytes()
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(core::str::from_utf8(pair).unwrap(), 16).unwrap())
+            .collect()
+    }
+
+    fn hex32(text: &str) -> [u8; 32] {
+        hex(text).try_into().unwrap()
+    }
+
+    fn secret(private: &str, public: &str) -> Option<[u8; 32]> {
+        let private = PrivateKey::from_bytes(hex32(private));
+        dh(&private, &PublicKey::from_bytes(hex32(public))).map(|secret| *secret)
+    }
+
+    #[test]
+    fn x25519_gives_what_rfc_7748_says() {
+        // §5.2: scalar, u-coordinate, output.
+        let table = [
+            (
+                "a546e36bf0527c9d3b16154b82465edd62144c0ac1fc5a18506a2244ba449ac4",
+                "e6db6867583030db3594c1a424b15f7c726624ec26b3353b10a903a6d0ab1c4c",
+                "c3da55379de9c6908e94ea4df28d084f32eccf03491c71f754b4075577a28552",
+            ),
+            (
+                "4b66e9d4d1b4673c5ad22691957d6af5c11b6421e0ea01d42ca4169e7918ba0d",
+                "e5210f12786811d3f4b7959d0538ae2c31dbe7106fc03c3efc4cd549c715a493",
+                "95cbde9476e8907d7aade45cb4b873f88b595a68799fa152e6f8f7647aac7957",
+            ),
+        ];
+        for (scalar, point, output) in table {
+            assert_eq!(secret(scalar, point), Some(hex32(output)));
+        }
+    }
+
+    #[test]
+    fn two_keys_agree_on_a_secret_as_rfc_7748_says() {
+        // §6.1: Alice, Bob, and their secret.
+        let alice = "77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a";
+        let bob = "5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb";
+        let alice_public = "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a";
+        let bob_public = "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f";
+        let shared = hex32("4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742");
+        for (private, public, other) in [(alice, alice_public, bob_public), (bob, bob_public, alice_public)] {
+            assert_eq!(PrivateKey::from_bytes(hex32(private)).public_key().as_bytes(), &hex32(public));
+            assert_eq!(secret(private, other), Some(shared));
+        }
+    }
+
+    #[test]
+    fn a_public_key_of_small_order_makes_no_secret() {
+        let private = PrivateKey::from_bytes([0x42; 32]);
+        // The points of order 1, 2, 4 and 8, and numbers that are equal to them modulo 2^255 - 19.
+        let points = [
+            "0000000000000000000000000000000000000000000000000000000000000000",
+            "0100000000000000000000000000000000000000000000000000000000000000",
+            "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+            "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+            "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+            "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        ];
+        for point in points {
+            assert!(dh(&private, &PublicKey::from_bytes(hex32(point))).is_none(), "{point}");
+        }
+    }
+
+    #[test]
+    fn hash_gives_what_rfc_7693_says() {
+        // Appendix B.
+        let abc = hex32("508c5e8c327c14e2e1a72ba34eeb452f37458b209ed63a294d999b4c86675982");
+        assert_eq!(hash(&[b"abc"]), abc);
+        assert_eq!(hash(&[b"a", b"", b"bc"]), abc, "parts make no difference");
+    }
+
+    #[test]
+    fn mac_is_blake2s_with_a_key_and_sixteen_bytes_of_output() {
+        // Computed by CPython's hashlib, which is made from the reference implementation.
+        let key: [u8; 32] = core::array::from_fn(|at| at as u8);
+        let text: [u8; 100] = core::array::from_fn(|at| at as u8);
+        assert_eq!(mac(&key[..16], &[&text]).to_vec(), hex("56301549e674c3b72a0e1dafb7a2c620"));
+        assert_eq!(mac(&key, &[&text[..7], &text[7..]]).to_vec(), hex("0b67d33f8b859c3157fbabd9e6e47ed0"));
+        assert_eq!(mac(&key, &[]).to_vec(), hex("9536f9b267655743dee97b8a670f9f53"));
+    }
+
+    #[test]
+    fn kdf_is_hkdf_with_hmac_blake2s() {
+        // Computed by CPython's hmac and hashlib.
+        let chaining_key = core::array::from_fn(|at| at as u8);
+        let input: [u8; 32] = core::array::from_fn(|at| 32 + at as u8);
+        let expected = ["6a96444e20e8d4c1cee974416acae1c10b3c92886010e54ed94dafb2c3b80ea0"];
+        assert_eq!(*kdf(&chaining_key, &input), expected.map(hex32));
+        let expected = [
+            "7a38c34bf2b8738d7374ca77c44ecb309a11d2b2528304fa86052c365e722624",
+            "1a17621f346abdc520746a9fb64d8eb03231d674fc15687537b0780fd9c060fd",
+        ];
+        assert_eq!(*kdf(&chaining_key, &[]), expected.map(hex32));
+        let input: [u8; 32] = core::array::from_fn(|at| 64 + at as u8);
+        let expected = [
+            "a308e29d3a10567bd1ac089e27310bd54ec6522ca2118240c3dd2416f7dc23fa",
+            "c68caa124476385ed5f83d7aa98ebe58c9b636f48586d36061cf3781cc84b9a7",
+            "089a9e4090ac20caaafab1a1e6d221242a8f1f547f4c2aea31d6312858451388",
+        ];
+        assert_eq!(*kdf(&chaining_key, &input), expected.map(hex32));
+    }
+
+    #[test]
+    fn the_handshakes_cipher_is_chacha20_poly1305_with_counter_zero() {
+        // Computed by OpenSSL.
+        let key = core::array::from_fn(|at| 0x80 + at as u8);
+        let aad: [u8; 32] = core::array::from_fn(|at| at as u8);
+        let mut text: Vec<u8> = (0..12).collect();
+        let tag = seal(&key, &aad, &mut text);
+        assert_eq!([&text[..], &tag].concat(), hex("2a5d18ae3a5fe8ccc5382ff402dc9cb96e640e11dc3f286c159a3afc"));
+        assert_eq!(seal(&key, &aad, &mut []).to_vec(), hex("e99b39388a414f9ac93ad8146d1e84ff"));
+        let mut other = tag;
+        other[15] ^= 1;
+        assert!(!open(&key, &aad, &mut text, &other) && !open(&key, &aad[1..], &mut text, &tag));
+        assert!(open(&key, &aad, &mut text, &tag));
+        assert_eq!(text, (0..12).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_cookies_cipher_is_xchacha20_poly1305() {
+        // draft-irtf-cfrg-xchacha, appendix A.3.1.
+        let key = core::array::from_fn(|at| 0x80 + at as u8);
+        let nonce = core::array::from_fn(|at| 0x40 + at as u8);
+        let aad = hex("50515253c0c1c2c3c4c5c6c7");
+        let plain = b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, \
+            sunscreen would be it.";
+        let mut text = plain.to_vec();
+        let tag = xseal(&key, &nonce, &aad, &mut text);
+        let expected = "bd6d179d3e83d43b9576579493c0e939572a1700252bfaccbed2902c21396cbb731c7f1b0b4aa6440bf3a82f4eda\
+            7e39ae64c6708c54c216cb96b72e1213b4522f8c9ba40db5d945b11b69b982c1bb9e3f3fac2bc369488f76b2383565d3fff921\
+            f9664c97637da9768812f615c68b13b52e";
+        assert_eq!(text, hex(expected));
+        assert_eq!(tag.to_vec(), hex("c0875924c1c7987947deafd8780acf49"));
+        assert!(xopen(&key, &nonce, &aad, &mut text, &tag));
+        assert_eq!(text, plain);
+    }
+}

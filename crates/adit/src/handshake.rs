@@ -3,9 +3,10 @@
 //!
 //! A forged message changes nothing: all that it leads to is computed on locals.
 
+mod work;
+
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::fmt;
 use core::time::Duration;
 
 use rand_core::CryptoRng;
@@ -14,15 +15,18 @@ use crate::crypto::SharedSecret;
 use crate::error::Drop;
 use crate::event::Event;
 use crate::interface::Interface;
-use crate::key::{PresharedKey, PrivateKey, PublicKey};
+use crate::key::PrivateKey;
 use crate::keypair::{Keypair, Role};
 use crate::limits::{HANDSHAKE_TOS, INITIATION_INTERVAL, INITIATION_LEN, REKEY_JITTER, REKEY_TIMEOUT, RESPONSE_LEN};
 use crate::message::{CookieReply, Message};
-use crate::noise::{self, ClaimedInitiation, Identity, InitiatorState, ResponderState, SessionKeys};
+use crate::noise::{ClaimedInitiation, Identity, InitiatorState, ResponderState, SessionKeys};
 use crate::path::Path;
 use crate::peer::{Initiating, PeerId};
 use crate::time::{Instant, Tai64n};
 use crate::transmit::Outgoing;
+
+use work::{Done, Work};
+pub use work::{HandshakeDone, HandshakeWork};
 
 /// A handshake message whose mac1 is right, waiting to be computed.
 pub(crate) struct Incoming {
@@ -64,131 +68,6 @@ impl Load {
             self.until = Some(now + Self::MEMORY);
         }
         self.until.is_some_and(|until| now < until)
-    }
-}
-
-/// One step of a handshake, ready to be computed: some Diffie-Hellman operations on locals.
-#[must_use = "a handshake waits for this to be computed and finished"]
-pub struct HandshakeWork(Work);
-
-/// What a computed step found; to be given to [`Interface::finish_handshake`].
-#[must_use = "a handshake waits for this to be finished"]
-pub struct HandshakeDone(Done);
-
-enum Work {
-    Initiate {
-        peer: PeerId,
-        identity: Arc<Identity>,
-        key: PublicKey,
-        static_static: Option<Arc<SharedSecret>>,
-        ephemeral: PrivateKey,
-        timestamp: Tai64n,
-        local_index: u32,
-    },
-    Identify {
-        identity: Arc<Identity>,
-        incoming: Incoming,
-    },
-    Prove {
-        identity: Arc<Identity>,
-        path: Path,
-        peer: PeerId,
-        claimed: Box<ClaimedInitiation>,
-        static_static: Option<Arc<SharedSecret>>,
-    },
-    Respond {
-        identity: Arc<Identity>,
-        path: Path,
-        peer: PeerId,
-        state: Box<ResponderState>,
-        psk: PresharedKey,
-        ephemeral: PrivateKey,
-        local_index: u32,
-    },
-    Conclude {
-        identity: Arc<Identity>,
-        peer: PeerId,
-        local_index: u32,
-        state: Box<InitiatorState>,
-        psk: PresharedKey,
-        incoming: Incoming,
-    },
-}
-
-enum Done {
-    Initiated {
-        peer: PeerId,
-        identity: Arc<Identity>,
-        local_index: u32,
-        result: Option<(Arc<SharedSecret>, InitiatorState, [u8; INITIATION_LEN])>,
-    },
-    Identified {
-        identity: Arc<Identity>,
-        path: Path,
-        result: Option<Box<ClaimedInitiation>>,
-    },
-    Proven {
-        identity: Arc<Identity>,
-        path: Path,
-        peer: PeerId,
-        result: Option<(Arc<SharedSecret>, Box<ResponderState>, Tai64n)>,
-    },
-    Responded {
-        identity: Arc<Identity>,
-        path: Path,
-        peer: PeerId,
-        local_index: u32,
-        remote_index: u32,
-        result: Option<(SessionKeys, [u8; RESPONSE_LEN])>,
-    },
-    Concluded {
-        identity: Arc<Identity>,
-        path: Path,
-        peer: PeerId,
-        local_index: u32,
-        result: Option<(u32, SessionKeys)>,
-    },
-}
-
-impl HandshakeWork {
-    /// Does the Diffie-Hellman operations of this step: some 50 to 200 microseconds. Needs no lock.
-    pub fn compute(self) -> HandshakeDone {
-        HandshakeDone(match self.0 {
-            Work::Initiate { peer, identity, key, static_static, ephemeral, timestamp, local_index } => {
-                let result = static_static.or_else(|| identity.static_static(&key)).and_then(|secret| {
-                    let made = noise::create_initiation(&identity, &key, &secret, ephemeral, timestamp, local_index);
-                    made.map(|(state, message)| (secret, state, message))
-                });
-                Done::Initiated { peer, identity, local_index, result }
-            }
-            Work::Identify { identity, incoming } => {
-                let result = match Message::parse(incoming.bytes()) {
-                    Ok(Message::Initiation(message)) => noise::consume_initiation(&identity, &message).map(Box::new),
-                    _ => None,
-                };
-                Done::Identified { identity, path: incoming.path, result }
-            }
-            Work::Prove { identity, path, peer, claimed, static_static } => {
-                let result = static_static.or_else(|| identity.static_static(&claimed.initiator)).and_then(|secret| {
-                    let (state, timestamp) = claimed.prove(&secret)?;
-                    Some((secret, Box::new(state), timestamp))
-                });
-                Done::Proven { identity, path, peer, result }
-            }
-            Work::Respond { identity, path, peer, state, psk, ephemeral, local_index } => {
-                let remote_index = state.remote_index();
-                let result = noise::create_response(*state, &psk, &ephemeral, local_index);
-                Done::Responded { identity, path, peer, local_index, remote_index, result }
-            }
-            Work::Conclude { identity, peer, local_index, state, psk, incoming } => {
-                let result = match Message::parse(incoming.bytes()) {
-                    Ok(Message::Response(message)) => noise::consume_response(&identity, *state, &psk, &message)
-                        .map(|keys| (message.sender_index, keys)),
-                    _ => None,
-                };
-                Done::Concluded { identity, path: incoming.path, peer, local_index, result }
-            }
-        })
     }
 }
 
@@ -544,28 +423,4 @@ impl Interface {
 
 fn jitter(rng: &mut (impl CryptoRng + ?Sized)) -> Duration {
     Duration::from_millis(u64::from(rng.next_u32()) % (REKEY_JITTER.as_millis() as u64 + 1))
-}
-
-impl fmt::Debug for HandshakeWork {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            Work::Initiate { .. } => "HandshakeWork(Initiate)",
-            Work::Identify { .. } => "HandshakeWork(Identify)",
-            Work::Prove { .. } => "HandshakeWork(Prove)",
-            Work::Respond { .. } => "HandshakeWork(Respond)",
-            Work::Conclude { .. } => "HandshakeWork(Conclude)",
-        })
-    }
-}
-
-impl fmt::Debug for HandshakeDone {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            Done::Initiated { .. } => "HandshakeDone(Initiated)",
-            Done::Identified { .. } => "HandshakeDone(Identified)",
-            Done::Proven { .. } => "HandshakeDone(Proven)",
-            Done::Responded { .. } => "HandshakeDone(Responded)",
-            Done::Concluded { .. } => "HandshakeDone(Concluded)",
-        })
-    }
 }

@@ -185,6 +185,8 @@ impl Interface {
     /// is due any more. Configuration, counters and the memory of old handshakes stay.
     pub fn link_down(&mut self) {
         self.incoming.clear();
+        self.wanted.clear();
+        self.ready.clear();
         self.outgoing.clear();
         self.schedule.clear();
         let Self { peers, indices, by_key, staged_bytes, .. } = self;
@@ -195,6 +197,8 @@ impl Interface {
                 indices.remove(&index);
             }
             peer.last_initiation_sent = None;
+            peer.wants_initiation = false;
+            peer.is_ready = false;
             peer.scheduled = None;
             peer.timers.stop();
             *staged_bytes -= peer.staged.bytes();

@@ -106,6 +106,8 @@ mod rate_limiter;
 mod receive;
 mod replay;
 mod send;
+#[cfg(test)]
+mod tests;
 pub mod time;
 mod timers;
 mod transmit;
@@ -123,3 +125,8 @@ pub use peer::{PeerId, PeerState};
 pub use rate_limiter::RateLimiter;
 pub use replay::ReplayWindow;
 pub use time::Instant;
+
+/// The README's example is compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -28,15 +28,10 @@ pub(crate) fn install(packages: &'static [Package]) -> Result<()> {
     }
     let names: Vec<&str> = missing.iter().map(|package| package.name).collect();
     if !is_root() {
-        bail!(
-            "not root: run `sudo apt-get update && sudo apt-get install {}` first",
-            names.join(" ")
-        );
+        bail!("not root: run `sudo apt-get update && sudo apt-get install {}` first", names.join(" "));
     }
     update()?;
-    run(apt_get()
-        .args(["install", "-qq", "--yes", "--no-install-recommends"])
-        .args(&names))
+    run(apt_get().args(["install", "-qq", "--yes", "--no-install-recommends"]).args(&names))
 }
 
 /// Brings the list of packages up to date, without which a new machine finds nothing or asks for versions long gone.
@@ -57,10 +52,8 @@ impl Release {
         fs::create_dir_all(folder.join("lists/partial"))?;
         fs::create_dir_all(folder.join("cache/archives/partial"))?;
         let sources = folder.join("sources.list");
-        let line = format!(
-            "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {} {codename} main\n",
-            mirror()?
-        );
+        let line =
+            format!("deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] {} {codename} main\n", mirror()?);
         fs::write(&sources, line)?;
         let options = vec![
             format!("Dir::Etc::sourcelist={}", sources.display()),
@@ -69,10 +62,7 @@ impl Release {
             format!("Dir::Cache={}", folder.join("cache").display()),
             "APT::Sandbox::User=root".to_owned(),
         ];
-        let release = Self {
-            folder: folder.to_path_buf(),
-            options,
-        };
+        let release = Self { folder: folder.to_path_buf(), options };
         run(release.apt_get().args(["update", "-qq"]))?;
         Ok(release)
     }
@@ -84,8 +74,7 @@ impl Release {
 
     /// Removes the list of packages, which is large and soon out of date.
     pub(crate) fn close(self) -> Result<()> {
-        fs::remove_dir_all(&self.folder)
-            .with_context(|| format!("cannot remove {}", self.folder.display()))
+        fs::remove_dir_all(&self.folder).with_context(|| format!("cannot remove {}", self.folder.display()))
     }
 
     fn apt_get(&self) -> Command {
@@ -107,11 +96,7 @@ pub(crate) fn unpack_own(package: &str, downloads: &Path, to: &Path) -> Result<(
 /// The packages that this one depends on.
 pub(crate) fn dependencies(package: &str) -> Result<Vec<String>> {
     let text = output(Command::new("apt-cache").args(["depends", package]))?;
-    Ok(text
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("Depends: "))
-        .map(str::to_owned)
-        .collect())
+    Ok(text.lines().filter_map(|line| line.trim().strip_prefix("Depends: ")).map(str::to_owned).collect())
 }
 
 fn unpack(mut apt_get: Command, package: &str, downloads: &Path, to: &Path) -> Result<()> {
@@ -120,9 +105,7 @@ fn unpack(mut apt_get: Command, package: &str, downloads: &Path, to: &Path) -> R
     }
     fs::create_dir_all(downloads)?;
     fs::create_dir_all(to)?;
-    run(apt_get
-        .current_dir(downloads)
-        .args(["download", "-qq", package]))?;
+    run(apt_get.current_dir(downloads).args(["download", "-qq", package]))?;
     let deb = fs::read_dir(downloads)?
         .filter_map(|entry| Some(entry.ok()?.path()))
         .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
@@ -137,31 +120,17 @@ fn missing(packages: &'static [Package]) -> Result<Vec<&'static Package>> {
         for package in packages {
             eprintln!("# {}: {}", package.name, package.why);
         }
-        bail!(
-            "this system has no dpkg: install the programs listed above and use `cargo xtask test --no-setup`"
-        );
+        bail!("this system has no dpkg: install the programs listed above and use `cargo xtask test --no-setup`");
     }
-    let text =
-        output(Command::new("dpkg-query").args(["-W", "-f", "${Package} ${db:Status-Status}\n"]))?;
-    let installed: HashSet<&str> = text
-        .lines()
-        .filter_map(|line| line.strip_suffix(" installed"))
-        .collect();
-    Ok(packages
-        .iter()
-        .filter(|package| !installed.contains(package.name))
-        .collect())
+    let text = output(Command::new("dpkg-query").args(["-W", "-f", "${Package} ${db:Status-Status}\n"]))?;
+    let installed: HashSet<&str> = text.lines().filter_map(|line| line.strip_suffix(" installed")).collect();
+    Ok(packages.iter().filter(|package| !installed.contains(package.name)).collect())
 }
 
 /// The address of Debian's archive that this machine is set up with.
 fn mirror() -> Result<String> {
     let format = "$(ORIGIN) $(LABEL) $(REPO_URI)";
-    let text = output(Command::new("apt-get").args([
-        "indextargets",
-        "--format",
-        format,
-        "Created-By: Packages",
-    ]))?;
+    let text = output(Command::new("apt-get").args(["indextargets", "--format", format, "Created-By: Packages"]))?;
     text.lines()
         .find_map(|line| line.strip_prefix("Debian Debian "))
         .map(str::to_owned)
@@ -170,9 +139,7 @@ fn mirror() -> Result<String> {
 
 fn apt_get() -> Command {
     let mut command = Command::new("apt-get");
-    command
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .stdin(std::process::Stdio::null());
+    command.env("DEBIAN_FRONTEND", "noninteractive").stdin(std::process::Stdio::null());
     command
 }
 

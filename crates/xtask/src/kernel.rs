@@ -24,21 +24,12 @@ pub(crate) fn install() -> Result<()> {
         .into_iter()
         .find(|name| name.starts_with("linux-image-"))
         .context("Debian's package linux-image-amd64 names no kernel")?;
-    debian::unpack_own(
-        &package,
-        &target().join("peers").join("download"),
-        &folder(),
-    )
+    debian::unpack_own(&package, &target().join("peers").join("download"), &folder())
 }
 
 fn is_complete(folder: &Path) -> bool {
     let has_kernel = fs::read_dir(folder.join("boot")).is_ok_and(|mut files| {
-        files.any(|file| {
-            file.is_ok_and(|file| file.file_name().to_string_lossy().starts_with("vmlinuz-"))
-        })
+        files.any(|file| file.is_ok_and(|file| file.file_name().to_string_lossy().starts_with("vmlinuz-")))
     });
-    has_kernel
-        && ["lib/modules", "usr/lib/modules"]
-            .iter()
-            .any(|modules| folder.join(modules).exists())
+    has_kernel && ["lib/modules", "usr/lib/modules"].iter().any(|modules| folder.join(modules).exists())
 }

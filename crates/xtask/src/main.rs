@@ -1,7 +1,9 @@
 //! The project's chores, run as `cargo xtask CHORE`.
 //!
 //! `setup` installs what the tests need, `test` runs every test of the workspace, `ci` is what a submission must pass.
+//! `compare` measures Adit beside the other implementations.
 
+mod compare;
 mod debian;
 mod kernel;
 mod peers;
@@ -15,6 +17,7 @@ fn main() -> anyhow::Result<()> {
     match Xtask::parse().chore {
         Chore::Setup => setup::all(),
         Chore::Test(options) => test::all(&options),
+        Chore::Compare(options) => compare::all(&options),
         Chore::Ci(options) => {
             test::lint()?;
             test::all(&options)
@@ -36,6 +39,8 @@ enum Chore {
     Setup,
     /// Set up, build once, then run every test of the workspace
     Test(TestOptions),
+    /// Measure Adit and the other implementations side by side, and write the report with its charts
+    Compare(compare::CompareOptions),
     /// Formatting, clippy and documentation with warnings denied, then `test`
     Ci(TestOptions),
 }

@@ -33,20 +33,9 @@ fn install_crate(name: &str, version: &str) -> Result<()> {
     if installed.contains(&format!("\"{name} {version} (")) {
         return Ok(());
     }
-    eprintln!(
-        "# {name} {version}: a partner to interoperate with; built in release, so it takes a minute or two"
-    );
+    eprintln!("# {name} {version}: a partner to interoperate with; built in release, so it takes a minute or two");
     run(cargo()
-        .args([
-            "install",
-            "--quiet",
-            "--locked",
-            "--force",
-            "--version",
-            version,
-            name,
-            "--root",
-        ])
+        .args(["install", "--quiet", "--locked", "--force", "--version", version, name, "--root"])
         .arg(folder())
         .env("CARGO_TARGET_DIR", target().join("peers-build")))
 }
@@ -66,8 +55,7 @@ fn install_wireguard_go() -> Result<()> {
 }
 
 fn move_file(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to)
-        .with_context(|| format!("cannot move {} to {}", from.display(), to.display()))
+    fs::rename(from, to).with_context(|| format!("cannot move {} to {}", from.display(), to.display()))
 }
 
 fn folder() -> PathBuf {

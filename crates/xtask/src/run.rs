@@ -9,11 +9,7 @@ use anyhow::{Context, Result, bail};
 /// The workspace's root.
 pub(crate) fn root() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
-    manifest
-        .ancestors()
-        .nth(2)
-        .unwrap_or(manifest)
-        .to_path_buf()
+    manifest.ancestors().nth(2).unwrap_or(manifest).to_path_buf()
 }
 
 /// The folder that cargo builds into.
@@ -34,9 +30,7 @@ pub(crate) fn cargo() -> Command {
 /// Shows the command, runs it, and fails unless it succeeds.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     eprintln!("$ {}", show(command));
-    let status = command
-        .status()
-        .with_context(|| format!("cannot start `{}`", show(command)))?;
+    let status = command.status().with_context(|| format!("cannot start `{}`", show(command)))?;
     if !status.success() {
         bail!("`{}`: {status}", show(command));
     }
@@ -45,17 +39,9 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 
 /// What the command prints; fails unless it succeeds.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
-    let output = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot start `{}`", show(command)))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{}`", show(command)))?;
     if !output.status.success() {
-        bail!(
-            "`{}`: {}\n{}",
-            show(command),
-            output.status,
-            String::from_utf8_lossy(&output.stderr)
-        );
+        bail!("`{}`: {}\n{}", show(command), output.status, String::from_utf8_lossy(&output.stderr));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }

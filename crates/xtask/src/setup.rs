@@ -10,51 +10,22 @@ const NEXTEST: &str = "0.9.143";
 
 /// Debian's packages the tests need, and what for.
 const PACKAGES: &[debian::Package] = &[
-    debian::Package {
-        name: "iproute2",
-        why: "ip: namespaces' links, addresses and routes",
-    },
-    debian::Package {
-        name: "iputils-ping",
-        why: "ping through the tunnels",
-    },
-    debian::Package {
-        name: "iperf3",
-        why: "bulk TCP and UDP through the tunnels",
-    },
-    debian::Package {
-        name: "wireguard-tools",
-        why: "wg and wg-quick drive the daemons",
-    },
-    debian::Package {
-        name: "nftables",
-        why: "nft: address translation between namespaces; wg-quick's firewall",
-    },
-    debian::Package {
-        name: "procps",
-        why: "sysctl, which wg-quick runs",
-    },
-    debian::Package {
-        name: "qemu-system-x86",
-        why: "a machine for the real Linux kernel as a partner",
-    },
-    debian::Package {
-        name: "busybox-static",
-        why: "the user land of that machine",
-    },
-    debian::Package {
-        name: "xz-utils",
-        why: "unpacks that kernel's modules",
-    },
+    debian::Package { name: "iproute2", why: "ip: namespaces' links, addresses and routes" },
+    debian::Package { name: "iputils-ping", why: "ping through the tunnels" },
+    debian::Package { name: "iperf3", why: "bulk TCP and UDP through the tunnels" },
+    debian::Package { name: "wireguard-tools", why: "wg and wg-quick drive the daemons" },
+    debian::Package { name: "nftables", why: "nft: address translation between namespaces; wg-quick's firewall" },
+    debian::Package { name: "procps", why: "sysctl, which wg-quick runs" },
+    debian::Package { name: "qemu-system-x86", why: "a machine for the real Linux kernel as a partner" },
+    debian::Package { name: "busybox-static", why: "the user land of that machine" },
+    debian::Package { name: "xz-utils", why: "unpacks that kernel's modules" },
 ];
 
 /// Installs what is missing and says why.
 pub(crate) fn all() -> Result<()> {
     debian::install(PACKAGES)?;
     if !succeeds(cargo().args(["nextest", "--version"])) {
-        eprintln!(
-            "# cargo-nextest {NEXTEST}: runs the tests, in parallel and each in its own process"
-        );
+        eprintln!("# cargo-nextest {NEXTEST}: runs the tests, in parallel and each in its own process");
         run(cargo().args(["install", "--locked", "--version", NEXTEST, "cargo-nextest"]))?;
     }
     peers::install()?;

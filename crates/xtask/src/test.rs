@@ -7,23 +7,11 @@ use anyhow::Result;
 use crate::run::{cargo, root, run, target};
 use crate::{TestOptions, kernel, peers, setup};
 
-/// What `--fast` leaves out.
-const SLOW: &str = "binary(=kernel) | test(/rekey/)";
-
 /// Formatting, lints and documentation.
 pub(crate) fn lint() -> Result<()> {
     run(cargo().args(["fmt", "--all", "--check"]))?;
-    run(cargo().args([
-        "clippy",
-        "--workspace",
-        "--all-targets",
-        "--",
-        "-D",
-        "warnings",
-    ]))?;
-    run(cargo()
-        .args(["doc", "--workspace", "--no-deps"])
-        .env("RUSTDOCFLAGS", "-D warnings"))
+    run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    run(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
 /// Every test of the workspace.
@@ -40,7 +28,7 @@ pub(crate) fn all(options: &TestOptions) -> Result<()> {
         .env("ADIT_PEERS", peers::binaries())
         .env("ADIT_KERNEL", kernel::folder());
     if options.fast {
-        nextest.args(["-E", &format!("not ({SLOW})")]);
+        nextest.args(["--profile", "fast"]);
     }
     run(nextest.args(&options.nextest))?;
     run(cargo().args(["test", "--workspace", "--doc", "--quiet"]))
@@ -54,9 +42,7 @@ fn build_daemon(release: bool) -> Result<PathBuf> {
         build.arg("--release");
     }
     run(&mut build)?;
-    Ok(target()
-        .join(if release { "release" } else { "debug" })
-        .join("adit"))
+    Ok(target().join(if release { "release" } else { "debug" }).join("adit"))
 }
 
 /// Builds the engine into a program for a machine that has no standard library.
@@ -65,8 +51,5 @@ fn prove_no_std() -> Result<()> {
     if !manifest.exists() {
         return Ok(());
     }
-    run(cargo()
-        .args(["build", "--manifest-path"])
-        .arg(manifest)
-        .env("CARGO_TARGET_DIR", target().join("no_std")))
+    run(cargo().args(["build", "--manifest-path"]).arg(manifest).env("CARGO_TARGET_DIR", target().join("no_std")))
 }

@@ -35,11 +35,12 @@ pub(crate) fn roam_port(a: Implementation, b: Implementation) {
 pub(crate) fn roam_v4_to_v6_and_back(a: Implementation, b: Implementation) {
     let pair = Pair::new(a, b);
     pair.assert_a_reaches_b();
-    // Boringtun cannot be told another endpoint of a peer that it has; wireguard-go sends elsewhere after it was.
-    if !matches!(b, Implementation::Boringtun | Implementation::WireguardGo) {
+    if b != Implementation::Boringtun {
+        // Boringtun cannot be told another endpoint of a peer that it has.
         for outer in [Outer::V6, Outer::V4] {
             pair.b.set(&format!("peer {} endpoint {}", pair.a.keys.public, Side::A.endpoint(outer)));
-            pair.assert_b_reaches_a();
+            // Gotatun loses its session when it is told, and may wait with the next.
+            eventually("B reaches A at its other address", || pair.b_reaches_a().then_some(()));
             assert_eq!(pair.b_seen_by_a().endpoint, Side::B.endpoint(outer));
             pair.assert_a_reaches_b();
         }

@@ -3,11 +3,13 @@
 
 use core::arch::x86_64::*;
 
+use super::scalar::Scalar;
+use crate::poly1305::Block;
 use crate::rounds::{CONSTANTS, double_round};
 use crate::stream::{BLOCK_LEN, KeyStream, Segment};
 
 /// Blocks at a time.
-const LANES: usize = 8;
+pub(super) const LANES: usize = 8;
 
 /// See [`crate::stream::Vector::key_stream`].
 #[target_feature(enable = "avx2")]
@@ -21,6 +23,35 @@ pub(super) fn key_stream(segments: &[Segment<'_>], out: &mut KeyStream) {
             double_round!(x, _mm256_add_epi32, _mm256_xor_si256, left_16, left_12, left_8, left_7);
         }
         write_blocks(x, initial, half);
+    }
+}
+
+/// See [`super::Avx2::key_stream_beside`].
+#[target_feature(enable = "avx2,bmi2")]
+pub(super) fn key_stream_beside(segment: &Segment<'_>, out: &mut KeyStream, mac: &mut Scalar, blocks: &[Block]) {
+    let initial = initial_state(core::slice::from_ref(segment), 0);
+    let mut x = initial;
+    // The two kinds of work do not wait for each other, so the CPU takes from
+    // both at a time, if they come in small portions.
+    let mut blocks = blocks.iter();
+    let mut local = *mac;
+    for _ in 0..10 {
+        double_round!(
+            x,
+            _mm256_add_epi32,
+            _mm256_xor_si256,
+            left_16,
+            left_12,
+            left_8,
+            left_7,
+            if let Some(block) = blocks.next() {
+                local.absorb(block);
+            }
+        );
+    }
+    *mac = local;
+    if let Some(out) = out.0.first_chunk_mut() {
+        write_blocks(x, initial, out);
     }
 }
 
@@ -49,10 +80,7 @@ pub(crate) fn initial_state(segments: &[Segment<'_>], first: usize) -> [__m256i;
         *word = _mm256_set1_epi32(constant as i32);
     }
     let first = first as i32;
-    let numbers = _mm256_add_epi32(
-        _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7),
-        _mm256_set1_epi32(first),
-    );
+    let numbers = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(first));
     let mut begin = 0;
     let mut key: Option<&[u8; 32]> = None;
     for segment in segments {
@@ -85,11 +113,7 @@ pub(crate) fn initial_state(segments: &[Segment<'_>], first: usize) -> [__m256i;
 /// it block after block.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(crate) fn write_blocks(
-    mut state: [__m256i; 16],
-    initial: [__m256i; 16],
-    out: &mut [u8; LANES * BLOCK_LEN],
-) {
+pub(crate) fn write_blocks(mut state: [__m256i; 16], initial: [__m256i; 16], out: &mut [u8; LANES * BLOCK_LEN]) {
     for i in 0..16 {
         state[i] = _mm256_add_epi32(state[i], initial[i]);
     }

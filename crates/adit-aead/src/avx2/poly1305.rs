@@ -4,7 +4,7 @@
 
 use core::arch::x86_64::*;
 
-use crate::poly1305::{Block, LANES, Numbers, State, each_lane};
+use crate::poly1305::{Block, LANES, Numbers, State, each_lane, tag};
 
 const MASK: u64 = (1 << 26) - 1;
 
@@ -28,56 +28,65 @@ struct Halves {
 }
 
 /// See [`crate::poly1305::Arithmetic::begin`].
+#[target_feature(enable = "avx2")]
 pub(super) fn begin(keys: [&[u8; 32]; LANES]) -> State<5> {
-    let mut state = State {
-        r: [[0; LANES]; 5],
-        s: [[0; LANES]; 2],
-        sums: [[0; LANES]; 5],
-    };
-    for lane in 0..LANES {
-        let (words, _) = keys[lane].as_chunks();
-        let word = |i: usize| u64::from_le_bytes(words[i]);
-        let low = word(0) & 0x0fff_fffc_0fff_ffff;
-        let high = word(1) & 0x0fff_fffc_0fff_fffc;
-        state.r[0][lane] = low & MASK;
-        state.r[1][lane] = low >> 26 & MASK;
-        state.r[2][lane] = (low >> 52 | high << 12) & MASK;
-        state.r[3][lane] = high >> 14 & MASK;
-        state.r[4][lane] = high >> 40;
-        state.s[0][lane] = word(2);
-        state.s[1][lane] = word(3);
+    let mut state = State { r: [[0; LANES]; 5], s: [[0; LANES]; 2], sums: [[0; LANES]; 5] };
+    let (halves, _) = keys.as_chunks();
+    for (half, [a, b, c, d]) in halves.iter().enumerate() {
+        let [[ra, sa], [rb, sb], [rc, sc], [rd, sd]] = [parts(a), parts(b), parts(c), parts(d)];
+        let r = gather(ra, rb, rc, rd);
+        let clamped = Halves {
+            low: _mm256_and_si256(r.low, _mm256_set1_epi64x(0x0fff_fffc_0fff_ffff)),
+            high: _mm256_and_si256(r.high, _mm256_set1_epi64x(0x0fff_fffc_0fff_fffc)),
+        };
+        let s = gather(sa, sb, sc, sd);
+        store_all(&mut state.r, half, split(clamped));
+        store_all(&mut state.s, half, [s.low, s.high]);
     }
     state
+}
+
+fn parts(key: &[u8; 32]) -> [&Block; 2] {
+    let (parts, _) = key.as_chunks();
+    [&parts[0], &parts[1]]
 }
 
 /// See [`crate::poly1305::Arithmetic::absorb`].
 #[target_feature(enable = "avx2")]
 pub(super) fn absorb(state: &mut State<5>, rows: [&[Block]; LANES]) {
+    let [a, b, c, d, e, f, g, h] = rows;
+    absorb_half(state, 0, [a, b, c, d]);
+    absorb_half(state, 1, [e, f, g, h]);
+}
+
+/// One half after the other: both at a time need more registers than there are.
+#[target_feature(enable = "avx2")]
+fn absorb_half(state: &mut State<5>, half: usize, rows: [&[Block]; LANES / 2]) {
     // Checked once here instead of at each block.
-    let count = rows[0].len();
-    let rows = each_lane!(lane => &rows[lane][..count]);
-    let (low_r, high_r) = (factors(load_all(&state.r, 0)), factors(load_all(&state.r, 1)));
-    let (mut low, mut high) = (load_all(&state.sums, 0), load_all(&state.sums, 1));
+    let [a, b, c, d] = rows;
+    let count = a.len();
+    let (b, c, d) = (&b[..count], &c[..count], &d[..count]);
+    let r = factors(load_all(&state.r, half));
+    let mut sums = load_all(&state.sums, half);
     for i in 0..count {
-        let row = |lane: usize| &rows[lane][i];
-        low = multiply(add(low, message(gather(row(0), row(1), row(2), row(3)))), &low_r);
-        high = multiply(add(high, message(gather(row(4), row(5), row(6), row(7)))), &high_r);
+        sums = multiply(add(sums, message(gather(&a[i], &b[i], &c[i], &d[i]))), &r);
     }
-    store_all(&mut state.sums, 0, low);
-    store_all(&mut state.sums, 1, high);
+    store_all(&mut state.sums, half, sums);
 }
 
 /// See [`crate::poly1305::Arithmetic::absorb_steps`].
 #[target_feature(enable = "avx2")]
 pub(super) fn absorb_steps(state: &mut State<5>, steps: &[[Block; LANES]]) {
-    let (low_r, high_r) = (factors(load_all(&state.r, 0)), factors(load_all(&state.r, 1)));
-    let (mut low, mut high) = (load_all(&state.sums, 0), load_all(&state.sums, 1));
-    for [b0, b1, b2, b3, b4, b5, b6, b7] in steps {
-        low = multiply(add(low, message(gather(b0, b1, b2, b3))), &low_r);
-        high = multiply(add(high, message(gather(b4, b5, b6, b7))), &high_r);
+    for half in 0..2 {
+        let r = factors(load_all(&state.r, half));
+        let mut sums = load_all(&state.sums, half);
+        for step in steps {
+            let (halves, _) = step.as_chunks();
+            let [a, b, c, d] = &halves[half];
+            sums = multiply(add(sums, message(gather(a, b, c, d))), &r);
+        }
+        store_all(&mut state.sums, half, sums);
     }
-    store_all(&mut state.sums, 0, low);
-    store_all(&mut state.sums, 1, high);
 }
 
 /// See [`crate::poly1305::Arithmetic::powers`].
@@ -97,54 +106,59 @@ pub(super) fn powers(r: &Numbers<5>) -> [Numbers<5>; LANES] {
 }
 
 /// See [`crate::poly1305::Arithmetic::finish`].
+#[target_feature(enable = "avx2")]
 pub(super) fn finish(state: &State<5>) -> [Block; LANES] {
-    each_lane!(lane => {
-        // Twice around, after which no limb has more than its 26 bits but the
-        // second, which can have one more.
-        let mut h = state.sums.map(|limb| limb[lane]);
+    // The low and high halves of h modulo 2^128, and h divided by 2^128.
+    let mut words = [[0; LANES]; 3];
+    let mask = _mm256_set1_epi64x(MASK as i64);
+    for half in 0..2 {
+        // Twice around: the second time limb 4 passes on one at most, and only
+        // if all other limbs have just become zero, or next to it.
+        let mut h = load_all(&state.sums, half);
         for _ in 0..2 {
-            for i in 0..5 {
-                let carry = h[i] >> 26;
-                h[i] &= MASK;
-                if i < 4 {
-                    h[i + 1] += carry;
-                } else {
-                    h[0] += carry * 5;
-                }
+            for i in 0..4 {
+                h[i + 1] = _mm256_add_epi64(h[i + 1], _mm256_srli_epi64::<26>(h[i]));
+                h[i] = _mm256_and_si256(h[i], mask);
             }
+            h[0] = _mm256_add_epi64(h[0], five_times(_mm256_srli_epi64::<26>(h[4])));
+            h[4] = _mm256_and_si256(h[4], mask);
         }
-        // As 130 bits: the low 128, and the rest.
-        let low = u128::from(h[0])
-            + (u128::from(h[1]) << 26)
-            + (u128::from(h[2]) << 52)
-            + (u128::from(h[3]) << 78);
-        let (low, carried) = low.overflowing_add(u128::from(h[4]) << 104);
-        let high = (h[4] >> 24) + u64::from(carried);
-        // If h is not below p, which is when h + 5 reaches 2^130, h - p has the
-        // low bits of h + 5.
-        let (less, carried) = low.overflowing_add(5);
-        let reached = (high + u64::from(carried)) >> 2 & 1;
-        let choice = u128::from(reached).wrapping_neg();
-        let h = (low & !choice) | (less & choice);
+        let low =
+            _mm256_add_epi64(_mm256_add_epi64(h[0], _mm256_slli_epi64::<26>(h[1])), _mm256_slli_epi64::<52>(h[2]));
+        let high = _mm256_add_epi64(
+            _mm256_add_epi64(_mm256_srli_epi64::<12>(h[2]), _mm256_slli_epi64::<14>(h[3])),
+            _mm256_slli_epi64::<40>(h[4]),
+        );
+        store_all(&mut words, half, [low, high, _mm256_srli_epi64::<24>(h[4])]);
+    }
+    each_lane!(lane => {
+        let h = u128::from(words[0][lane]) | u128::from(words[1][lane]) << 64;
         let s = u128::from(state.s[0][lane]) | u128::from(state.s[1][lane]) << 64;
-        h.wrapping_add(s).to_le_bytes()
+        tag(h, words[2][lane], s)
     })
 }
 
-/// The numbers that blocks stand for: with a bit above the highest byte.
+/// The limbs of 128-bit numbers.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn message(blocks: Halves) -> Vectors {
+fn split(Halves { low, high }: Halves) -> Vectors {
     let mask = _mm256_set1_epi64x(MASK as i64);
-    let Halves { low, high } = blocks;
     let middle = _mm256_or_si256(_mm256_srli_epi64::<52>(low), _mm256_slli_epi64::<12>(high));
     [
         _mm256_and_si256(low, mask),
         _mm256_and_si256(_mm256_srli_epi64::<26>(low), mask),
         _mm256_and_si256(middle, mask),
         _mm256_and_si256(_mm256_srli_epi64::<14>(high), mask),
-        _mm256_or_si256(_mm256_srli_epi64::<40>(high), _mm256_set1_epi64x(1 << 24)),
+        _mm256_srli_epi64::<40>(high),
     ]
+}
+
+/// The numbers that blocks stand for: with a bit above the highest byte.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn message(blocks: Halves) -> Vectors {
+    let [m0, m1, m2, m3, m4] = split(blocks);
+    [m0, m1, m2, m3, _mm256_or_si256(m4, _mm256_set1_epi64x(1 << 24))]
 }
 
 #[inline]
@@ -163,10 +177,7 @@ fn add(a: Vectors, b: Vectors) -> Vectors {
 #[target_feature(enable = "avx2")]
 fn factors(limbs: Vectors) -> Factors {
     let [_, l1, l2, l3, l4] = limbs;
-    Factors {
-        limbs,
-        wrapped: [five_times(l1), five_times(l2), five_times(l3), five_times(l4)],
-    }
+    Factors { limbs, wrapped: [five_times(l1), five_times(l2), five_times(l3), five_times(l4)] }
 }
 
 #[inline]
@@ -227,10 +238,7 @@ fn gather(a: &Block, b: &Block, c: &Block, d: &Block) -> Halves {
     };
     let even = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(load(a)), load(c));
     let odd = _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(load(b)), load(d));
-    Halves {
-        low: _mm256_unpacklo_epi64(even, odd),
-        high: _mm256_unpackhi_epi64(even, odd),
-    }
+    Halves { low: _mm256_unpacklo_epi64(even, odd), high: _mm256_unpackhi_epi64(even, odd) }
 }
 
 /// The first or second four lanes.
@@ -247,10 +255,10 @@ fn load_all(numbers: &Numbers<5>, half: usize) -> Vectors {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn store_all(numbers: &mut Numbers<5>, half: usize, vectors: Vectors) {
-    for limb in 0..5 {
-        let (halves, _) = numbers[limb].as_chunks_mut::<4>();
+fn store_all<const N: usize>(numbers: &mut Numbers<N>, half: usize, vectors: [__m256i; N]) {
+    for (words, vector) in numbers.iter_mut().zip(vectors) {
+        let (halves, _) = words.as_chunks_mut::<4>();
         // SAFETY: 32 bytes are written, to an array of four words.
-        unsafe { _mm256_storeu_si256(halves[half].as_mut_ptr().cast(), vectors[limb]) }
+        unsafe { _mm256_storeu_si256(halves[half].as_mut_ptr().cast(), vector) }
     }
 }

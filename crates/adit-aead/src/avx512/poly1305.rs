@@ -36,15 +36,12 @@ pub(super) fn begin(keys: [&[u8; 32]; LANES]) -> State<3> {
         low: _mm512_and_si512(r.low, _mm512_set1_epi64(0x0fff_fffc_0fff_ffff)),
         high: _mm512_and_si512(r.high, _mm512_set1_epi64(0x0fff_fffc_0fff_fffc)),
     };
-    State {
-        r: store_all(split(clamped)),
-        s: [store(s.low), store(s.high)],
-        sums: [[0; LANES]; 3],
-    }
+    State { r: store_all(split(clamped)), s: [store(s.low), store(s.high)], sums: [[0; LANES]; 3] }
 }
 
 /// See [`crate::poly1305::Arithmetic::absorb`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+#[expect(clippy::needless_range_loop, reason = "eight rows go in step")]
 pub(super) fn absorb(state: &mut State<3>, rows: [&[Block]; LANES]) {
     // Checked once here instead of at each block.
     let count = rows[0].len();
@@ -82,16 +79,7 @@ pub(super) fn powers(r: &Numbers<3>) -> [Numbers<3>; LANES] {
     let r6 = multiply(r2, &by_4);
     let r7 = multiply(r3, &by_4);
     let r8 = multiply(r4, &by_4);
-    [
-        store_all(r8),
-        store_all(r7),
-        store_all(r6),
-        store_all(r5),
-        store_all(r4),
-        store_all(r3),
-        store_all(r2),
-        *r,
-    ]
+    [store_all(r8), store_all(r7), store_all(r6), store_all(r5), store_all(r4), store_all(r3), store_all(r2), *r]
 }
 
 /// See [`crate::poly1305::Arithmetic::finish`].
@@ -100,10 +88,10 @@ pub(super) fn finish(state: &State<3>) -> [Block; LANES] {
     let mask_44 = _mm512_set1_epi64((1 << 44) - 1);
     let mask_42 = _mm512_set1_epi64((1 << 42) - 1);
     let five = _mm512_set1_epi64(5);
-    // The third pass can carry no further than limb 1: limb 2 is then below
-    // 2^42, or it was 2^42 and the other limbs are next to nothing.
+    // Twice around: the second time limb 2 passes on one at most, and only if
+    // the other limbs have just become zero, or next to it.
     let [mut h0, mut h1, mut h2] = load_all(&state.sums);
-    for _ in 0..3 {
+    for _ in 0..2 {
         h1 = _mm512_add_epi64(h1, _mm512_srli_epi64::<44>(h0));
         h0 = _mm512_and_si512(h0, mask_44);
         h2 = _mm512_add_epi64(h2, _mm512_srli_epi64::<44>(h1));
@@ -139,15 +127,8 @@ pub(super) fn finish(state: &State<3>) -> [Block; LANES] {
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
 fn split(halves: Halves) -> Vectors {
     let mask_44 = _mm512_set1_epi64((1 << 44) - 1);
-    let middle = _mm512_or_si512(
-        _mm512_srli_epi64::<44>(halves.low),
-        _mm512_slli_epi64::<20>(halves.high),
-    );
-    [
-        _mm512_and_si512(halves.low, mask_44),
-        _mm512_and_si512(middle, mask_44),
-        _mm512_srli_epi64::<24>(halves.high),
-    ]
+    let middle = _mm512_or_si512(_mm512_srli_epi64::<44>(halves.low), _mm512_slli_epi64::<20>(halves.high));
+    [_mm512_and_si512(halves.low, mask_44), _mm512_and_si512(middle, mask_44), _mm512_srli_epi64::<24>(halves.high)]
 }
 
 /// The numbers that blocks stand for: with a bit above the highest byte.
@@ -161,11 +142,7 @@ fn message(blocks: Halves) -> Vectors {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
 fn add(a: Vectors, b: Vectors) -> Vectors {
-    [
-        _mm512_add_epi64(a[0], b[0]),
-        _mm512_add_epi64(a[1], b[1]),
-        _mm512_add_epi64(a[2], b[2]),
-    ]
+    [_mm512_add_epi64(a[0], b[0]), _mm512_add_epi64(a[1], b[1]), _mm512_add_epi64(a[2], b[2])]
 }
 
 #[inline]
@@ -240,10 +217,7 @@ fn gather(rows: [&Block; LANES]) -> Halves {
     };
     let even = join(0, 2, 4, 6);
     let odd = join(1, 3, 5, 7);
-    Halves {
-        low: _mm512_unpacklo_epi64(even, odd),
-        high: _mm512_unpackhi_epi64(even, odd),
-    }
+    Halves { low: _mm512_unpacklo_epi64(even, odd), high: _mm512_unpackhi_epi64(even, odd) }
 }
 
 /// The same when the blocks follow one another.
@@ -254,10 +228,7 @@ fn deal(blocks: &[Block; LANES]) -> Halves {
     let (first, second) = (load_bytes(&words[0]), load_bytes(&words[1]));
     let low = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
     let high = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
-    Halves {
-        low: _mm512_permutex2var_epi64(first, low, second),
-        high: _mm512_permutex2var_epi64(first, high, second),
-    }
+    Halves { low: _mm512_permutex2var_epi64(first, low, second), high: _mm512_permutex2var_epi64(first, high, second) }
 }
 
 #[inline]

@@ -81,8 +81,10 @@ struct Demo {
     phase: Phase,
     start: Instant,
     flow: Option<Arc<Flow>>,
-    /// When the table was last shown, and what the flow had moved then.
-    shown: (Instant, u64),
+    /// When the table was last shown.
+    shown: Instant,
+    /// From when on the rate shown next is counted, and what the flow had moved then.
+    counted: (Instant, u64),
     rtt: Option<Duration>,
 }
 
@@ -91,11 +93,16 @@ impl Demo {
         let hosts = Host::pair()?;
         let mut left = Node::start(&hosts[0], sender.clone())?;
         let mut right = Node::start(&hosts[1], sender.clone())?;
-        // A daemon that has ended knows better why than whoever finds that it does not answer.
         let bring_up = |left: &mut Node, right: &mut Node| {
-            node::introduce([left, right])?;
-            hosts.iter().try_for_each(Host::bring_tunnel_up)
+            // Once a daemon answers, its interface is there.
+            left.state()?;
+            right.state()?;
+            hosts.iter().try_for_each(Host::bring_tunnel_up)?;
+            // The kernel tells a daemon that its link is up, and until then it takes nothing from the network. What it is
+            // asked afterwards it answers afterwards, so that no handshake comes too early.
+            node::introduce([left, right])
         };
+        // A daemon that has ended knows better why than whoever finds that it does not answer.
         if let Err(error) = bring_up(&mut left, &mut right) {
             return Err(left.obituary(AGONY).or_else(|| right.obituary(AGONY)).unwrap_or(error));
         }
@@ -103,8 +110,22 @@ impl Demo {
         let pinger = Pinger::start(&hosts[0], Side::Right.inside(), sender.clone())?;
         let nodes = [left, right];
         let phase = Phase::Handshake;
-        let shown = (start, 0);
-        Ok(Demo { pinger, nodes, hosts, sender, events, screen, figures, phase, start, flow: None, shown, rtt: None })
+        let (shown, counted) = (start, (start, 0));
+        Ok(Demo {
+            pinger,
+            nodes,
+            hosts,
+            sender,
+            events,
+            screen,
+            figures,
+            phase,
+            start,
+            flow: None,
+            shown,
+            counted,
+            rtt: None,
+        })
     }
 
     /// Goes through all phases, unless it is interrupted.
@@ -142,7 +163,7 @@ impl Demo {
             let [left, right] = &self.hosts;
             let (source, sink) = if from == Side::Left { (left, right) } else { (right, left) };
             self.flow = Some(Flow::start(source, sink, time, self.sender.clone())?);
-            self.shown.1 = 0;
+            self.counted = (Instant::now(), 0);
             // What is measured has an end of its own, and so has a flow that stalls.
             if self.wait(Instant::now() + time + 4 * PATIENCE)?.is_break() {
                 return Ok(ControlFlow::Break(()));
@@ -154,7 +175,7 @@ impl Demo {
     /// Takes and shows what happens until the phase is over; `Break` if the user interrupts it.
     fn wait(&mut self, deadline: Instant) -> Result<ControlFlow<()>> {
         loop {
-            let next = deadline.min(self.shown.0 + self.screen.interval());
+            let next = deadline.min(self.shown + self.screen.interval());
             match self.events.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(Event::Interrupted) => return Ok(ControlFlow::Break(())),
                 Ok(Event::NodeEnded(side)) => bail!("the {} Adit has ended", side.name()),
@@ -186,7 +207,7 @@ impl Demo {
                     phase => bail!("{phase}: nothing came through the tunnel in time"),
                 };
             }
-            if now >= self.shown.0 + self.screen.interval() {
+            if now >= self.shown + self.screen.interval() {
                 self.show()?;
             }
         }
@@ -195,10 +216,10 @@ impl Demo {
     /// Asks both ends how they are, and shows it.
     fn show(&mut self) -> Result<()> {
         let now = Instant::now();
-        let (shown, bytes_then) = self.shown;
+        let (then, bytes_then) = self.counted;
         let bytes = self.flow.as_ref().map_or(0, |flow| flow.moved().bytes);
-        self.shown = (now, bytes);
-        let rate = gigabits(bytes.saturating_sub(bytes_then), now - shown);
+        (self.shown, self.counted) = (now, (now, bytes));
+        let rate = gigabits(bytes.saturating_sub(bytes_then), now - then);
         let figures = self.node_figures()?;
         let unix_time = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let rows = [Side::Left, Side::Right].map(|side| {

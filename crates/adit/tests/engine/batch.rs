@@ -108,6 +108,34 @@ fn a_burst_of_datagrams_from_many_peers_and_of_many_kinds_is_sorted_out() {
 }
 
 #[test]
+fn of_a_burst_that_came_by_several_ways_the_last_authentic_one_is_answered() {
+    let mut sim = connected(10);
+    sim.network.cut(B, A);
+    sim.send_many(B, A, 3);
+    let sent = sim.sent(B, Kind::Data).split_off(1);
+    // Each reached another address of ours; the last one is forged, the one before a replay.
+    let paths = ["198.51.100.1:1", "[2001:db8::2]:2", "198.51.100.3:3", "198.51.100.4:4", "198.51.100.5:5"];
+    let paths = paths.map(|remote| {
+        let remote: std::net::SocketAddr = remote.parse().unwrap();
+        Path { remote, local: Some(std::net::Ipv4Addr::new(203, 0, 113, remote.port() as u8).into()), ifindex: 4 }
+    });
+    let mut forged = sent[0].bytes.clone();
+    forged[40] ^= 4;
+    let datagrams = [&sent[0].bytes, &sent[2].bytes, &sent[1].bytes, &sent[0].bytes, &forged];
+    let (mut burst, mut buffer) = (Datagrams::new(), Vec::new());
+    for (datagram, path) in datagrams.into_iter().zip(&paths) {
+        let start = buffer.len();
+        buffer.extend(datagram);
+        assert!(burst.push(start..buffer.len(), path, Ecn::NotEct));
+    }
+    let now = sim.now;
+    let opened = sim[A].interface.begin_open(now, burst, &buffer).open(&mut buffer);
+    assert_eq!(sim[A].interface.commit(now, opened, &mut buffer).packets().count(), 3);
+    sim.send(A, B);
+    assert_eq!(sim.last_sent(A, Kind::Data).path, paths[2]);
+}
+
+#[test]
 fn two_bursts_sealed_at_the_same_time_share_no_counter() {
     let mut sim = connected(5);
     let now = sim.now;
@@ -142,8 +170,8 @@ fn two_bursts_opened_at_the_same_time_let_a_packet_in_once() {
     let mut open = || {
         let mut buffer: Vec<u8> = sent.iter().flat_map(|sent| sent.bytes.clone()).collect();
         let mut burst = Datagrams::new();
-        for number in 0..sent.len() {
-            assert!(burst.push(number * 64..number * 64 + 64, &Path::to(sent[number].source), Ecn::NotEct));
+        for (number, sent) in sent.iter().enumerate() {
+            assert!(burst.push(number * 64..number * 64 + 64, &Path::to(sent.source), Ecn::NotEct));
         }
         (sim[B].interface.begin_open(now, burst, &buffer).open(&mut buffer), buffer)
     };

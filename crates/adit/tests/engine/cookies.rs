@@ -58,6 +58,7 @@ fn under_load_the_initiator_is_sent_a_cookie_and_its_next_initiation_is_answered
     sim.run_for(secs(4));
     assert_eq!((sim.count(B, Kind::CookieReply), sim.count(B, Kind::Response)), (1, 0));
     assert_eq!(sim.drops(B, Drop::CookieSent), 1);
+    assert_eq!(sim.last_sent(B, Kind::CookieReply).tos, 0x88, "AF41, as all that belongs to handshakes");
     // The cookie makes it speak no sooner than its timer would have.
     assert_eq!(sim.count(A, Kind::Initiation), 1);
     sim.run_for(secs(2));

@@ -25,9 +25,9 @@ fn datagrams_of_every_length_are_dropped_and_counted_with_their_reason() {
     let mut injected = 0;
     let events = sim[B].events();
     for len in 0..=2_000_usize {
-        for first in [None, Some([0, 0, 0, 0]), Some([1, 0, 0, 0]), Some([2, 0, 0, 0]), Some([3, 0, 0, 0]), Some([
-            4, 0, 0, 0,
-        ])] {
+        for first in
+            [None, Some([0, 0, 0, 0]), Some([1, 0, 0, 0]), Some([2, 0, 0, 0]), Some([3, 0, 0, 0]), Some([4, 0, 0, 0])]
+        {
             let mut bytes = vec![0; len];
             rng.fill_bytes(&mut bytes);
             if let Some(first) = first {

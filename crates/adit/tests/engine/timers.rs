@@ -146,9 +146,10 @@ fn data_that_comes_with_the_handshake_is_followed_by_a_keepalive_too() {
     let packet = sim.send(A, B);
     sim.run_for(secs(60));
     assert!(sim[B].has_arrived(&packet));
-    assert_eq!(sim.sent(B, Kind::Keepalive).iter().map(|sent| sent.at).collect::<Vec<_>>(), [
-        START + DELAY * 3 + secs(10)
-    ]);
+    assert_eq!(
+        sim.sent(B, Kind::Keepalive).iter().map(|sent| sent.at).collect::<Vec<_>>(),
+        [START + DELAY * 3 + secs(10)]
+    );
     assert_eq!(sim.count(A, Kind::Initiation), 1, "which the initiator takes for a sign of life");
 }
 
@@ -212,9 +213,10 @@ fn all_key_material_is_erased_when_540_s_brought_no_new_session() {
     let made = START + DELAY;
     sim.run_until(made + secs(540));
     let expired = |event: &Event| matches!(event, Event::SessionExpired { .. });
-    assert_eq!((sim[A].events().iter().any(expired), sim[B].events()), (false, vec![Event::SessionExpired {
-        peer: sim.id(B, A)
-    }]));
+    assert_eq!(
+        (sim[A].events().iter().any(expired), sim[B].events()),
+        (false, vec![Event::SessionExpired { peer: sim.id(B, A) }])
+    );
     // Before, the index was known and the session too old; now there is no such index.
     sim.replay(B, &data);
     assert_eq!((sim.drops(B, Drop::UnknownIndex), sim.drops(B, Drop::SessionExpired)), (1, 0));

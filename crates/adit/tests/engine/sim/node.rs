@@ -98,11 +98,11 @@ impl Node {
                 }
                 let opened = self.interface.begin_open(now, burst, &buffer).open(&mut buffer);
                 let delivered = self.interface.commit(now, opened, &mut buffer);
-                self.arrived.extend(
-                    delivered
-                        .packets()
-                        .map(|(from, range)| Arrived { at: now, from, packet: buffer[range].to_vec() }),
-                );
+                self.arrived.extend(delivered.packets().map(|(from, range)| Arrived {
+                    at: now,
+                    from,
+                    packet: buffer[range].to_vec(),
+                }));
                 self.run_handshakes(now);
             }
         }

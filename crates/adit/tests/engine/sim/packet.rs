@@ -18,12 +18,7 @@ pub(crate) fn v4(source: Ipv4Addr, destination: Ipv4Addr, payload: &[u8]) -> Vec
 }
 
 /// An IPv4 packet with a type-of-service byte.
-pub(crate) fn v4_with_tos(
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
-    tos: u8,
-    payload: &[u8],
-) -> Vec<u8> {
+pub(crate) fn v4_with_tos(source: Ipv4Addr, destination: Ipv4Addr, tos: u8, payload: &[u8]) -> Vec<u8> {
     let len = u16::try_from(20 + payload.len()).unwrap().to_be_bytes();
     let mut packet = vec![0x45, tos, len[0], len[1], 0, 0, 0x40, 0, 64, 253, 0, 0];
     packet.extend(source.octets());

@@ -1,0 +1,135 @@
+//! Long packets, one after the other: while the vector registers make key
+//! stream, the general registers authenticate. Either by itself leaves half of
+//! the CPU idle.
+//!
+//! Sealing, what is authenticated is the ciphertext of a step ago; opening, it
+//! is the packet after the one that is being decrypted.
+
+use arrayvec::ArrayVec;
+use zeroize::optimization_barrier;
+
+use super::Avx2;
+use super::chacha20::LANES;
+use super::scalar::Scalar;
+use crate::poly1305::{BLOCK_LEN, Block};
+use crate::stream::{self, GROUP, KeyStream, Segment, Vector};
+use crate::{Packet, TAG_LEN};
+
+/// Text that one step makes key stream for.
+const STEP: usize = LANES * stream::BLOCK_LEN;
+/// Blocks that are authenticated meanwhile, at most.
+const BESIDE: usize = 40;
+
+/// Whether the packets are long enough that this is the faster way.
+pub(super) fn is_for(packets: &[Packet<'_>]) -> bool {
+    let total: usize = packets.iter().map(|packet| packet.text.len()).sum();
+    total >= packets.len() * STEP
+}
+
+/// See [`crate::seal`].
+pub(super) fn seal(vector: Avx2, packets: &mut [Packet<'_>]) {
+    for group in packets.chunks_mut(GROUP) {
+        let mut stream = KeyStream::new();
+        let mut macs = authenticators(vector, group, &mut stream);
+        // The packet that is being authenticated.
+        let mut behind = 0;
+        for i in 0..group.len() {
+            for start in (0..group[i].text.len()).step_by(STEP) {
+                let segment = segment(&group[i], start);
+                let sealed = if behind < i { usize::MAX } else { start };
+                macs[behind].step(vector, segment, &mut stream, group[behind].text, sealed);
+                if behind < i && macs[behind].is_near_end(group[behind].text) {
+                    *group[behind].tag = macs[behind].finish(group[behind].text);
+                    behind += 1;
+                }
+                apply(vector, &mut group[i], start, &stream);
+            }
+        }
+        for i in behind..group.len() {
+            *group[i].tag = macs[i].finish(group[i].text);
+        }
+    }
+}
+
+/// See [`crate::open`].
+pub(super) fn open(vector: Avx2, packets: &mut [Packet<'_>]) {
+    for group in packets.chunks_mut(GROUP) {
+        let mut stream = KeyStream::new();
+        let mut macs = authenticators(vector, group, &mut stream);
+        for i in 0..group.len() {
+            let tag = macs[i].finish(group[i].text);
+            group[i].authentic = stream::is_equal(group[i].tag, &tag).into();
+            if !group[i].authentic {
+                continue;
+            }
+            for start in (0..group[i].text.len()).step_by(STEP) {
+                let segment = segment(&group[i], start);
+                match (macs.get_mut(i + 1), group.get(i + 1)) {
+                    (Some(mac), Some(next)) => {
+                        mac.step(vector, segment, &mut stream, next.text, usize::MAX);
+                    }
+                    _ => vector.key_stream(&[segment], &mut stream),
+                }
+                apply(vector, &mut group[i], start, &stream);
+            }
+        }
+    }
+}
+
+/// A packet's authenticator, and how much of the text it has had.
+struct Progress {
+    mac: Scalar,
+    done: usize,
+}
+
+impl Progress {
+    /// Makes a segment's key stream, and authenticates as much of another
+    /// text, up to `end`, as time allows.
+    fn step(&mut self, vector: Avx2, segment: Segment<'_>, stream: &mut KeyStream, text: &[u8], end: usize) {
+        let (blocks, _) = text[self.done..text.len().min(end)].as_chunks();
+        let blocks = &blocks[..blocks.len().min(BESIDE)];
+        vector.key_stream_beside(&segment, stream, &mut self.mac, blocks);
+        self.done += blocks.len() * BLOCK_LEN;
+    }
+
+    /// Whether all whole blocks are done.
+    fn is_near_end(&self, text: &[u8]) -> bool {
+        self.done + BLOCK_LEN > text.len()
+    }
+
+    /// Authenticates the rest, and gives the tag.
+    fn finish(&mut self, text: &[u8]) -> [u8; TAG_LEN] {
+        let last: Block = (u128::from(text.len() as u64) << 64).to_le_bytes();
+        self.mac.finish(&text[self.done..], &last)
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.mac = Scalar::new(&[0; 32]);
+        optimization_barrier(self);
+    }
+}
+
+/// The packets' authenticators, with keys from a step of their own.
+fn authenticators(vector: Avx2, group: &[Packet<'_>], stream: &mut KeyStream) -> ArrayVec<Progress, GROUP> {
+    let segments: ArrayVec<_, GROUP> =
+        group.iter().enumerate().map(|(i, packet)| stream::segment(packet, i, 0, 1)).collect();
+    vector.key_stream(&segments, stream);
+    let (blocks, _) = stream.0.as_chunks::<{ stream::BLOCK_LEN }>();
+    let keys = blocks.iter().filter_map(|block| block.first_chunk());
+    keys.zip(group).map(|(key, _)| Progress { mac: Scalar::new(key), done: 0 }).collect()
+}
+
+/// The key stream for a step's text.
+fn segment<'a>(packet: &Packet<'a>, start: usize) -> Segment<'a> {
+    let blocks = (packet.text.len() - start).div_ceil(stream::BLOCK_LEN).min(LANES);
+    // `Packet::new` bounds the text so that the block number fits.
+    let counter = (start / stream::BLOCK_LEN) as u32 + 1;
+    stream::segment(packet, 0, counter, blocks)
+}
+
+fn apply(vector: Avx2, packet: &mut Packet<'_>, start: usize, stream: &KeyStream) {
+    let end = packet.text.len().min(start + STEP);
+    vector.xor(&mut packet.text[start..end], &stream.0[..end - start]);
+}

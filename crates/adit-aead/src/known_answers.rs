@@ -1,0 +1,144 @@
+//! Known answers, which a backend gives before its first use: one that was
+//! miscompiled, or is wrong on this CPU, is then passed over and not believed.
+
+use arrayvec::ArrayVec;
+
+use crate::{Key, Packet, TAG_LEN};
+
+/// How many packets there are.
+const COUNT: usize = 16;
+/// Lengths of their texts: eight equal ones, then nothing, a block of either
+/// cipher and its neighbours, and one that is much longer than the others.
+const LENGTHS: [usize; COUNT] = [100, 100, 100, 100, 100, 100, 100, 100, 0, 1, 15, 16, 17, 63, 64, 700];
+/// Length of all packets one after the other.
+const TOTAL: usize = 8 * 100 + 876 + COUNT * TAG_LEN;
+
+/// The tags, which stand for the ciphertexts that they are computed from.
+const TAGS: [u128; COUNT] = [
+    0xf53fef78_637e2194_0b647015_29a29d23,
+    0x0409924b_4952e0d4_a9447c1e_653103cc,
+    0x0e3b1305_2f2d9204_b19e4dd7_16d754e3,
+    0x80b963f3_28f555a9_f3dabd79_1341b102,
+    0xe8a52ce3_0e8f0142_0f08eaae_d9eee819,
+    0x6446772b_605a705a_a3c4070e_d904ed3c,
+    0xe8a60bd2_79b53816_2b22af15_6402929b,
+    0x58010fe4_bd6b3f9e_fb3de85f_a55fa647,
+    0x54e09a86_1b64c40d_c8a01f3a_45949166,
+    0xd2d95614_577a1bb1_e6b22dd8_bf136502,
+    0xe643ccb8_85d71a94_3fa5cca4_f87c8a50,
+    0x2ce24703_e389b950_08a89b4e_5a61e807,
+    0x41948339_5dbef05b_61b5e3dd_2b4a83a8,
+    0x03df1c51_3e391233_4150b5de_fcb0bf4e,
+    0xd8efd35d_e387e1f8_32dc0cf5_8849cc3e,
+    0x0de2e853_76876e7d_00bfd84e_89f36a37,
+];
+
+/// Whether `seal` and `open` seal the texts as they should, open what was
+/// sealed, and refuse what was changed.
+pub(crate) fn are_given_by(seal: impl Fn(&mut [Packet<'_>]), open: impl Fn(&mut [Packet<'_>])) -> bool {
+    let texts: [u8; TOTAL] = core::array::from_fn(|i| (i * 7 + i / 256) as u8);
+    let keys = [0, 1].map(|i| Key::new(key(i)));
+
+    let mut sealed = texts;
+    let mut batch = packets(&keys, &mut sealed);
+    seal(&mut batch);
+    let tags = batch.iter().map(|packet| u128::from_be_bytes(*packet.tag));
+    let mut right = tags.eq(TAGS);
+    drop(batch);
+
+    // Every other packet has a bit of its tag changed, and is to stay sealed.
+    let mut opened = sealed;
+    let mut batch = packets(&keys, &mut opened);
+    for packet in batch.iter_mut().skip(1).step_by(2) {
+        packet.tag[7] ^= 0x20;
+    }
+    open(&mut batch);
+    let (mut texts, mut sealed) = (texts, sealed);
+    let expected = packets(&keys, &mut texts).into_iter().zip(packets(&keys, &mut sealed));
+    for (i, (packet, (plain, sealed))) in batch.iter().zip(expected).enumerate() {
+        let is_changed = i % 2 == 1;
+        right &= packet.authentic != is_changed;
+        right &= packet.text == if is_changed { sealed.text } else { plain.text };
+    }
+    right
+}
+
+fn key(number: u8) -> [u8; 32] {
+    core::array::from_fn(|i| (37 + number * 174).wrapping_mul(i as u8 + 1))
+}
+
+/// The packets in a buffer, under the two keys in turn.
+fn packets<'a>(keys: &'a [Key; 2], buffer: &'a mut [u8; TOTAL]) -> ArrayVec<Packet<'a>, COUNT> {
+    let mut rest = &mut buffer[..];
+    let mut packets = ArrayVec::new();
+    for (i, length) in LENGTHS.into_iter().enumerate() {
+        let (bytes, others) = rest.split_at_mut(length + TAG_LEN);
+        rest = others;
+        // Counters of all sizes, with bits in both words.
+        let counter = (i as u64).wrapping_mul(0x1_2345_6789_abcd);
+        packets.extend(Packet::new(&keys[i % 2], counter, bytes));
+    }
+    packets
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use chacha20poly1305::aead::Aead;
+    use chacha20poly1305::{ChaCha20Poly1305, KeyInit};
+
+    use super::*;
+    use crate::{Backend, open_with, seal_with};
+
+    #[test]
+    fn every_backend_that_the_machine_supports_gives_the_known_answers() {
+        for backend in Backend::supported() {
+            let seal = |packets: &mut [Packet<'_>]| seal_with(backend, packets);
+            let open = |packets: &mut [Packet<'_>]| open_with(backend, packets);
+            assert!(are_given_by(seal, open), "{backend:?}");
+        }
+    }
+
+    #[test]
+    fn a_backend_that_errs_in_one_packet_does_not_give_the_known_answers() {
+        let seal = |packets: &mut [Packet<'_>]| seal_with(Backend::Portable, packets);
+        let open = |packets: &mut [Packet<'_>]| open_with(Backend::Portable, packets);
+        let wrong_tag = |packets: &mut [Packet<'_>]| {
+            seal(packets);
+            packets[13].tag[3] ^= 1;
+        };
+        assert!(!are_given_by(wrong_tag, open));
+        let wrong_text = |packets: &mut [Packet<'_>]| {
+            open(packets);
+            packets[14].text[63] ^= 1;
+        };
+        assert!(!are_given_by(seal, wrong_text));
+        let too_trusting = |packets: &mut [Packet<'_>]| {
+            open(packets);
+            packets[15].authentic = true;
+        };
+        assert!(!are_given_by(seal, too_trusting));
+        let decrypts_the_forged = |packets: &mut [Packet<'_>]| {
+            open(packets);
+            packets[1].text[99] ^= 1;
+        };
+        assert!(!are_given_by(seal, decrypts_the_forged));
+    }
+
+    #[test]
+    fn the_known_answers_are_those_of_another_implementation() {
+        let mut buffer: [u8; TOTAL] = core::array::from_fn(|i| (i * 7 + i / 256) as u8);
+        let keys = [0, 1].map(|i| Key::new(key(i)));
+        let tags: Vec<u128> = packets(&keys, &mut buffer)
+            .iter()
+            .enumerate()
+            .map(|(i, packet)| {
+                let cipher = ChaCha20Poly1305::new(&key(i as u8 % 2).into());
+                let sealed = cipher.encrypt(&packet.nonce().into(), &*packet.text).unwrap();
+                u128::from_be_bytes(*sealed.last_chunk().unwrap())
+            })
+            .collect();
+        assert_eq!(tags, TAGS);
+    }
+}

@@ -1,0 +1,280 @@
+//! What only shows after more messages than a test can send: the counters are set from inside.
+
+use alloc::boxed::Box;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use rand_chacha::ChaCha8Rng;
+use rand_core::SeedableRng;
+
+use crate::key::{PrivateKey, PublicKey};
+use crate::keypair::Keypair;
+use crate::{Drop, Ecn, Instant, Interface, Packets, Path, PeerId};
+
+/// 2^60 and 2^64 − 2^13 − 1, from the paper.
+const REKEY_AFTER_MESSAGES: u64 = 1_152_921_504_606_846_976;
+const REJECT_AFTER_MESSAGES: u64 = 18_446_744_073_709_543_423;
+
+const START: Instant = Instant::from_nanos(1_000_000_000_000);
+
+/// Two interfaces with a session, of which the first is the initiator.
+struct Pair {
+    now: Instant,
+    ends: [Interface; 2],
+    peers: [PeerId; 2],
+    /// By sender: the type of each message, and its counter if it has one.
+    sent: Vec<(usize, u8, Option<u64>)>,
+    arrived: [usize; 2],
+}
+
+impl Pair {
+    fn new() -> Self {
+        let keys = [[1; 32], [2; 32]].map(PrivateKey::from_bytes);
+        let mut ends = [0, 1].map(|own| {
+            let rng = Box::new(ChaCha8Rng::seed_from_u64(own));
+            let mut end = Interface::new(START, Duration::from_secs(1_700_000_000), rng);
+            end.set_private_key(Some(keys[own as usize].clone()));
+            end
+        });
+        let peers = [0, 1].map(|own| {
+            let end = &mut ends[own];
+            let peer = end.add_peer(keys[1 - own].public_key()).unwrap();
+            end.add_allowed_ip(peer, "10.0.0.0/8".parse().unwrap()).unwrap();
+            end.set_endpoint(peer, Some(path(1 - own).remote)).unwrap();
+            peer
+        });
+        let mut pair = Self { now: START, ends, peers, sent: Vec::new(), arrived: [0; 2] };
+        pair.send(0);
+        pair.send(1);
+        assert_eq!(pair.arrived, [1, 1]);
+        // Far enough from the handshake for another one to be allowed.
+        pair.now += Duration::from_secs(6);
+        pair.sent.clear();
+        pair
+    }
+
+    fn keypair(&mut self, end: usize) -> &mut Keypair {
+        let peer = self.ends[end].peers.get_mut(self.peers[end]).unwrap();
+        peer.keypairs.current.as_mut().unwrap()
+    }
+
+    /// Sends a packet and carries all that comes of it.
+    fn send(&mut self, from: usize) {
+        let mut buffer = vec![0; 2_048];
+        if let Some(transmit) = self.ends[from].handle_packet(self.now, &packet(), &mut buffer).unwrap() {
+            self.deliver(from, &mut buffer[transmit.range]);
+        }
+        self.carry();
+    }
+
+    fn carry(&mut self) {
+        let mut buffer = vec![0; 2_048];
+        let mut carried = true;
+        while carried {
+            carried = false;
+            for from in [0, 1] {
+                while let Some(transmit) = self.ends[from].poll_transmit(self.now, &mut buffer).unwrap() {
+                    carried = true;
+                    for datagram in buffer[transmit.range].chunks_mut(transmit.segment_size) {
+                        self.deliver(from, datagram);
+                    }
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, from: usize, datagram: &mut [u8]) {
+        let counter = (datagram[0] == 4).then(|| u64::from_le_bytes(datagram[8..16].try_into().unwrap()));
+        self.sent.push((from, datagram[0], counter));
+        let arrived = self.ends[1 - from].handle_datagram(self.now, &path(from), Ecn::NotEct, datagram);
+        self.arrived[1 - from] += usize::from(arrived.is_some());
+    }
+
+    fn initiations(&self, from: usize) -> usize {
+        self.sent.iter().filter(|(end, message_type, _)| (*end, *message_type) == (from, 1)).count()
+    }
+
+    /// The counters of what one end has sent.
+    fn counters(&self, from: usize) -> Vec<u64> {
+        self.sent.iter().filter(|sent| sent.0 == from).filter_map(|sent| sent.2).collect()
+    }
+}
+
+fn path(of: usize) -> Path {
+    Path::to(core::net::SocketAddr::from(([192, 0, 2, of as u8], 51820)))
+}
+
+fn packet() -> [u8; 20] {
+    let mut packet = [0; 20];
+    packet[..4].copy_from_slice(&[0x45, 0, 0, 20]);
+    packet[12..].copy_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2]);
+    packet
+}
+
+#[test]
+fn a_new_session_is_asked_for_after_2_to_the_60_messages_by_either_end() {
+    for end in [0, 1] {
+        let mut pair = Pair::new();
+        pair.keypair(end).counter = REKEY_AFTER_MESSAGES - 1;
+        pair.send(end);
+        assert_eq!(pair.initiations(end), 0, "end {end} has sent 2^60 messages");
+        pair.send(end);
+        assert_eq!(pair.initiations(end), 1, "end {end} has sent one more");
+        assert_eq!(pair.keypair(end).counter, 1, "the session is a new one");
+        assert_eq!(pair.counters(end), [REKEY_AFTER_MESSAGES - 1, REKEY_AFTER_MESSAGES, 0]);
+        assert_eq!(pair.arrived[1 - end], 3);
+    }
+}
+
+#[test]
+fn a_key_is_used_for_the_last_counter_below_the_limit_and_no_further() {
+    let mut pair = Pair::new();
+    pair.keypair(0).counter = REJECT_AFTER_MESSAGES - 1;
+    // No other session comes about: the initiations go nowhere.
+    let b = pair.peers[0];
+    let mut buffer = vec![0; 2_048];
+    let now = pair.now;
+    let last = pair.ends[0].handle_packet(now, &packet(), &mut buffer).unwrap().expect("the last one");
+    assert_eq!(buffer[8..16], (REJECT_AFTER_MESSAGES - 1).to_le_bytes());
+    pair.deliver(0, &mut buffer[last.range]);
+    assert_eq!(pair.arrived[1], 2, "the other end lets it in");
+    assert!(!pair.ends[0].peer(now, b).unwrap().has_session);
+    for _ in 0..3 {
+        assert_eq!(pair.ends[0].handle_packet(now, &packet(), &mut buffer), Ok(None), "it waits");
+    }
+    // Once there is a new session what waited goes.
+    pair.carry();
+    assert_eq!(pair.counters(0), [REJECT_AFTER_MESSAGES - 1, 0, 1, 2]);
+    assert_eq!(pair.arrived[1], 5);
+}
+
+#[test]
+fn a_burst_that_crosses_the_limit_is_cut_there_and_the_rest_waits_in_order() {
+    let mut pair = Pair::new();
+    pair.keypair(0).counter = REJECT_AFTER_MESSAGES - 2;
+    let mut buffer = vec![0; 64 * 5];
+    let mut burst = Packets::new(0);
+    for number in 0..5 {
+        buffer[number * 64 + 16..number * 64 + 36].copy_from_slice(&packet());
+        assert_eq!(burst.push(number * 64, 20), Some(number * 64 + 64));
+    }
+    let sealed = pair.ends[0].begin_seal(pair.now, burst, &buffer).seal(&mut buffer);
+    let transmits: Vec<_> = sealed.transmits().collect();
+    assert_eq!(transmits.len(), 1);
+    assert_eq!((transmits[0].range.clone(), transmits[0].segment_size), (0..128, 64));
+    assert!(pair.ends[0].has_handshakes());
+    pair.ends[0].run_handshakes(pair.now);
+    pair.carry();
+    assert_eq!(pair.counters(0), [0, 1, 2], "in the new session");
+    assert_eq!(pair.arrived[1], 4);
+}
+
+#[test]
+fn a_message_with_a_counter_beyond_the_limit_is_refused_though_it_is_authentic() {
+    let mut pair = Pair::new();
+    let keys = pair.keypair(0).keys.clone();
+    let remote_index = pair.keypair(0).remote_index;
+    for (counter, arrived) in [(REJECT_AFTER_MESSAGES, 1), (REJECT_AFTER_MESSAGES - 1, 2)] {
+        let mut datagram = vec![0; 64];
+        let header = crate::message::Transport { receiver_index: remote_index, counter };
+        datagram[..16].copy_from_slice(&header.to_bytes());
+        datagram[16..36].copy_from_slice(&packet());
+        adit_aead::seal(&mut [adit_aead::Packet::new(&keys.sending, counter, &mut datagram[16..]).unwrap()]);
+        pair.deliver(0, &mut datagram);
+        assert_eq!(pair.arrived[1], arrived, "{counter}");
+    }
+    assert_eq!(pair.ends[1].drops().get(Drop::SessionExpired), 1);
+}
+
+#[test]
+fn a_keepalive_spends_no_counter_beyond_the_limit() {
+    let mut pair = Pair::new();
+    pair.keypair(0).counter = REJECT_AFTER_MESSAGES;
+    let (now, peer) = (pair.now, pair.peers[0]);
+    pair.ends[0].set_persistent_keepalive(now, peer, 10).unwrap();
+    pair.ends[0].handle_timeout(now);
+    pair.carry();
+    assert_eq!(pair.initiations(0), 1);
+    assert_eq!(pair.counters(0), [0], "in a new session");
+}
+
+#[test]
+fn counters_have_64_bits_whatever_the_machine_has() {
+    let mut pair = Pair::new();
+    pair.keypair(0).counter = (1 << 32) - 2;
+    for _ in 0..4 {
+        pair.send(0);
+    }
+    assert_eq!(pair.counters(0), [0xffff_fffe, 0xffff_ffff, 0x1_0000_0000, 0x1_0000_0001]);
+    assert_eq!(pair.arrived[1], 5);
+    let at_the_end = crate::ReplayWindow::new().accept(REJECT_AFTER_MESSAGES - 1);
+    assert!(at_the_end);
+}
+
+#[test]
+fn adding_a_peer_does_no_diffie_hellman() {
+    let mut interface = Interface::new(START, Duration::ZERO, Box::new(ChaCha8Rng::seed_from_u64(1)));
+    interface.set_private_key(Some(PrivateKey::from_bytes([1; 32])));
+    for number in 0..100_000_u32 {
+        let mut key = [7; 32];
+        key[..4].copy_from_slice(&number.to_le_bytes());
+        let peer = interface.add_peer(PublicKey::from_bytes(key)).unwrap();
+        interface.set_endpoint(peer, Some(path(1).remote)).unwrap();
+    }
+    // Nothing is computed, and nothing waits to be.
+    assert!(interface.peers.iter().all(|(_, peer)| peer.static_static.is_none()));
+    assert!(!interface.has_handshakes());
+    // Nor when the private key changes.
+    interface.set_private_key(Some(PrivateKey::from_bytes([2; 32])));
+    assert!(interface.peers.iter().all(|(_, peer)| peer.static_static.is_none()));
+}
+
+#[test]
+fn the_static_secret_is_computed_once_and_kept() {
+    let mut pair = Pair::new();
+    let secret = |pair: &Pair, end: usize| pair.ends[end].peers.get(pair.peers[end]).unwrap().static_static.clone();
+    let before = [0, 1].map(|end| secret(&pair, end).expect("kept since the first handshake"));
+    pair.now += Duration::from_secs(121);
+    pair.send(0);
+    assert_eq!(pair.initiations(0), 1);
+    for end in [0, 1] {
+        assert!(alloc::sync::Arc::ptr_eq(&before[end], &secret(&pair, end).unwrap()));
+    }
+}
+
+#[test]
+fn erasing_key_material_leaves_no_secret_but_the_configured_ones() {
+    let mut pair = Pair::new();
+    let end_of_all = pair.now + Duration::from_secs(600);
+    while let Some(next) = pair.ends.iter_mut().filter_map(Interface::poll_timeout).min() {
+        assert!(next < end_of_all);
+        pair.now = next;
+        pair.ends.iter_mut().for_each(|end| end.handle_timeout(next));
+        pair.carry();
+    }
+    for (end, peer) in pair.ends.iter().zip(pair.peers) {
+        let peer = end.peers.get(peer).unwrap();
+        assert!(peer.keypairs.current.is_none() && peer.keypairs.previous.is_none() && peer.keypairs.next.is_none());
+        assert!(peer.static_static.is_none() && peer.handshake.is_none());
+    }
+    let responder = pair.ends[1].peers.get(pair.peers[1]).unwrap();
+    assert!(responder.latest_timestamp.is_some(), "what refuses replays stays");
+}
+
+#[test]
+fn indices_are_given_back_when_their_sessions_and_handshakes_end() {
+    let mut pair = Pair::new();
+    for _ in 0..20 {
+        pair.now += Duration::from_secs(121);
+        pair.send(0);
+        pair.send(1);
+        for end in &pair.ends {
+            assert!((1..=3).contains(&end.indices.len()), "{} indices", end.indices.len());
+        }
+    }
+    for (end, peer) in pair.ends.iter_mut().zip(pair.peers) {
+        assert!(end.remove_peer(peer));
+        assert!(end.indices.is_empty() && end.schedule.is_empty());
+    }
+}

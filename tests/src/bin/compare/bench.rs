@@ -1,0 +1,228 @@
+//! What is measured: two hosts on one wire, with an implementation's daemon on each, or with the wire alone.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use adit_tests::{Background, Host, Implementation, Keys, Peer, for_a_while};
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use clap::builder::PossibleValue;
+
+use crate::interrupt;
+use crate::process;
+use crate::results::{OURS, WIRE};
+
+/// The interface of every daemon: hosts share no names.
+pub(crate) const INTERFACE: &str = "wg0";
+
+/// What fits through a wire of 1,500 bytes, whichever version of IP is outside.
+const MTU: u32 = 1420;
+
+const PORT: u16 = 51820;
+
+/// How long a daemon may take to come up.
+const START: Duration = Duration::from_secs(10);
+
+/// Something that is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Subject {
+    Daemon(Implementation),
+    /// The wire without a tunnel.
+    Wire,
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Subject {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Daemon(Implementation::Adit) => OURS,
+            Self::Daemon(Implementation::WireguardGo) => "wireguard-go",
+            Self::Daemon(Implementation::Gotatun) => "gotatun",
+            Self::Daemon(Implementation::Boringtun) => "boringtun",
+            Self::Wire => WIRE,
+        }
+    }
+}
+
+impl ValueEnum for Subject {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[
+            Self::Daemon(Implementation::Adit),
+            Self::Daemon(Implementation::WireguardGo),
+            Self::Daemon(Implementation::Gotatun),
+            Self::Daemon(Implementation::Boringtun),
+            Self::Wire,
+        ]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.name()))
+    }
+}
+
+/// Two hosts between which traffic can be measured.
+#[derive(Debug)]
+pub(crate) struct Bench {
+    // Dropped before the hosts that they run on.
+    daemons: Vec<Background>,
+    /// Where traffic begins.
+    pub(crate) near: Host,
+    /// Where it ends.
+    pub(crate) far: Host,
+    /// The far end's address, inside the tunnel if there is one.
+    pub(crate) address: IpAddr,
+}
+
+impl Bench {
+    /// Sets up the hosts, and the tunnel unless the wire alone is asked for.
+    pub(crate) fn new(subject: Subject) -> Result<Self> {
+        let (near, far) = (Host::new("near"), Host::new("far"));
+        near.join("eth0", &far, "eth0");
+        for (number, host) in [(1, &near), (2, &far)] {
+            host.ip(&format!("address add {}/24 dev eth0", outer(number)));
+        }
+        let mut bench = Self { daemons: Vec::new(), near, far, address: outer(2).into() };
+        if let Subject::Daemon(implementation) = subject {
+            bench.tunnel(implementation)?;
+        }
+        run(&bench.near, 20, "ping", &["-c", "3", "-i", "0.2", "-W", "2", &bench.address.to_string()])?;
+        Ok(bench)
+    }
+
+    fn tunnel(&mut self, implementation: Implementation) -> Result<()> {
+        let keys = [Keys::generate(), Keys::generate()];
+        let [near, far] = &keys;
+        for (number, host, own, other) in [(1, &self.near, near, far), (2, &self.far, far, near)] {
+            let mut daemon = start(implementation, host)?;
+            let peer = Peer::new(other, "192.168.7.0/24").at(&format!("{}:{PORT}", outer(3 - number)));
+            let configuration = configuration(own, &[peer]);
+            configure(host, &mut daemon, &configuration)?;
+            self.daemons.push(daemon);
+            up(host, number)?;
+        }
+        self.address = inner(2).into();
+        Ok(())
+    }
+
+    /// The processor time that the daemons have used, in seconds.
+    pub(crate) fn cpu_seconds(&self) -> f64 {
+        self.daemons.iter().map(|daemon| process::cpu_seconds(daemon.id())).sum()
+    }
+
+    /// The most memory that a daemon has had resident, in MiB; nothing without a daemon.
+    pub(crate) fn peak_memory(&self) -> Option<f64> {
+        self.daemons.iter().map(|daemon| process::peak_memory(daemon.id())).max_by(f64::total_cmp)
+    }
+
+    /// The memory that a daemon has resident now, in MiB; nothing without a daemon.
+    pub(crate) fn resident_memory(&self) -> Option<f64> {
+        self.daemons.iter().map(|daemon| process::resident_memory(daemon.id())).max_by(f64::total_cmp)
+    }
+}
+
+/// A daemon alone on a host, up but without peers.
+#[derive(Debug)]
+pub(crate) struct Lone {
+    daemon: Background,
+    pub(crate) host: Host,
+    pub(crate) keys: Keys,
+}
+
+impl Lone {
+    pub(crate) fn new(implementation: Implementation) -> Result<Self> {
+        let host = Host::new("alone");
+        let keys = Keys::generate();
+        let mut daemon = start(implementation, &host)?;
+        configure(&host, &mut daemon, &configuration(&keys, &[]))?;
+        up(&host, 1)?;
+        Ok(Self { daemon, host, keys })
+    }
+
+    /// The memory that the daemon has resident now, in MiB.
+    pub(crate) fn resident_memory(&self) -> f64 {
+        process::resident_memory(self.daemon.id())
+    }
+}
+
+/// Runs a program on a host, for so many seconds at most, and hands back what it prints.
+pub(crate) fn run(host: &Host, seconds: u32, program: &str, arguments: &[&str]) -> Result<String> {
+    run_with_input(host, seconds, program, arguments, "")
+}
+
+/// Runs a program on a host, for so many seconds at most, with something to read.
+pub(crate) fn run_with_input(
+    host: &Host,
+    seconds: u32,
+    program: &str,
+    arguments: &[&str],
+    input: &str,
+) -> Result<String> {
+    interrupt::check()?;
+    let seconds = seconds.to_string();
+    let mut words = vec!["-k", "2", &seconds, program];
+    words.extend(arguments);
+    let outcome = host.run_with_input("timeout", &words, input);
+    if !outcome.is_success() {
+        // iperf3 tells its errors on standard output, in JSON over many lines.
+        let text = outcome.stderr() + &outcome.stdout();
+        let said = text.lines().find(|line| line.contains("error")).or(text.lines().next());
+        bail!(
+            "{program} {}: {}",
+            arguments.first().unwrap_or(&""),
+            said.unwrap_or(&format!("not done within {seconds} s")).trim()
+        );
+    }
+    Ok(outcome.stdout())
+}
+
+/// A configuration as `wg setconf` reads it.
+pub(crate) fn configuration(keys: &Keys, peers: &[Peer]) -> String {
+    let interface = format!("[Interface]\nPrivateKey = {}\nListenPort = {PORT}\n", keys.private);
+    peers.iter().fold(interface, |text, peer| text + &peer.section())
+}
+
+fn start(implementation: Implementation, host: &Host) -> Result<Background> {
+    interrupt::check()?;
+    let mut command: Command = implementation.foreground(INTERFACE);
+    command.env("LOG_LEVEL", "error").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut daemon = host.start(command);
+    let ready = for_a_while(START, || {
+        let over = daemon.ended().is_some() || interrupt::is_requested();
+        (over || (host.has_socket(INTERFACE) && host.has_link(INTERFACE))).then_some(())
+    });
+    ready.with_context(|| format!("{implementation} opens no socket"))?;
+    match daemon.ended() {
+        Some(status) => bail!("{implementation} ended at once: {status}"),
+        None => Ok(daemon),
+    }
+}
+
+fn configure(host: &Host, daemon: &mut Background, configuration: &str) -> Result<()> {
+    let set = || run_with_input(host, 10, "wg", &["setconf", INTERFACE, "/dev/stdin"], configuration);
+    // The socket may be there a moment before it is listened to.
+    let done = for_a_while(START, || match set() {
+        Err(_) if daemon.ended().is_none() && !interrupt::is_requested() => None,
+        result => Some(result),
+    });
+    done.unwrap_or_else(set).map(drop)
+}
+
+fn up(host: &Host, number: u8) -> Result<()> {
+    run(host, 10, "ip", &["address", "add", &format!("{}/24", inner(number)), "dev", INTERFACE])?;
+    run(host, 10, "ip", &["link", "set", INTERFACE, "mtu", &MTU.to_string(), "up"]).map(drop)
+}
+
+fn outer(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 0, number)
+}
+
+fn inner(number: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 168, 7, number)
+}

@@ -1,0 +1,53 @@
+//! Ending early on Ctrl-C, with nothing left behind.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::process::descendants;
+
+static REQUESTED: AtomicBool = AtomicBool::new(false);
+
+/// Ends what runs, and makes [`check`] fail, as soon as a signal asks for it.
+///
+/// The namespaces and all that is in them go with their last process.
+pub(crate) fn watch() -> Result<()> {
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).context("cannot wait for signals")?;
+    std::thread::spawn(move || {
+        let _which = signals.forever().next();
+        REQUESTED.store(true, Ordering::Relaxed);
+        // The measurement that is under way fails by this and is cleaned up after; it may start one more program.
+        for _ in 0..100 {
+            kill_descendants();
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        std::process::exit(130);
+    });
+    Ok(())
+}
+
+/// Whether a signal has asked for the end.
+pub(crate) fn is_requested() -> bool {
+    REQUESTED.load(Ordering::Relaxed)
+}
+
+/// Fails once a signal has asked for the end.
+pub(crate) fn check() -> Result<()> {
+    if is_requested() {
+        bail!("interrupted");
+    }
+    Ok(())
+}
+
+fn kill_descendants() {
+    for process in descendants(std::process::id()) {
+        if let Ok(process) = process.try_into() {
+            let _ended_by_itself = kill(Pid::from_raw(process), Signal::SIGKILL);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Adit and the other userspace implementations, measured side by side; run by `cargo xtask compare`.
+//!
+//! Every round measures every implementation once, on both ends of a wire between two network namespaces, so that a
+//! machine whose speed drifts drifts for all of them. The report is Markdown with charts; the raw figures lie beside it.
+
+// Like every program of this package it relies on panics that unwind, so it is not for the release profile.
+
+mod bench;
+mod chart;
+mod figures;
+mod interrupt;
+mod machine;
+mod measure;
+mod parse;
+mod process;
+mod report;
+mod results;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::{Parser, ValueEnum};
+
+use crate::bench::Subject;
+use crate::machine::Machine;
+use crate::measure::Test;
+use crate::results::Results;
+
+/// Measures Adit and the other implementations side by side.
+#[derive(Debug, Parser)]
+#[command(name = "compare")]
+struct Options {
+    /// How often everything is measured; the report shows medians
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
+    rounds: u32,
+    /// How long each transfer lasts, in seconds
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=60))]
+    secs: u32,
+    /// The tests, separated by commas; all unless given
+    #[arg(long, value_enum, value_delimiter = ',')]
+    tests: Vec<Test>,
+    /// The implementations, separated by commas; all and the bare wire unless given
+    #[arg(long, value_enum, value_delimiter = ',')]
+    only: Vec<Subject>,
+    /// The folder of the report
+    #[arg(long)]
+    output: Option<PathBuf>,
+    /// Measure nothing: write the report of the results that are in the folder already
+    #[arg(long)]
+    report_only: bool,
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) if interrupt::is_requested() => {
+            eprintln!("interrupted; nothing was written");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    let folder = options.output.clone().unwrap_or_else(report_folder);
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let raw = folder.join("results.json");
+    let results = if options.report_only {
+        Results::read(&raw)?
+    } else {
+        let results = measured(options)?;
+        results.write(&raw)?;
+        results
+    };
+    report::write(&results, &folder)?;
+    eprintln!("the report is {}", folder.join("README.md").display());
+    Ok(())
+}
+
+fn measured(options: &Options) -> Result<Results> {
+    interrupt::watch()?;
+    let tests = if options.tests.is_empty() { Test::value_variants() } else { &options.tests };
+    let subjects = if options.only.is_empty() { Subject::value_variants() } else { &options.only };
+    let mut results = Results::new(Machine::read(subjects), command(options));
+    results.subjects = subjects.iter().map(ToString::to_string).collect();
+    for round in 0..options.rounds {
+        let start = Instant::now();
+        // Each round begins with another, so that none always follows the same neighbour.
+        let first = round as usize % subjects.len();
+        for subject in subjects.iter().cycle().skip(first).take(subjects.len()) {
+            let title = format!("round {} of {}, {subject}", round + 1, options.rounds);
+            let run = measure::run(*subject, tests, options.secs, &|line| eprintln!("{title}: {line}"))?;
+            results.add(round + 1, subject, run);
+        }
+        eprintln!("round {} of {} took {:.0} s", round + 1, options.rounds, start.elapsed().as_secs_f64());
+    }
+    Ok(results)
+}
+
+/// The command that measures the same again.
+fn command(options: &Options) -> String {
+    let mut command = format!("cargo xtask compare --rounds {} --secs {}", options.rounds, options.secs);
+    let mut list = |flag: &str, names: Vec<String>| {
+        if !names.is_empty() {
+            command.push_str(&format!(" --{flag} {}", names.join(",")));
+        }
+    };
+    list("tests", options.tests.iter().map(ToString::to_string).collect());
+    list("only", options.only.iter().map(ToString::to_string).collect());
+    command
+}
+
+fn report_folder() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().unwrap_or(tests).join("benches").join("report")
+}

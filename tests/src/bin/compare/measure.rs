@@ -1,0 +1,259 @@
+//! The tests, run on one implementation.
+
+use std::any::Any;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use adit_tests::{Background, Peer, for_a_while};
+use anyhow::{Context, Result, anyhow};
+use clap::ValueEnum;
+
+use crate::bench::{Bench, INTERFACE, Lone, Subject, configuration, run as run_on, run_with_input};
+use crate::figures::figure;
+use crate::interrupt;
+use crate::parse;
+use crate::results::Measured;
+
+/// A test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Test {
+    /// Round trips with a pause between them in which everything goes to sleep
+    Ping,
+    /// Round trips back to back
+    PingFlood,
+    /// One TCP flow
+    Tcp,
+    /// One TCP flow from the far end
+    TcpReversed,
+    /// Four TCP flows
+    TcpFour,
+    /// UDP with 64 bytes of payload, as fast as it goes
+    #[value(name = "udp-64")]
+    Udp64,
+    /// UDP with 1,372 bytes of payload, as fast as it goes
+    #[value(name = "udp-1372")]
+    Udp1372,
+    /// Configuration and memory of 10,000 peers
+    Peers,
+}
+
+impl fmt::Display for Test {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("", |value| value.get_name()))
+    }
+}
+
+const PEERS: u32 = 10_000;
+
+/// The longest that a program of the 10,000 peers may take, in seconds.
+const PEERS_PATIENCE: u32 = 60;
+
+/// What a test calls a figure, and its value.
+type Figures = Vec<(&'static str, f64)>;
+
+/// Measures one implementation once. Only an interruption is an error: what fails is missing from the figures.
+pub(crate) fn run(subject: Subject, tests: &[Test], seconds: u32, tell: &dyn Fn(&str)) -> Result<Measured> {
+    let mut measured = Measured::default();
+    let mut keep = |test: &str, result: Result<Figures>| -> Result<()> {
+        interrupt::check()?;
+        match result {
+            Ok(figures) if figures.is_empty() => {}
+            Ok(figures) => {
+                let shown: Vec<String> = figures.iter().map(|(key, value)| show(key, *value)).collect();
+                tell(&format!("{test}: {}", shown.join(", ")));
+                measured.figures.extend(figures.into_iter().map(|(key, value)| (key.to_owned(), value)));
+            }
+            Err(error) => {
+                tell(&format!("{test}: missing: {error:#}"));
+                measured.missing.push(format!("{test}: {error:#}"));
+            }
+        }
+        Ok(())
+    };
+    let (lone, traffic): (Vec<Test>, Vec<Test>) = tests.iter().partition(|test| **test == Test::Peers);
+    if !traffic.is_empty() {
+        match guarded(|| Bench::new(subject)) {
+            Ok(bench) => {
+                keep("idle", Ok(bench.resident_memory().map(|mib| ("memory_idle_mib", mib)).into_iter().collect()))?;
+                for test in traffic {
+                    keep(&test.to_string(), guarded(|| traffic_test(&bench, test, seconds)))?;
+                }
+                keep("peak", Ok(bench.peak_memory().map(|mib| ("memory_peak_mib", mib)).into_iter().collect()))?;
+            }
+            Err(error) => keep("set-up", Err(error))?,
+        }
+    }
+    if let (Subject::Daemon(implementation), false) = (subject, lone.is_empty()) {
+        match guarded(|| many_peers(&Lone::new(implementation)?)) {
+            Ok((figures, problem)) => {
+                keep("peers", Ok(figures))?;
+                problem.map_or(Ok(()), |problem| keep("peers", Err(problem)))?;
+            }
+            Err(problem) => keep("peers", Err(problem))?,
+        }
+    }
+    Ok(measured)
+}
+
+fn traffic_test(bench: &Bench, test: Test, seconds: u32) -> Result<Figures> {
+    match test {
+        Test::Ping => Ok(vec![("ping_us", ping(bench, &["-c", "300", "-i", "0.005"])?)]),
+        Test::PingFlood => Ok(vec![("ping_flood_us", ping(bench, &["-c", "5000", "-f"])?)]),
+        Test::Tcp => tcp(bench, seconds, &[], ["tcp_gbps", "tcp_cpu_s_gb"]),
+        Test::TcpReversed => tcp(bench, seconds, &["-R"], ["tcp_reversed_gbps", "tcp_reversed_cpu_s_gb"]),
+        Test::TcpFour => tcp(bench, seconds, &["-P", "4"], ["tcp_four_gbps", "tcp_four_cpu_s_gb"]),
+        Test::Udp64 => udp(bench, seconds, "64", ["udp_64_kpps", "udp_64_lost_percent", "udp_64_cpu_us"]),
+        Test::Udp1372 => udp(bench, seconds, "1372", ["udp_1372_kpps", "udp_1372_lost_percent", "udp_1372_cpu_us"]),
+        Test::Peers => Ok(Figures::new()),
+    }
+}
+
+fn ping(bench: &Bench, arguments: &[&str]) -> Result<f64> {
+    let address = bench.address.to_string();
+    let words: Vec<&str> = [&["-q"], arguments, &[&address]].concat();
+    parse::ping(&run_on(&bench.near, 20, "ping", &words)?)
+}
+
+fn tcp(bench: &Bench, seconds: u32, arguments: &[&str], [rate, cpu]: [&'static str; 2]) -> Result<Figures> {
+    let (report, cpu_seconds) = iperf3(bench, seconds, arguments)?;
+    let tcp = parse::tcp(&report)?;
+    let mut figures = vec![(rate, tcp.bits_a_second / 1e9)];
+    figures.extend(cpu_seconds.map(|seconds| (cpu, seconds / (tcp.bytes / 1e9))));
+    Ok(figures)
+}
+
+fn udp(bench: &Bench, seconds: u32, length: &str, [rate, lost, cpu]: [&'static str; 3]) -> Result<Figures> {
+    let (report, cpu_seconds) = iperf3(bench, seconds, &["-u", "-b", "0", "-l", length])?;
+    let udp = parse::udp(&report)?;
+    let mut figures = vec![(rate, udp.delivered / udp.seconds / 1e3), (lost, udp.lost_percent)];
+    figures.extend(cpu_seconds.map(|seconds| (cpu, seconds / udp.delivered * 1e6)));
+    Ok(figures)
+}
+
+/// The report of an iperf3 client, and the processor time that the daemons used meanwhile, if there are any.
+fn iperf3(bench: &Bench, seconds: u32, arguments: &[&str]) -> Result<(String, Option<f64>)> {
+    let mut server = iperf3_server(bench)?;
+    let (address, time) = (bench.address.to_string(), seconds.to_string());
+    let mut words = vec!["-J", "--connect-timeout", "5000", "-t", &time, "-c", &address];
+    words.extend(arguments);
+    let before = bench.cpu_seconds();
+    let report = run_on(&bench.near, seconds + 15, "iperf3", &words)?;
+    let used = bench.cpu_seconds() - before;
+    // It serves one client and ends; one that stays is ended with its value.
+    let _ended = for_a_while(Duration::from_secs(2), || server.ended());
+    Ok((report, bench.peak_memory().map(|_| used)))
+}
+
+fn iperf3_server(bench: &Bench) -> Result<Background> {
+    interrupt::check()?;
+    let mut command = Command::new("iperf3");
+    command.args(["-s", "-1", "-B", &bench.address.to_string()]);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut server = bench.far.start(command);
+    let listening = for_a_while(Duration::from_secs(10), || {
+        let sockets = bench.far.run("ss", &["-Hltn", "sport = :5201"]).stdout();
+        (!sockets.trim().is_empty() || server.ended().is_some()).then_some(())
+    });
+    listening.context("the iperf3 server does not listen")?;
+    match server.ended() {
+        Some(status) => Err(anyhow!("the iperf3 server ended at once: {status}")),
+        None => Ok(server),
+    }
+}
+
+/// The figures, and why the last of them are missing if they are.
+fn many_peers(lone: &Lone) -> Result<(Figures, Option<anyhow::Error>)> {
+    let peers: Vec<Peer> = (0..PEERS).map(stranger).collect();
+    let configuration = configuration(&lone.keys, &peers);
+    let set = |verb: &str| -> Result<f64> {
+        let start = Instant::now();
+        run_with_input(&lone.host, PEERS_PATIENCE, "wg", &[verb, INTERFACE, "/dev/stdin"], &configuration)?;
+        Ok(start.elapsed().as_secs_f64())
+    };
+    let mut figures = vec![("peers_set_s", set("setconf")?)];
+    figures.push(("peers_memory_mib", lone.resident_memory()));
+    let start = Instant::now();
+    let dump = run_on(&lone.host, PEERS_PATIENCE, "wg", &["show", INTERFACE, "dump"])?;
+    figures.push(("peers_show_s", start.elapsed().as_secs_f64()));
+    let shown = dump.lines().count().saturating_sub(1);
+    anyhow::ensure!(shown == peers.len(), "{shown} of {PEERS} peers are shown");
+    // What takes too long here takes nothing from the figures before.
+    for (key, verb) in [("peers_add_again_s", "addconf"), ("peers_set_again_s", "setconf")] {
+        match set(verb) {
+            Ok(seconds) => figures.push((key, seconds)),
+            Err(error) => return Ok((figures, Some(error))),
+        }
+    }
+    Ok((figures, None))
+}
+
+/// A peer with a key that nobody has, an address inside and one outside.
+fn stranger(number: u32) -> Peer {
+    let [_, _, high, low] = number.to_be_bytes();
+    let peer = Peer { public_key: key(number), allowed_ips: format!("10.9.{high}.{low}/32"), ..Peer::default() };
+    peer.at(&format!("10.8.{high}.{low}:51820"))
+}
+
+/// A key in base64, as evenly spread as real ones are, which is what tables of peers are made for.
+fn key(number: u32) -> String {
+    let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut state = u64::from(number);
+    let digit = || {
+        // SplitMix64; of base64's digits each stands for six bits.
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        char::from(digits[(mixed >> 58) as usize])
+    };
+    // The last of the 43 digits has four bits only.
+    std::iter::repeat_with(digit).take(42).chain(['A', '=']).collect()
+}
+
+/// The harness panics when something that has to work does not; here that is a figure that is missing.
+fn guarded<T>(action: impl FnOnce() -> Result<T>) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(action)).unwrap_or_else(|panic| Err(anyhow!("{}", message(panic.as_ref()))))
+}
+
+fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic")
+}
+
+fn show(key: &str, value: f64) -> String {
+    let unit = figure(key).map_or("", |figure| figure.unit);
+    format!("{} {unit}", crate::report::number(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_error_with_its_message() {
+        let error = guarded::<()>(|| panic!("no {}", "socket")).unwrap_err();
+        assert_eq!(error.to_string(), "no socket");
+        assert_eq!(guarded::<()>(|| panic!("plain")).unwrap_err().to_string(), "plain");
+    }
+
+    #[test]
+    fn strangers_have_different_keys_and_addresses() {
+        let (first, last) = (stranger(255), stranger(256));
+        let keys: HashSet<String> = (0..PEERS).map(key).collect();
+        assert_eq!(keys.len(), PEERS as usize);
+        assert!(keys.iter().all(|key| key.len() == 44));
+        assert_eq!(first.allowed_ips, "10.9.0.255/32");
+        assert_eq!(last.allowed_ips, "10.9.1.0/32");
+    }
+
+    #[test]
+    fn every_test_is_named_as_it_is_asked_for() {
+        for test in Test::value_variants() {
+            assert_eq!(Test::from_str(&test.to_string(), false), Ok(*test));
+        }
+    }
+}
