@@ -135,6 +135,9 @@ impl Control {
         interface.set_unix_time(now(), unix_time());
         if is_up {
             interface.expire(now());
+        } else if interface.has_handshakes() {
+            // A worker has taken in a message for a tunnel that is down.
+            interface.link_down();
         }
         for _ in 0..HANDSHAKE_STEPS {
             let Some(work) = interface.poll_handshake(now()) else { break };

@@ -19,7 +19,8 @@ pub(crate) struct Shared {
     pub(crate) offloads: Offloads,
     pub(crate) vnet_header: bool,
     pub(crate) mtu: AtomicU16,
-    /// Whether the link is up. While it is down nothing goes through the tunnel.
+    /// Whether the link is up, as far as the control thread knows. While it is down there are no
+    /// sessions, and none is made.
     pub(crate) is_up: AtomicBool,
     /// Whether the workers are to end.
     pub(crate) ends: AtomicBool,

@@ -304,9 +304,6 @@ impl Worker {
                 }
             }
         }
-        if !self.shared.is_up.load(Ordering::Relaxed) {
-            datagrams.clear();
-        }
         if datagrams.is_empty() {
             self.datagrams = datagrams;
             return;

@@ -18,7 +18,7 @@ use crate::time::Tai64n;
 #[must_use = "a handshake waits for this to be computed and finished"]
 pub struct HandshakeWork(pub(super) Work);
 
-/// What a computed step found; to be given to [`Interface::finish_handshake`].
+/// What a computed step found; to be given to [`Interface::finish_handshake`](crate::Interface::finish_handshake).
 #[must_use = "a handshake waits for this to be finished"]
 pub struct HandshakeDone(pub(super) Done);
 
