@@ -53,8 +53,9 @@ pub struct Peer {
 impl Peer {
     /// A peer that nobody is: its key is a number.
     pub fn nobody(number: u32, allowed_ips: &str) -> Self {
-        // Decimal digits are digits of base64 too; the last of the 43 has two bits only, all zero.
-        Self { public_key: format!("{number:0>42}A="), allowed_ips: allowed_ips.to_owned(), ..Self::default() }
+        // Decimal digits are digits of base64 too. The last of the 43 ends in two bits that must be zero, and the one
+        // before has the key's highest bit, which X25519 passes over.
+        Self { public_key: format!("{number:0>41}AA="), allowed_ips: allowed_ips.to_owned(), ..Self::default() }
     }
 
     /// A peer with nothing but its key and its allowed IPs.

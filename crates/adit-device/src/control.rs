@@ -168,9 +168,11 @@ impl Control {
     }
 
     fn read_link_events(&mut self) -> io::Result<Verdict> {
+        // A link that went down and up again meanwhile is up: what has been sent since must not be given up.
+        let mut latest = None;
         while let Some(event) = self.monitor.next_event()? {
             match event {
-                LinkEvent::Changed(link) if link.index == self.configurator.device.ifindex => self.link_changed(&link),
+                LinkEvent::Changed(link) if link.index == self.configurator.device.ifindex => latest = Some(link),
                 LinkEvent::Deleted(link) if link.index == self.configurator.device.ifindex => {
                     if !self.tun_is_there() || self.follow_to_its_namespace().is_err() {
                         return Ok(Verdict::End);
@@ -184,6 +186,9 @@ impl Control {
                 }
                 _ => {}
             }
+        }
+        if let Some(link) = latest {
+            self.link_changed(&link);
         }
         Ok(Verdict::GoOn)
     }

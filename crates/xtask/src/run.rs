@@ -57,7 +57,8 @@ pub(crate) fn succeeds(command: &mut Command) -> bool {
 }
 
 fn show(command: &Command) -> String {
-    std::iter::once(command.get_program())
+    let program = Path::new(command.get_program());
+    std::iter::once(program.file_name().unwrap_or(command.get_program()))
         .chain(command.get_args())
         .map(OsStr::to_string_lossy)
         .collect::<Vec<_>>()

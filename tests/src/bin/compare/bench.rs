@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
 use adit_tests::{Background, Host, Implementation, Keys, Peer, for_a_while};
 use anyhow::{Context, Result, bail};
@@ -145,6 +145,11 @@ impl Lone {
         Ok(Self { daemon, host, keys })
     }
 
+    /// How the daemon ended, if it did.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.daemon.ended()
+    }
+
     /// The memory that the daemon has resident now, in MiB.
     pub(crate) fn resident_memory(&self) -> f64 {
         process::resident_memory(self.daemon.id())
@@ -159,25 +164,27 @@ pub(crate) fn run(host: &Host, seconds: u32, program: &str, arguments: &[&str]) 
 /// Runs a program on a host, for so many seconds at most, with something to read.
 pub(crate) fn run_with_input(
     host: &Host,
-    seconds: u32,
+    limit: u32,
     program: &str,
     arguments: &[&str],
     input: &str,
 ) -> Result<String> {
     interrupt::check()?;
-    let seconds = seconds.to_string();
+    let seconds = limit.to_string();
     let mut words = vec!["-k", "2", &seconds, program];
     words.extend(arguments);
+    let start = Instant::now();
     let outcome = host.run_with_input("timeout", &words, input);
     if !outcome.is_success() {
         // iperf3 tells its errors on standard output, in JSON over many lines.
         let text = outcome.stderr() + &outcome.stdout();
         let said = text.lines().find(|line| line.contains("error")).or(text.lines().next());
-        bail!(
-            "{program} {}: {}",
-            arguments.first().unwrap_or(&""),
-            said.unwrap_or(&format!("not done within {seconds} s")).trim()
-        );
+        let said = match said {
+            Some(line) => line.trim().to_owned(),
+            None if start.elapsed().as_secs() >= limit.into() => format!("not done within {limit} s"),
+            None => "fails without a word".to_owned(),
+        };
+        bail!("{program} {}: {said}", arguments.first().unwrap_or(&""));
     }
     Ok(outcome.stdout())
 }

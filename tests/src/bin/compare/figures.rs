@@ -67,8 +67,8 @@ pub(crate) const SECTIONS: &[Section] = &[
         figures: &[
             lower("peers_memory_mib", "Memory", "MiB"),
             lower("peers_set_s", "`wg setconf`", "s"),
-            lower("peers_set_again_s", "`wg setconf`, the same again", "s"),
-            lower("peers_add_again_s", "`wg addconf`, the same again", "s"),
+            lower("peers_set_again_s", "`wg setconf` again, all replaced by the same", "s"),
+            lower("peers_add_again_s", "`wg addconf`, all named again", "s"),
             lower("peers_show_s", "`wg show dump`", "s"),
         ],
     },

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
 
 use crate::bench::Subject;
@@ -74,6 +74,8 @@ fn run(options: &Options) -> Result<()> {
         Results::read(&raw)?
     } else {
         let results = measured(options)?;
+        // An earlier report is worth more than an empty one.
+        ensure!(results.has_figures(), "nothing could be measured");
         results.write(&raw)?;
         results
     };

@@ -87,7 +87,7 @@ pub(crate) fn run(subject: Subject, tests: &[Test], seconds: u32, tell: &dyn Fn(
         }
     }
     if let (Subject::Daemon(implementation), false) = (subject, lone.is_empty()) {
-        match guarded(|| many_peers(&Lone::new(implementation)?)) {
+        match guarded(|| many_peers(Lone::new(implementation)?)) {
             Ok((figures, problem)) => {
                 keep("peers", Ok(figures))?;
                 problem.map_or(Ok(()), |problem| keep("peers", Err(problem)))?;
@@ -165,15 +165,15 @@ fn iperf3_server(bench: &Bench) -> Result<Background> {
 }
 
 /// The figures, and why the last of them are missing if they are.
-fn many_peers(lone: &Lone) -> Result<(Figures, Option<anyhow::Error>)> {
+fn many_peers(mut lone: Lone) -> Result<(Figures, Option<anyhow::Error>)> {
     let peers: Vec<Peer> = (0..PEERS).map(stranger).collect();
     let configuration = configuration(&lone.keys, &peers);
-    let set = |verb: &str| -> Result<f64> {
+    let set = |lone: &Lone, verb: &str| -> Result<f64> {
         let start = Instant::now();
         run_with_input(&lone.host, PEERS_PATIENCE, "wg", &[verb, INTERFACE, "/dev/stdin"], &configuration)?;
         Ok(start.elapsed().as_secs_f64())
     };
-    let mut figures = vec![("peers_set_s", set("setconf")?)];
+    let mut figures = vec![("peers_set_s", set(&lone, "setconf")?)];
     figures.push(("peers_memory_mib", lone.resident_memory()));
     let start = Instant::now();
     let dump = run_on(&lone.host, PEERS_PATIENCE, "wg", &["show", INTERFACE, "dump"])?;
@@ -181,10 +181,13 @@ fn many_peers(lone: &Lone) -> Result<(Figures, Option<anyhow::Error>)> {
     let shown = dump.lines().count().saturating_sub(1);
     anyhow::ensure!(shown == peers.len(), "{shown} of {PEERS} peers are shown");
     // What takes too long here takes nothing from the figures before.
-    for (key, verb) in [("peers_add_again_s", "addconf"), ("peers_set_again_s", "setconf")] {
-        match set(verb) {
+    for (key, verb) in [("peers_set_again_s", "setconf"), ("peers_add_again_s", "addconf")] {
+        match set(&lone, verb) {
             Ok(seconds) => figures.push((key, seconds)),
-            Err(error) => return Ok((figures, Some(error))),
+            Err(error) => {
+                let ended = for_a_while(Duration::from_secs(1), || lone.ended());
+                return Ok((figures, Some(error.context(ended.map_or("the daemon stays", |_| "the daemon ends")))));
+            }
         }
     }
     Ok((figures, None))

@@ -108,7 +108,7 @@ fn groups(results: &Results, chart: &Chart) -> Vec<Group> {
 fn markdown(results: &Results, charts: &[&Chart]) -> String {
     let mut text = format!(
         "# Adit beside the other userspace implementations\n\n\
-         Medians of {}, each implementation in turn within a round, the same one at both ends of the tunnel. \
+         {}, each implementation in turn within a round, the same one at both ends of the tunnel. \
          Speeds differ between machines and from hour to hour; the ratios last longer. Measure your own:\n\n\
          ```sh\n{}\n```\n\n",
         rounds(results.rounds()),
@@ -134,7 +134,7 @@ fn markdown(results: &Results, charts: &[&Chart]) -> String {
 }
 
 fn rounds(number: u32) -> String {
-    if number == 1 { "one round".to_owned() } else { format!("{number} rounds") }
+    if number == 1 { "One round".to_owned() } else { format!("Medians of {number} rounds") }
 }
 
 fn heading(results: &Results) -> String {
@@ -201,8 +201,8 @@ delivered.
 - **Ping**: 300 round trips 5 ms apart, so that everything sleeps in between, and 5,000 back to back (`ping -f`).
 - **Memory**: the larger of the two daemons, idle with a tunnel that works, and the peak of the whole run.
 - **10,000 peers**: a daemon alone, its interface up; each peer has a key, an endpoint and one allowed IP. `wg setconf` \
-gives it all of them; then memory is taken; then `wg addconf` names them again, and `wg setconf` replaces them all by \
-the same. The times include those of `wg` itself.
+gives it all of them; then memory is taken; then `wg setconf` replaces them all by the same, and `wg addconf` names them \
+all again, which changes nothing. The times include those of `wg` itself.
 
 ";
 

@@ -71,6 +71,11 @@ impl Results {
         fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
     }
 
+    /// Whether anything at all was measured.
+    pub(crate) fn has_figures(&self) -> bool {
+        self.runs.iter().any(|run| !run.measured.figures.is_empty())
+    }
+
     /// How many rounds there were.
     pub(crate) fn rounds(&self) -> u32 {
         self.runs.iter().map(|run| run.round).max().unwrap_or(0)
