@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-/// After this many messages sent with one key the initiator asks for a new session.
+/// After this many messages sent with one key its sender, whichever end it is, asks for a new session.
 pub const REKEY_AFTER_MESSAGES: u64 = 1 << 60;
 /// After this many messages a key is used no more, in either direction.
 pub const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);

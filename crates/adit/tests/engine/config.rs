@@ -123,6 +123,17 @@ fn without_a_private_key_handshakes_are_refused_and_packets_wait() {
 }
 
 #[test]
+fn packets_that_wait_for_a_key_that_never_comes_are_erased_with_the_old_keys() {
+    let mut sim = Sim::pair(17);
+    sim.connect(A, B);
+    sim[A].interface.set_private_key(None);
+    sim.send_many(A, B, 4);
+    sim.run_for(secs(541));
+    assert_eq!(sim.drops(A, Drop::HandshakeGaveUp), 4);
+    assert_eq!(sim[A].interface.poll_timeout(), None);
+}
+
+#[test]
 fn a_handshake_begun_with_the_old_private_key_comes_to_nothing() {
     let mut sim = Sim::pair(9);
     sim.network.lose_kind(Kind::Response);

@@ -299,6 +299,26 @@ fn a_response_that_answers_nothing_gets_no_cookie() {
 }
 
 #[test]
+fn a_response_to_a_session_that_is_there_already_gets_no_cookie() {
+    let mut sim = under_load(21, A);
+    sim.send(A, B);
+    sim.run_for(secs(6));
+    sim.send(B, A);
+    let session = sim.last_index(B).to_le_bytes();
+    sim.run_for(secs(121));
+    // Another handshake is under way.
+    sim.network.cut_both(A, B);
+    sim.send(A, B);
+    let mut message = vec![0x55; 92];
+    message[..4].copy_from_slice(&[2, 0, 0, 0]);
+    message[8..12].copy_from_slice(&session);
+    forge::put_mac1(&mut message, &sim[A].private_key.public_key());
+    let before = sim.count(A, Kind::CookieReply);
+    sim.inject(A, address(1), &message);
+    assert_eq!((sim.drops(A, Drop::UnknownIndex), sim.count(A, Kind::CookieReply)), (1, before));
+}
+
+#[test]
 fn answers_that_nobody_fetches_are_bounded() {
     let mut bounds = Bounds::default();
     bounds.handshakes_per_second = 0;

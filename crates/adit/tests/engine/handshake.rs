@@ -286,6 +286,29 @@ fn initiations_from_both_ends_at_once_make_a_session_that_carries_both_ways() {
 }
 
 #[test]
+fn an_end_that_has_a_session_does_not_make_another_of_its_own_late_attempt() {
+    let mut sim = Sim::pair(29);
+    sim.network.cut_both(A, B);
+    sim.send(A, B);
+    sim.send(B, A);
+    let [of_a, of_b] = [A, B].map(|node| sim.last_sent(node, Kind::Initiation));
+    // The initiation of A's is answered, and the session used, before that of B's arrives.
+    sim.replay(B, &of_a);
+    let response = sim.last_sent(B, Kind::Response);
+    sim.replay(A, &response);
+    let first = sim.last_sent(A, Kind::Data);
+    assert!(sim.replay(B, &first).is_some());
+    let session = sim.last_index(B);
+    sim.replay(A, &of_b);
+    let late = sim.last_sent(A, Kind::Response);
+    sim.replay(B, &late);
+    assert_eq!(sim.drops(B, Drop::UnknownIndex), 1);
+    sim.network.heal();
+    sim.send(B, A);
+    assert_eq!(sim.last_index(B), session);
+}
+
+#[test]
 fn an_initiation_reflected_to_its_sender_is_nothing() {
     let mut sim = Sim::pair(30);
     sim.send(A, B);

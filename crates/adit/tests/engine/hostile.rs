@@ -409,3 +409,30 @@ fn a_stranger_who_knows_the_public_key_gets_no_word_out_of_us() {
     assert_eq!((sim.drops(B, Drop::BadHandshake), sim.drops(B, Drop::UnknownIndex)), (2, 1));
     assert!(sim.wire.is_empty());
 }
+
+#[test]
+fn a_clock_that_jumps_about_makes_nobody_panic() {
+    let mut rng = ChaCha8Rng::seed_from_u64(15);
+    let mut sim = Sim::pair(15);
+    sim.connect(A, B);
+    let (now, b) = (sim.now, sim.id(A, B));
+    sim[A].interface.set_persistent_keepalive(now, b, 1).unwrap();
+    for _ in 0..2_000 {
+        // From the clock's start to 146 years later; mostly near to where it was.
+        let reach = [1 << 20, 1 << 30, 1 << 38, 1 << 62][rng.next_u32() as usize % 4];
+        let from = sim.now.as_nanos().saturating_sub(reach / 2);
+        sim.now = adit::Instant::from_nanos((from + rng.next_u64() % reach).min(1 << 62));
+        let now = sim.now;
+        match rng.next_u32() % 4 {
+            0 => drop(sim.send(A, B)),
+            1 => drop(sim.send(B, A)),
+            2 => sim.run_for(RTT),
+            _ => {
+                for node in [A, B] {
+                    sim[node].interface.handle_timeout(now);
+                    sim.flush(node);
+                }
+            }
+        }
+    }
+}

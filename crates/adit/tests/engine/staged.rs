@@ -79,6 +79,26 @@ fn what_waited_goes_out_in_groups_of_equal_length() {
 }
 
 #[test]
+fn a_packet_that_is_given_before_what_waited_was_fetched_goes_behind_it() {
+    let mut sim = Sim::pair(8);
+    let mut packets = sim.send_many(A, B, 3);
+    sim.network.lose_kind(Kind::Response);
+    sim.run_for(RTT);
+    let mut response = sim.last_sent(B, Kind::Response);
+    let (now, path) = (sim.now, adit::Path::to(response.source));
+    sim[A].interface.handle_datagram(now, &path, adit::Ecn::NotEct, &mut response.bytes);
+    // There is a session, and nobody has called `poll_transmit` yet.
+    let next = packet::v4(packet::inside(A), packet::inside(B), b"next");
+    let mut out = [0; 128];
+    assert_eq!(sim[A].interface.handle_packet(now, &next, &mut out), Ok(None));
+    packets.push(next);
+    sim.flush(A);
+    sim.run_for(RTT);
+    let arrived: Vec<_> = sim[B].arrived.iter().map(|arrived| arrived.packet.clone()).collect();
+    assert_eq!(arrived, packets);
+}
+
+#[test]
 fn a_buffer_too_short_for_what_waits_is_an_error_and_nothing_is_lost() {
     let mut sim = Sim::pair(5);
     let packet = packet::v4(packet::inside(A), packet::inside(B), &[9; 480]);

@@ -28,11 +28,20 @@ struct Daemon {
     socket: PathBuf,
 }
 
+fn program() -> String {
+    std::env::var("WIREGUARD_GO").expect("WIREGUARD_GO names the program")
+}
+
+/// The name and version that the program tells.
+fn version() -> String {
+    let told = Command::new(program()).arg("--version").output().expect("wireguard-go");
+    String::from_utf8_lossy(&told.stdout).lines().next().unwrap_or_default().to_owned()
+}
+
 impl Daemon {
     /// Listens on port 51820; our end is at `our_port`.
     fn start(name: &str, our_port: u16) -> Self {
-        let program = std::env::var("WIREGUARD_GO").expect("WIREGUARD_GO names the program");
-        let process = Command::new(program).args(["-f", name]).spawn().expect("wireguard-go");
+        let process = Command::new(program()).args(["-f", name]).spawn().expect("wireguard-go");
         let daemon = Self { process, socket: format!("/var/run/wireguard/{name}.sock").into() };
         let mut uapi = loop {
             match UnixStream::connect(&daemon.socket) {
@@ -124,7 +133,7 @@ impl Recorder {
     fn write(&self, file: &str, what: &str) {
         let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/engine/transcript").join(file);
         let mut text =
-            format!("# {what} Recorded with wireguard-go by\n# record.rs, which tells how; the keys are in mod.rs.\n");
+            format!("# {what} Recorded with {} by record.rs,\n# which tells how; the keys are in mod.rs.\n", version());
         text.extend(self.lines.iter().map(Line::to_text));
         fs::write(path, text).unwrap();
     }
