@@ -12,7 +12,7 @@ use crate::{avx2::Avx2, avx512::Avx512, stream};
 pub enum Backend {
     /// AVX-512 with IFMA: ChaCha20 sixteen blocks wide, Poly1305 in eight lanes.
     Avx512,
-    /// AVX2: ChaCha20 eight blocks wide.
+    /// AVX2: ChaCha20 eight blocks wide, Poly1305 in eight lanes or beside it.
     Avx2,
     /// One packet at a time through a library, on any machine.
     Portable,
@@ -21,43 +21,46 @@ pub enum Backend {
 impl Backend {
     const ALL: [Backend; 3] = [Backend::Avx512, Backend::Avx2, Backend::Portable];
 
-    /// The backends that work on this machine, best first: those whose
-    /// instructions the CPU has, and that give the known answers.
+    /// The backends that work on this machine, best first.
     pub fn available() -> impl Iterator<Item = Backend> {
-        Self::supported().filter(|backend| backend.is_available())
+        Self::ALL.into_iter().filter(|backend| backend.is_available())
     }
 
-    /// The backends whose instructions the CPU has.
-    pub(crate) fn supported() -> impl Iterator<Item = Backend> {
-        Self::ALL.into_iter().filter(|backend| backend.is_supported())
-    }
-
-    /// Whether the backend works on this machine.
+    /// Whether the backend works on this machine: the CPU has its instructions,
+    /// and it gives the known answers. That is found out once.
     pub fn is_available(self) -> bool {
-        self.is_supported()
-            && known_answers::are_given_by(|packets| seal_with(self, packets), |packets| open_with(self, packets))
+        const UNKNOWN: u8 = 0;
+        const NO: u8 = 1;
+        const YES: u8 = 2;
+        static FOUND: [AtomicU8; 3] = [const { AtomicU8::new(UNKNOWN) }; 3];
+        // Threads that come here at once find the same, and nothing else hangs on it.
+        let found = &FOUND[self as usize];
+        if found.load(Ordering::Relaxed) == UNKNOWN {
+            let is_right = self.is_supported() && self.gives_known_answers();
+            found.store(if is_right { YES } else { NO }, Ordering::Relaxed);
+        }
+        found.load(Ordering::Relaxed) == YES
     }
 
-    /// The best that works; found out once, and then remembered.
+    /// The backend for a batch.
     ///
     /// # Panics
     ///
-    /// If no backend gives the known answers: there is then no way to encrypt
-    /// on this machine, and to go on would be to send out who knows what.
-    pub(crate) fn best() -> Backend {
-        const UNKNOWN: u8 = u8::MAX;
-        static BEST: AtomicU8 = AtomicU8::new(UNKNOWN);
-        // Threads that come here at once find the same.
-        if let Some(best) = Self::ALL.get(usize::from(BEST.load(Ordering::Relaxed))) {
-            return *best;
+    /// If no backend gives the known answers: this machine then cannot encrypt,
+    /// and to go on would be to send out who knows what.
+    pub(crate) fn best_for(packets: &[Packet<'_>]) -> Backend {
+        let best = Self::available().next();
+        match best.expect("no implementation of ChaCha20-Poly1305 works on this machine") {
+            // One packet does not fill the lanes; AWS-LC, which authenticates
+            // while it decrypts, is then faster.
+            Backend::Avx2 if cfg!(feature = "aws-lc-rs") && packets.len() == 1 && Backend::Portable.is_available() => {
+                Backend::Portable
+            }
+            best => best,
         }
-        let best = Self::ALL.iter().position(|backend| backend.is_available());
-        let best = best.expect("a backend that gives the known answers");
-        BEST.store(best as u8, Ordering::Relaxed);
-        Self::ALL[best]
     }
 
-    fn is_supported(self) -> bool {
+    pub(crate) fn is_supported(self) -> bool {
         match self {
             #[cfg(target_arch = "x86_64")]
             Backend::Avx512 => Avx512::detect().is_some(),
@@ -68,6 +71,10 @@ impl Backend {
             Backend::Portable => true,
         }
     }
+
+    pub(crate) fn gives_known_answers(self) -> bool {
+        known_answers::are_given_by(|packets| seal_with(self, packets), |packets| open_with(self, packets))
+    }
 }
 
 /// [`crate::seal`] with a backend of the caller's choice, for tests and
@@ -76,8 +83,8 @@ pub fn seal_with(backend: Backend, packets: &mut [Packet<'_>]) {
     #[cfg(target_arch = "x86_64")]
     match backend {
         Backend::Avx512 => {
-            if let Some(vector) = Avx512::detect() {
-                return stream::seal(vector, packets);
+            if let Some(avx512) = Avx512::detect() {
+                return stream::seal(avx512, packets);
             }
         }
         Backend::Avx2 => {
@@ -87,6 +94,8 @@ pub fn seal_with(backend: Backend, packets: &mut [Packet<'_>]) {
         }
         Backend::Portable => {}
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = backend;
     packets.iter_mut().for_each(portable::seal);
 }
 
@@ -95,8 +104,8 @@ pub fn open_with(backend: Backend, packets: &mut [Packet<'_>]) {
     #[cfg(target_arch = "x86_64")]
     match backend {
         Backend::Avx512 => {
-            if let Some(vector) = Avx512::detect() {
-                return stream::open(vector, packets);
+            if let Some(avx512) = Avx512::detect() {
+                return stream::open(avx512, packets);
             }
         }
         Backend::Avx2 => {
@@ -106,5 +115,7 @@ pub fn open_with(backend: Backend, packets: &mut [Packet<'_>]) {
         }
         Backend::Portable => {}
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = backend;
     packets.iter_mut().for_each(portable::open);
 }

@@ -93,10 +93,10 @@ mod tests {
 
     #[test]
     fn every_backend_that_the_machine_supports_gives_the_known_answers() {
-        for backend in Backend::supported() {
-            let seal = |packets: &mut [Packet<'_>]| seal_with(backend, packets);
-            let open = |packets: &mut [Packet<'_>]| open_with(backend, packets);
-            assert!(are_given_by(seal, open), "{backend:?}");
+        for backend in [Backend::Avx512, Backend::Avx2, Backend::Portable] {
+            if backend.is_supported() {
+                assert!(backend.gives_known_answers(), "{backend:?}");
+            }
         }
     }
 

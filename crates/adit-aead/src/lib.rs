@@ -39,10 +39,15 @@
 //!
 //! The fastest [`Backend`] that the CPU has is taken at run time: AVX-512 with
 //! IFMA, AVX2, or one packet at a time through a library (AWS-LC with the
-//! feature `aws-lc-rs`, the `chacha20poly1305` crate otherwise). A backend
-//! answers known answers before its first use, and is passed over if it cannot.
-//! No branch and no address in any of them depends on a key, on a text, or on
-//! how much of a tag is right.
+//! feature `aws-lc-rs`, the `chacha20poly1305` crate otherwise). A backend gives
+//! known answers before its first use, and is passed over if it does not. Tags
+//! are computed over the ciphertext first, and only packets whose tags are right
+//! are decrypted. No branch and no address depends on a key, on a text, or on
+//! how much of a tag is right; lengths, counters, and which packets share a key
+//! are no secrets here.
+//!
+//! Batches of eight and more make the most of it. A batch mixed from long and
+//! short packets is fine; so is a single long one.
 
 #![no_std]
 #![deny(missing_docs)]
@@ -63,6 +68,8 @@ mod portable;
 mod rounds;
 #[cfg(target_arch = "x86_64")]
 mod stream;
+#[cfg(all(test, target_arch = "x86_64"))]
+mod vector_tests;
 
 use core::fmt;
 
@@ -81,14 +88,14 @@ const MAX_TEXT_LEN: u64 = (u32::MAX as u64) * 64;
 
 /// Encrypts and authenticates each packet in place, and writes its tag.
 pub fn seal(packets: &mut [Packet<'_>]) {
-    seal_with(Backend::best(), packets);
+    seal_with(Backend::best_for(packets), packets);
 }
 
 /// Verifies each packet's tag, and decrypts in place those that are authentic.
 ///
 /// The others are left as they came; [`Packet::is_authentic`] tells them apart.
 pub fn open(packets: &mut [Packet<'_>]) {
-    open_with(Backend::best(), packets);
+    open_with(Backend::best_for(packets), packets);
 }
 
 /// A session key for one direction.

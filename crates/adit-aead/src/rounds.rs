@@ -1,7 +1,48 @@
-//! The rounds of ChaCha20, over whatever vectors a backend has.
+//! What ChaCha20 is in every backend: its rounds, over whatever vectors there
+//! are, and tables to fill the vectors from.
+
+use crate::stream::LANES;
 
 /// "expand 32-byte k", the first four words of the state.
 pub(crate) const CONSTANTS: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
+
+/// For each lane: all bits set from `first` on, and none before.
+#[inline]
+pub(crate) fn lanes_from(first: usize) -> &'static [u32; LANES] {
+    static TABLE: [u32; 2 * LANES] = {
+        let mut table = [0; 2 * LANES];
+        let mut i = LANES;
+        while i < 2 * LANES {
+            table[i] = !0;
+            i += 1;
+        }
+        table
+    };
+    window(&TABLE, first)
+}
+
+/// For each lane: its distance to `first`.
+#[inline]
+pub(crate) fn numbers_from(first: usize) -> &'static [u32; LANES] {
+    static TABLE: [u32; 2 * LANES] = {
+        let mut table = [0; 2 * LANES];
+        let mut i = 0;
+        while i < 2 * LANES {
+            table[i] = (i as u32).wrapping_sub(LANES as u32);
+            i += 1;
+        }
+        table
+    };
+    window(&TABLE, first)
+}
+
+/// What begins `first` words before the middle.
+#[inline]
+fn window(table: &[u32; 2 * LANES], first: usize) -> &[u32; LANES] {
+    let from = LANES - first.min(LANES);
+    // There are always as many words from there.
+    table[from..].first_chunk().unwrap_or(&[0; LANES])
+}
 
 /// A double round of `$x`, an array of sixteen vectors, each of them one word
 /// of the state of many blocks.
@@ -33,13 +74,13 @@ macro_rules! double_round {
         $x[$a] = $add($x[$a], $x[$b]);
     };
     (@turn_d $x:ident, $xor:ident, $left:expr, ($a:literal, $b:literal, $c:literal, $d:literal)) => {
-        $x[$d] = $left($xor($x[$d], $x[$a]));
+        $x[$d] = ($left)($xor($x[$d], $x[$a]));
     };
     (@sum_c $x:ident, $add:ident, ($a:literal, $b:literal, $c:literal, $d:literal)) => {
         $x[$c] = $add($x[$c], $x[$d]);
     };
     (@turn_b $x:ident, $xor:ident, $left:expr, ($a:literal, $b:literal, $c:literal, $d:literal)) => {
-        $x[$b] = $left($xor($x[$b], $x[$c]));
+        $x[$b] = ($left)($xor($x[$b], $x[$c]));
     };
 }
 

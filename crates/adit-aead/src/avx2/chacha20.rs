@@ -2,10 +2,12 @@
 //! all of them.
 
 use core::arch::x86_64::*;
+use core::hint::black_box;
+use core::ptr;
 
 use super::scalar::Scalar;
 use crate::poly1305::Block;
-use crate::rounds::{CONSTANTS, double_round};
+use crate::rounds::{CONSTANTS, double_round, lanes_from, numbers_from};
 use crate::stream::{BLOCK_LEN, KeyStream, Segment};
 
 /// Blocks at a time.
@@ -15,12 +17,21 @@ pub(super) const LANES: usize = 8;
 #[target_feature(enable = "avx2")]
 pub(super) fn key_stream(segments: &[Segment<'_>], out: &mut KeyStream) {
     let blocks: usize = segments.iter().map(|segment| segment.blocks).sum();
+    let orders = byte_orders();
     let (halves, _) = out.0.as_chunks_mut();
     for (i, half) in halves.iter_mut().take(blocks.div_ceil(LANES)).enumerate() {
-        let initial = initial_state(segments, i * LANES);
+        let initial = initial_state(segments, i);
         let mut x = initial;
         for _ in 0..10 {
-            double_round!(x, _mm256_add_epi32, _mm256_xor_si256, left_16, left_12, left_8, left_7);
+            double_round!(
+                x,
+                _mm256_add_epi32,
+                _mm256_xor_si256,
+                |x| _mm256_shuffle_epi8(x, orders[0]),
+                left_12,
+                |x| _mm256_shuffle_epi8(x, orders[1]),
+                left_7
+            );
         }
         write_blocks(x, initial, half);
     }
@@ -33,6 +44,7 @@ pub(super) fn key_stream_beside(segment: &Segment<'_>, out: &mut KeyStream, mac:
     let mut x = initial;
     // The two kinds of work do not wait for each other, so the CPU takes from
     // both at a time, if they come in small portions.
+    let orders = byte_orders();
     let mut blocks = blocks.iter();
     let mut local = *mac;
     for _ in 0..10 {
@@ -40,9 +52,9 @@ pub(super) fn key_stream_beside(segment: &Segment<'_>, out: &mut KeyStream, mac:
             x,
             _mm256_add_epi32,
             _mm256_xor_si256,
-            left_16,
+            |x| _mm256_shuffle_epi8(x, orders[0]),
             left_12,
-            left_8,
+            |x| _mm256_shuffle_epi8(x, orders[1]),
             left_7,
             if let Some(block) = blocks.next() {
                 local.absorb(block);
@@ -68,37 +80,37 @@ pub(super) fn xor(text: &mut [u8], stream: &[u8]) {
     }
 }
 
-/// The state before the first round of eight lanes from `first` on.
+/// The state before the first round of eight lanes, which are the first half of
+/// all lanes, or the second.
 ///
-/// The lanes from a segment's first on take its words, until the next segment
-/// takes over.
+/// All take the first segment's words, and those from the next segment's first
+/// lane on take its words instead, and so on.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(crate) fn initial_state(segments: &[Segment<'_>], first: usize) -> [__m256i; 16] {
+pub(crate) fn initial_state(segments: &[Segment<'_>], half: usize) -> [__m256i; 16] {
     let mut state = [_mm256_setzero_si256(); 16];
     for (word, constant) in state.iter_mut().zip(CONSTANTS) {
         *word = _mm256_set1_epi32(constant as i32);
     }
-    let first = first as i32;
-    let numbers = _mm256_add_epi32(_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_set1_epi32(first));
     let mut begin = 0;
     let mut key: Option<&[u8; 32]> = None;
     for segment in segments {
-        let end = begin + segment.blocks as i32;
-        if end > first {
-            let lanes = _mm256_cmpgt_epi32(numbers, _mm256_set1_epi32(begin - 1));
+        let end = begin + segment.blocks;
+        if end > half * LANES {
+            let lanes = load_half(lanes_from(begin), half);
+            let is_first = begin <= half * LANES;
             let set = |word: &mut __m256i, values: __m256i| {
-                *word = _mm256_blendv_epi8(*word, values, lanes);
+                *word = if is_first { values } else { _mm256_blendv_epi8(*word, values, lanes) };
             };
-            if !key.is_some_and(|key| core::ptr::eq(key, segment.key)) {
+            if !key.is_some_and(|key| ptr::eq(key, segment.key)) {
                 key = Some(segment.key);
                 let (words, _) = segment.key.as_chunks();
                 for (word, bytes) in state[4..12].iter_mut().zip(words) {
                     set(word, _mm256_set1_epi32(i32::from_le_bytes(*bytes)));
                 }
             }
-            let counter = segment.counter.wrapping_sub(begin as u32);
-            let counters = _mm256_add_epi32(numbers, _mm256_set1_epi32(counter as i32));
+            let counter = _mm256_set1_epi32(segment.counter as i32);
+            let counters = _mm256_add_epi32(counter, load_half(numbers_from(begin), half));
             set(&mut state[12], counters);
             for (word, value) in state[13..].iter_mut().zip(segment.nonce) {
                 set(word, _mm256_set1_epi32(value as i32));
@@ -156,25 +168,21 @@ fn transpose(words: &[__m256i]) -> [__m256i; 8] {
     blocks
 }
 
-/// Rotates by whole bytes, which a shuffle does in one step.
+/// Rotations by 16 and by 8, for a shuffle to do in one step.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn left_16(x: __m256i) -> __m256i {
-    let order = _mm256_setr_epi8(
+fn byte_orders() -> [__m256i; 2] {
+    let left_16 = _mm256_setr_epi8(
         2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13, //
         2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13,
     );
-    _mm256_shuffle_epi8(x, order)
-}
-
-#[inline]
-#[target_feature(enable = "avx2")]
-fn left_8(x: __m256i) -> __m256i {
-    let order = _mm256_setr_epi8(
+    let left_8 = _mm256_setr_epi8(
         3, 0, 1, 2, 7, 4, 5, 6, 11, 8, 9, 10, 15, 12, 13, 14, //
         3, 0, 1, 2, 7, 4, 5, 6, 11, 8, 9, 10, 15, 12, 13, 14,
     );
-    _mm256_shuffle_epi8(x, order)
+    // A compiler that knows what they are loads them into registers each time,
+    // of which there are none to spare.
+    black_box([left_16, left_8])
 }
 
 #[inline]
@@ -201,4 +209,13 @@ fn load(bytes: &[u8; 32]) -> __m256i {
 fn store(bytes: &mut [u8; 32], vector: __m256i) {
     // SAFETY: 32 bytes are written, to an array of 32 bytes.
     unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), vector) }
+}
+
+/// A half of the lanes.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_half(words: &[u32; 2 * LANES], half: usize) -> __m256i {
+    let (halves, _) = words.as_chunks::<LANES>();
+    // SAFETY: 32 bytes are read, from an array of eight words.
+    unsafe { _mm256_loadu_si256(halves[half].as_ptr().cast()) }
 }

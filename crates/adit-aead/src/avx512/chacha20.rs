@@ -2,9 +2,10 @@
 //! of all of them.
 
 use core::arch::x86_64::*;
+use core::ptr;
 
 use crate::avx2::chacha20 as avx2;
-use crate::rounds::{CONSTANTS, double_round};
+use crate::rounds::{CONSTANTS, double_round, lanes_from, numbers_from};
 use crate::stream::{BLOCK_LEN, KeyStream, LANES, Segment};
 
 /// See [`crate::stream::Vector::key_stream`].
@@ -62,28 +63,45 @@ fn half_key_stream(segments: &[Segment<'_>], out: &mut KeyStream) {
 /// See [`crate::stream::Vector::xor`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
 pub(super) fn xor(text: &mut [u8], stream: &[u8]) {
-    let (text_blocks, text_rest) = text.as_chunks_mut::<BLOCK_LEN>();
-    let (stream_blocks, stream_rest) = stream.as_chunks::<BLOCK_LEN>();
-    for (text, stream) in text_blocks.iter_mut().zip(stream_blocks) {
-        store(text, _mm512_xor_si512(load(text), load(stream)));
+    let (text_parts, text) = text.as_chunks_mut::<{ 4 * BLOCK_LEN }>();
+    let (stream_parts, stream) = stream.as_chunks::<{ 4 * BLOCK_LEN }>();
+    for (text, stream) in text_parts.iter_mut().zip(stream_parts) {
+        xor_blocks(text, stream);
     }
-    if !text_rest.is_empty() {
-        let stream = stream_blocks.get(text_blocks.len()).map_or(stream_rest, |block| block);
-        let count = text_rest.len().min(stream.len());
-        let mask = !0 >> (64 - count);
+    let (text_blocks, text) = text.as_chunks_mut::<BLOCK_LEN>();
+    let (stream_blocks, stream) = stream.as_chunks::<BLOCK_LEN>();
+    for (text, stream) in text_blocks.iter_mut().zip(stream_blocks) {
+        xor_blocks(text, stream);
+    }
+    let count = text.len().min(stream.len());
+    if let Some(mask) = (!0_u64).checked_shr(64 - count as u32) {
         // SAFETY: the mask has a bit for each of the first `count` bytes only,
         // and both slices have them.
         unsafe {
-            let vector = _mm512_maskz_loadu_epi8(mask, text_rest.as_ptr().cast());
+            let vector = _mm512_maskz_loadu_epi8(mask, text.as_ptr().cast());
             let stream = _mm512_maskz_loadu_epi8(mask, stream.as_ptr().cast());
             let vector = _mm512_xor_si512(vector, stream);
-            _mm512_mask_storeu_epi8(text_rest.as_mut_ptr().cast(), mask, vector);
+            _mm512_mask_storeu_epi8(text.as_mut_ptr().cast(), mask, vector);
         }
     }
 }
 
-/// The state before the first round. The lanes from a segment's first on take
-/// its words, until the next segment takes over.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn xor_blocks<const LEN: usize>(text: &mut [u8; LEN], stream: &[u8; LEN]) {
+    let (text, _) = text.as_chunks_mut();
+    let (stream, _) = stream.as_chunks();
+    for (text, stream) in text.iter_mut().zip(stream) {
+        store(text, _mm512_xor_si512(load(text), load(stream)));
+    }
+}
+
+/// The state before the first round. All lanes take the first segment's words,
+/// and those from the next segment's first on take its words instead, and so on.
+///
+/// The run before ends with a queue at the shuffles' port. What needed that port
+/// here, as masks and what comes from general registers do, would wait in the
+/// queue, and the rounds with it; loads and logic do not.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
 fn initial_state(segments: &[Segment<'_>]) -> [__m512i; 16] {
@@ -91,30 +109,34 @@ fn initial_state(segments: &[Segment<'_>]) -> [__m512i; 16] {
     for (word, constant) in state.iter_mut().zip(CONSTANTS) {
         *word = _mm512_set1_epi32(constant as i32);
     }
-    let lane_numbers = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    let mut first_lane = 0;
+    let mut lane = 0;
     let mut key: Option<&[u8; 32]> = None;
     for segment in segments {
-        let lanes = (!0_u32 << first_lane) as __mmask16;
-        let set = |word: &mut __m512i, value: u32| {
-            *word = _mm512_mask_set1_epi32(*word, lanes, value as i32);
+        let lanes = load_words(lanes_from(lane));
+        let is_first = lane == 0;
+        let set = |word: &mut __m512i, values: __m512i| {
+            *word = if is_first {
+                values
+            } else {
+                // `values` where there are lanes, and `word` elsewhere.
+                _mm512_ternarylogic_epi32::<0xca>(lanes, values, *word)
+            };
         };
-        if !key.is_some_and(|key| core::ptr::eq(key, segment.key)) {
+        if !key.is_some_and(|key| ptr::eq(key, segment.key)) {
             key = Some(segment.key);
-            let (words, _) = segment.key.as_chunks::<4>();
+            let (words, _) = segment.key.as_chunks();
             for (word, bytes) in state[4..12].iter_mut().zip(words) {
-                set(word, u32::from_le_bytes(*bytes));
+                set(word, _mm512_set1_epi32(i32::from_le_bytes(*bytes)));
             }
         }
-        let counter = segment.counter.wrapping_sub(first_lane as u32);
-        let counters = _mm512_add_epi32(lane_numbers, _mm512_set1_epi32(counter as i32));
-        state[12] = _mm512_mask_mov_epi32(state[12], lanes, counters);
+        let counter = _mm512_set1_epi32(segment.counter as i32);
+        let counters = _mm512_add_epi32(counter, load_words(numbers_from(lane)));
+        set(&mut state[12], counters);
         for (word, value) in state[13..].iter_mut().zip(segment.nonce) {
-            set(word, value);
+            set(word, _mm512_set1_epi32(value as i32));
         }
-        first_lane += segment.blocks;
+        lane += segment.blocks;
     }
-    debug_assert!((1..=LANES).contains(&first_lane));
     state
 }
 
@@ -164,4 +186,11 @@ fn load(bytes: &[u8; BLOCK_LEN]) -> __m512i {
 fn store(bytes: &mut [u8; BLOCK_LEN], vector: __m512i) {
     // SAFETY: 64 bytes are written, to an array of 64 bytes.
     unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), vector) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn load_words(words: &[u32; LANES]) -> __m512i {
+    // SAFETY: 64 bytes are read, from an array of sixteen words.
+    unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
 }
