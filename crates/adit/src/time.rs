@@ -12,6 +12,9 @@ use core::time::Duration;
 pub struct Instant(u64);
 
 impl Instant {
+    /// The end of the clock, some 584 years after its start. It never comes: nothing is due then.
+    pub(crate) const END: Self = Self(u64::MAX);
+
     /// The moment `nanos` nanoseconds after the clock's start.
     pub const fn from_nanos(nanos: u64) -> Self {
         Self(nanos)

@@ -45,7 +45,9 @@ impl Timers {
 
     /// Takes a deadline that has passed.
     pub(crate) fn take_expired(&mut self, now: Instant) -> Option<Timer> {
-        TIMERS.into_iter().find(|&timer| self.deadline(timer).take_if(|deadline| *deadline <= now).is_some())
+        TIMERS.into_iter().find(|&timer| {
+            self.deadline(timer).take_if(|deadline| *deadline <= now && *deadline < Instant::END).is_some()
+        })
     }
 
     /// A packet with data was sent.

@@ -106,7 +106,7 @@ impl Interface {
     pub fn expire(&mut self, now: Instant) {
         while let Some(&(deadline, id)) = self.schedule.first() {
             // When answers back up the rest stays due: nothing is lost, and nothing grows.
-            if deadline > now || self.outgoing.len() >= self.bounds.outgoing {
+            if deadline > now || deadline == Instant::END || self.outgoing.len() >= self.bounds.outgoing {
                 return;
             }
             self.schedule.pop_first();

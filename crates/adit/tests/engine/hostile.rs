@@ -436,3 +436,16 @@ fn a_clock_that_jumps_about_makes_nobody_panic() {
         }
     }
 }
+
+#[test]
+fn a_clock_at_its_very_end_stops_no_loop() {
+    let mut sim = Sim::pair(1);
+    sim.connect(A, B);
+    let (now, b) = (sim.now, sim.id(A, B));
+    let a = &mut sim[A].interface;
+    a.set_persistent_keepalive(now, b, 10).unwrap();
+    // What is due is done once; after the end of the clock there is no "again".
+    a.handle_timeout(adit::Instant::from_nanos(u64::MAX));
+    assert_eq!(a.poll_timeout(), Some(adit::Instant::from_nanos(u64::MAX)));
+    a.handle_timeout(adit::Instant::from_nanos(u64::MAX));
+}
