@@ -11,6 +11,9 @@ use crate::poly1305::{Block, LANES, Numbers, State, each_lane};
 /// bits more than it should.
 type Vectors = [__m512i; 3];
 
+/// Blocks of a row that are absorbed with one carry.
+const AT_ONCE: usize = 4;
+
 /// Eight numbers to multiply by, with limbs 1 and 2 times 20 as well: what
 /// passes 2^132 comes back as 4 * 5 times itself.
 #[derive(Clone, Copy)]
@@ -41,16 +44,32 @@ pub(super) fn begin(keys: [&[u8; 32]; LANES]) -> State<3> {
 
 /// See [`crate::poly1305::Arithmetic::absorb`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
-#[expect(clippy::needless_range_loop, reason = "eight rows go in step")]
 pub(super) fn absorb(state: &mut State<3>, rows: [&[Block]; LANES]) {
     // Checked once here instead of at each block.
     let count = rows[0].len();
     let rows = each_lane!(lane => &rows[lane][..count]);
+    let block = |i: usize| message(gather(each_lane!(lane => &rows[lane][i])));
     let r = factors(load_all(&state.r));
     let mut sums = load_all(&state.sums);
-    for i in 0..count {
-        let blocks = gather(each_lane!(lane => &rows[lane][i]));
-        sums = multiply(add(sums, message(blocks)), &r);
+    let mut done = 0;
+    if count >= 2 * AT_ONCE {
+        // A carry for several blocks: ((((sum + a) r + b) r + c) r + d) r with the products added up first.
+        let r2 = multiply(r.limbs, &r);
+        let r3 = factors(multiply(r2, &r));
+        let r2 = factors(r2);
+        let r4 = factors(multiply(r2.limbs, &r2));
+        while count - done >= AT_ONCE {
+            let mut products = Products::zero();
+            products.add(block(done + 3), &r);
+            products.add(block(done + 2), &r2);
+            products.add(block(done + 1), &r3);
+            products.add(add(sums, block(done)), &r4);
+            sums = products.carried();
+            done += AT_ONCE;
+        }
+    }
+    for i in done..count {
+        sums = multiply(add(sums, block(i)), &r);
     }
     state.sums = store_all(sums);
 }
@@ -157,49 +176,69 @@ fn factors(limbs: Vectors) -> Factors {
     }
 }
 
-/// The products modulo 2^130 - 5.
-///
-/// With limbs of `h` below 2^47 and of the factors below 2^45 no sum leaves 64
-/// bits and no factor 52, and the limbs of the result are below 2^45 again.
+/// The product modulo 2^130 - 5.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
 fn multiply(h: Vectors, factors: &Factors) -> Vectors {
-    let zero = _mm512_setzero_si512();
-    let mask_44 = _mm512_set1_epi64((1 << 44) - 1);
-    let mask_42 = _mm512_set1_epi64((1 << 42) - 1);
-    let [h0, h1, h2] = h;
-    let [r0, r1, r2] = factors.limbs;
-    let (w1, w2) = (factors.limb_1_wrapped, factors.limb_2_wrapped);
-    macro_rules! dot {
-        ($madd:ident: $($a:ident * $b:ident),*) => {{
-            let mut sum = zero;
-            $( sum = $madd(sum, $a, $b); )*
-            sum
-        }};
-    }
-    // The low 52 bits of the products, and the bits above: those have 2^52
-    // times the weight, which is 2^8 times the next limb's. h1 comes last, for
-    // it is the last to be ready.
-    let low_0 = dot!(_mm512_madd52lo_epu64: h2 * w1, h0 * r0, h1 * w2);
-    let high_0 = dot!(_mm512_madd52hi_epu64: h2 * w1, h0 * r0, h1 * w2);
-    let low_1 = dot!(_mm512_madd52lo_epu64: h2 * w2, h0 * r1, h1 * r0);
-    let high_1 = dot!(_mm512_madd52hi_epu64: h2 * w2, h0 * r1, h1 * r0);
-    let low_2 = dot!(_mm512_madd52lo_epu64: h2 * r0, h0 * r2, h1 * r1);
-    let high_2 = dot!(_mm512_madd52hi_epu64: h2 * r0, h0 * r2, h1 * r1);
+    let mut products = Products::zero();
+    products.add(h, factors);
+    products.carried()
+}
 
-    let p0 = low_0;
-    let p1 = _mm512_add_epi64(low_1, _mm512_slli_epi64::<8>(high_0));
-    let p2 = _mm512_add_epi64(low_2, _mm512_slli_epi64::<8>(high_1));
-    // All limbs are carried at once, and limb 0 once more, as it has taken in
-    // what passed 2^130, five times.
-    let over = _mm512_add_epi64(_mm512_srli_epi64::<42>(p2), _mm512_slli_epi64::<10>(high_2));
-    let over = _mm512_add_epi64(over, _mm512_slli_epi64::<2>(over));
-    let h0 = _mm512_add_epi64(_mm512_and_si512(p0, mask_44), over);
-    let h1 = _mm512_add_epi64(_mm512_and_si512(p1, mask_44), _mm512_srli_epi64::<44>(p0));
-    let h2 = _mm512_add_epi64(_mm512_and_si512(p2, mask_42), _mm512_srli_epi64::<44>(p1));
-    let h1 = _mm512_add_epi64(h1, _mm512_srli_epi64::<44>(h0));
-    let h0 = _mm512_and_si512(h0, mask_44);
-    [h0, h1, h2]
+/// A sum of products, for each limb its low 52 bits, and the bits above: those have 2^52 times the weight, which is 2^8
+/// times the next limb's.
+struct Products {
+    low: Vectors,
+    high: Vectors,
+}
+
+impl Products {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+    fn zero() -> Products {
+        let zero = _mm512_setzero_si512();
+        Products { low: [zero; 3], high: [zero; 3] }
+    }
+
+    /// Adds a product. h1 comes last, for it is the last to be ready.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+    fn add(&mut self, h: Vectors, factors: &Factors) {
+        let [h0, h1, h2] = h;
+        let [r0, r1, r2] = factors.limbs;
+        let (w1, w2) = (factors.limb_1_wrapped, factors.limb_2_wrapped);
+        let terms = [[(h2, w1), (h0, r0), (h1, w2)], [(h2, w2), (h0, r1), (h1, r0)], [(h2, r0), (h0, r2), (h1, r1)]];
+        for (limb, terms) in terms.into_iter().enumerate() {
+            for (a, b) in terms {
+                self.low[limb] = _mm512_madd52lo_epu64(self.low[limb], a, b);
+                self.high[limb] = _mm512_madd52hi_epu64(self.high[limb], a, b);
+            }
+        }
+    }
+
+    /// The sum modulo 2^130 - 5.
+    ///
+    /// With limbs of `h` below 2^47, of the factors below 2^45, and [`AT_ONCE`] products, no sum leaves 64 bits and no
+    /// factor 52, and the limbs of the result are below 2^45 again.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+    fn carried(self) -> Vectors {
+        let mask_44 = _mm512_set1_epi64((1 << 44) - 1);
+        let mask_42 = _mm512_set1_epi64((1 << 42) - 1);
+        let Products { low: [p0, low_1, low_2], high: [high_0, high_1, high_2] } = self;
+        let p1 = _mm512_add_epi64(low_1, _mm512_slli_epi64::<8>(high_0));
+        let p2 = _mm512_add_epi64(low_2, _mm512_slli_epi64::<8>(high_1));
+        // All limbs are carried at once, and limb 0 once more, as it has taken in
+        // what passed 2^130, five times.
+        let over = _mm512_add_epi64(_mm512_srli_epi64::<42>(p2), _mm512_slli_epi64::<10>(high_2));
+        let over = _mm512_add_epi64(over, _mm512_slli_epi64::<2>(over));
+        let h0 = _mm512_add_epi64(_mm512_and_si512(p0, mask_44), over);
+        let h1 = _mm512_add_epi64(_mm512_and_si512(p1, mask_44), _mm512_srli_epi64::<44>(p0));
+        let h2 = _mm512_add_epi64(_mm512_and_si512(p2, mask_42), _mm512_srli_epi64::<44>(p1));
+        let h1 = _mm512_add_epi64(h1, _mm512_srli_epi64::<44>(h0));
+        let h0 = _mm512_and_si512(h0, mask_44);
+        [h0, h1, h2]
+    }
 }
 
 /// A block from each row.
