@@ -33,8 +33,8 @@ fn split_macs(message: &[u8]) -> Option<(&[u8], &Mac, &Mac)> {
 pub(crate) struct CookieChecker {
     mac1_key: [u8; 32],
     cookie_key: [u8; 32],
-    secret: Zeroizing<[u8; 32]>,
-    secret_made: Option<Instant>,
+    pub(crate) secret: Zeroizing<[u8; 32]>,
+    pub(crate) secret_made: Option<Instant>,
 }
 
 impl CookieChecker {
@@ -99,9 +99,9 @@ impl CookieChecker {
 /// Puts the MACs on what leaves for one peer, and keeps the cookie that the peer sent.
 #[derive(Default)]
 pub(crate) struct CookieGenerator {
-    cookie: Option<(Mac, Instant)>,
+    pub(crate) cookie: Option<(Mac, Instant)>,
     /// mac1 of the last handshake message: a cookie reply is bound to it.
-    last_mac1: Option<Mac>,
+    pub(crate) last_mac1: Option<Mac>,
 }
 
 impl CookieGenerator {

@@ -30,19 +30,19 @@ pub use work::{HandshakeDone, HandshakeWork};
 
 /// A handshake message whose mac1 is right, waiting to be computed.
 pub(crate) struct Incoming {
-    path: Path,
+    pub(crate) path: Path,
     message: [u8; INITIATION_LEN],
     len: u8,
 }
 
 impl Incoming {
-    fn new(path: Path, datagram: &[u8]) -> Option<Self> {
+    pub(crate) fn new(path: Path, datagram: &[u8]) -> Option<Self> {
         let mut message = [0; INITIATION_LEN];
         message.get_mut(..datagram.len())?.copy_from_slice(datagram);
         Some(Self { path, message, len: u8::try_from(datagram.len()).ok()? })
     }
 
-    fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         self.message.get(..self.len.into()).unwrap_or_default()
     }
 }

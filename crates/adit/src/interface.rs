@@ -65,7 +65,7 @@ impl Default for Bounds {
 pub struct Interface {
     pub(crate) rng: Box<dyn CryptoRng + Send>,
     /// What the wall clock said, and when.
-    unix_time: (Instant, Duration),
+    pub(crate) unix_time: (Instant, Duration),
     pub(crate) bounds: Bounds,
     pub(crate) mtu: u16,
     pub(crate) identity: Option<Arc<Identity>>,
@@ -90,8 +90,8 @@ pub struct Interface {
     /// Bytes staged for all peers together.
     pub(crate) staged_bytes: usize,
     events: Events,
-    drops: DropCounters,
-    drop_events: bool,
+    pub(crate) drops: DropCounters,
+    pub(crate) drop_events: bool,
     /// The memory of the bursts of one that the single-threaded calls make.
     pub(crate) spare: (Datagrams, Packets),
 }

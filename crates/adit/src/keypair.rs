@@ -85,9 +85,9 @@ pub(crate) struct Keypairs {
     /// One that this interface answered for, until the initiator has shown that it has it too.
     pub(crate) next: Option<Box<Keypair>>,
     /// Both ends began at the same time, and the next session is the one that they agree on.
-    next_is_preferred: bool,
+    pub(crate) next_is_preferred: bool,
     /// A session of this interface's making came after the next one and stays the current one.
-    next_is_overtaken: bool,
+    pub(crate) next_is_overtaken: bool,
 }
 
 /// The local indices of sessions that ended.

@@ -106,6 +106,7 @@ mod rate_limiter;
 mod receive;
 mod replay;
 mod send;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 pub mod time;
@@ -124,6 +125,7 @@ pub use path::{Ecn, Path};
 pub use peer::{PeerId, PeerState};
 pub use rate_limiter::RateLimiter;
 pub use replay::ReplayWindow;
+pub use snapshot::{Snapshot, SnapshotError};
 pub use time::Instant;
 
 /// The README's example is compiled as a test.

@@ -40,6 +40,15 @@ impl Identity {
 pub(crate) struct SessionKeys {
     pub(crate) sending: adit_aead::Key,
     pub(crate) receiving: adit_aead::Key,
+    /// The same keys in the same order, for who hands the session over.
+    pub(crate) bytes: Zeroizing<[[u8; 32]; 2]>,
+}
+
+impl SessionKeys {
+    pub(crate) fn new(bytes: Zeroizing<[[u8; 32]; 2]>) -> Self {
+        let [sending, receiving] = *bytes;
+        Self { sending: adit_aead::Key::new(sending), receiving: adit_aead::Key::new(receiving), bytes }
+    }
 }
 
 /// Noise's symmetric state: the chaining key and the hash of all that was said.
@@ -126,6 +135,19 @@ impl SymmetricState {
 pub(crate) struct InitiatorState {
     symmetric: SymmetricState,
     ephemeral: PrivateKey,
+}
+
+impl InitiatorState {
+    /// Chaining key, hash and ephemeral key.
+    pub(crate) fn parts(&self) -> [&[u8; 32]; 3] {
+        [&self.symmetric.chaining_key, &self.symmetric.hash, self.ephemeral.as_bytes()]
+    }
+
+    /// The state of which these are the [`parts`](Self::parts).
+    pub(crate) fn from_parts([chaining_key, hash, ephemeral]: [&[u8; 32]; 3]) -> Self {
+        let symmetric = SymmetricState { chaining_key: Zeroizing::new(*chaining_key), hash: *hash };
+        Self { symmetric, ephemeral: PrivateKey::from_bytes(*ephemeral) }
+    }
 }
 
 /// The first message, and the state that its response needs. `None`: the peer's key is of small
@@ -263,9 +285,9 @@ pub(crate) fn create_response(
         unencrypted_ephemeral: ephemeral_public.as_bytes(),
         encrypted_nothing: &encrypted_nothing,
     };
-    let [receiving, sending] = *symmetric.split();
-    let keys = SessionKeys { sending: adit_aead::Key::new(sending), receiving: adit_aead::Key::new(receiving) };
-    Some((keys, message.to_bytes()))
+    let mut keys = symmetric.split();
+    keys.reverse();
+    Some((SessionKeys::new(keys), message.to_bytes()))
 }
 
 /// The initiator's end of the second message: the session, if the response is authentic.
@@ -293,6 +315,5 @@ pub(crate) fn consume_response(
     // {}
     let [] = symmetric.decrypt_and_hash(&key, message.encrypted_nothing)?;
 
-    let [sending, receiving] = *symmetric.split();
-    Some(SessionKeys { sending: adit_aead::Key::new(sending), receiving: adit_aead::Key::new(receiving) })
+    Some(SessionKeys::new(symmetric.split()))
 }

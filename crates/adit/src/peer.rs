@@ -157,6 +157,11 @@ impl Staged {
         Some(packet)
     }
 
+    /// All of them, oldest first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.packets.iter().map(AsRef::as_ref)
+    }
+
     /// The packet that goes next.
     pub(crate) fn front(&self) -> Option<&[u8]> {
         self.packets.front().map(AsRef::as_ref)

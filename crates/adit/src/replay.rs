@@ -76,6 +76,26 @@ impl ReplayWindow {
         true
     }
 
+    /// What the window has seen: the greatest counter accepted, plus one, and the words of the
+    /// ring, that of the newest counters first.
+    pub(crate) fn parts(&self) -> (u64, impl Iterator<Item = u64> + '_) {
+        let newest = self.next.saturating_sub(1) / WORD_BITS;
+        let blocks = (0..=newest).rev().take(WORDS);
+        (self.next, blocks.map(|block| self.words[word_of(block * WORD_BITS)]))
+    }
+
+    /// The window of which these are the [`parts`](Self::parts). Of counters about which they do
+    /// not tell, as those of a shorter window, all count as seen.
+    pub(crate) fn from_parts(next: u64, words: impl IntoIterator<Item = u64>) -> Self {
+        let mut window = Self { next, words: [0; WORDS] };
+        let newest = next.saturating_sub(1) / WORD_BITS;
+        let mut words = words.into_iter();
+        for block in (0..=newest).rev().take(WORDS) {
+            window.words[word_of(block * WORD_BITS)] = words.next().unwrap_or(u64::MAX);
+        }
+        window
+    }
+
     /// Makes `counter` the greatest one, and forgets the words that now stand
     /// for newer counters than they did.
     #[inline]

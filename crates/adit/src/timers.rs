@@ -20,21 +20,21 @@ pub(crate) enum Timer {
     PersistentKeepalive,
 }
 
-const TIMERS: [Timer; 5] =
+pub(crate) const TIMERS: [Timer; 5] =
     [Timer::Retransmit, Timer::Keepalive, Timer::NewHandshake, Timer::ZeroKeyMaterial, Timer::PersistentKeepalive];
 
 /// The deadlines of one peer. Each is set or cleared by an event and computed nowhere else.
 #[derive(Default)]
 pub(crate) struct Timers {
-    deadlines: [Option<Instant>; TIMERS.len()],
+    pub(crate) deadlines: [Option<Instant>; TIMERS.len()],
     /// When the handshake that is being retransmitted was first tried.
-    attempt_began: Option<Instant>,
+    pub(crate) attempt_began: Option<Instant>,
     /// Data arrived while the keepalive was already due: another one must follow it.
-    need_another_keepalive: bool,
+    pub(crate) need_another_keepalive: bool,
     /// The session was renewed for its age on receipt already; once is enough.
     pub(crate) renewed_on_receipt: bool,
     /// Seconds; 0 is off.
-    persistent_keepalive: u16,
+    pub(crate) persistent_keepalive: u16,
 }
 
 impl Timers {

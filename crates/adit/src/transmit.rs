@@ -15,9 +15,9 @@ use crate::timers::Timer;
 
 /// A datagram that is ready: a handshake message, a cookie reply or a keepalive.
 pub(crate) struct Outgoing {
-    peer: Option<PeerId>,
-    path: Path,
-    tos: u8,
+    pub(crate) peer: Option<PeerId>,
+    pub(crate) path: Path,
+    pub(crate) tos: u8,
     bytes: [u8; INITIATION_LEN],
     len: usize,
 }
@@ -27,6 +27,10 @@ impl Outgoing {
         let mut bytes = [0; INITIATION_LEN];
         bytes.get_mut(..datagram.len())?.copy_from_slice(datagram);
         Some(Self { peer, path, tos, bytes, len: datagram.len() })
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
     }
 }
 

@@ -4,16 +4,17 @@
 mod sim;
 
 mod batch;
-mod chaos;
 mod config;
 mod cookies;
 mod filter;
 mod handshake;
 mod hostile;
 mod link;
+mod reload;
 mod roaming;
 mod sessions;
 mod staged;
+mod storm;
 mod timers;
 mod transcript;
 mod vectors;

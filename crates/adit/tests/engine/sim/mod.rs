@@ -2,6 +2,7 @@
 //! can be repeated.
 
 pub(crate) mod forge;
+mod memory;
 mod network;
 mod node;
 pub(crate) mod packet;
@@ -104,21 +105,43 @@ impl Sim {
         let number = self.nodes.len();
         let rng = ChaCha8Rng::seed_from_u64(self.rng.next_u64());
         let private_key = PrivateKey::generate(&mut self.rng);
-        let mut interface = Interface::with_bounds(self.now, UNIX_START, Box::new(rng), bounds);
-        interface.set_private_key(Some(private_key.clone()));
-        interface.set_mtu(1420);
-        self.nodes.push(Node::new(interface, private_key, outside(number), self.calls));
+        let now = self.now;
+        let make = || Interface::with_bounds(now, UNIX_START, Box::new(rng), bounds);
+        self.nodes.push(Node::new(make, private_key, outside(number), self.calls));
         number
     }
 
+    /// The node's process ends and another one begins, with the same key, when the wall clock says
+    /// `unix_time`. It knows nobody.
+    pub(crate) fn restart(&mut self, number: usize, unix_time: Duration, bounds: Bounds) {
+        let rng = ChaCha8Rng::seed_from_u64(self.rng.next_u64());
+        let now = self.clock(number);
+        self.nodes[number].restart(|| Interface::with_bounds(now, unix_time, Box::new(rng), bounds));
+    }
+
+    /// What the node's own clock says.
+    pub(crate) fn clock(&self, number: usize) -> Instant {
+        self.now + self.nodes[number].clock_ahead
+    }
+
     /// Lets `one` know `other`: its key, its addresses inside and where it is.
-    pub(crate) fn introduce(&mut self, one: usize, other: usize) {
+    pub(crate) fn introduce(&mut self, one: usize, other: usize) -> PeerId {
         let (key, endpoint) = (self[other].private_key.public_key(), self[other].address);
-        let interface = &mut self[one].interface;
-        let peer = interface.add_peer(key).unwrap();
-        interface.set_endpoint(peer, Some(endpoint)).unwrap();
-        interface.add_allowed_ip(peer, IpAddr::from(packet::inside(other)).into()).unwrap();
-        interface.add_allowed_ip(peer, IpAddr::from(packet::inside_v6(other)).into()).unwrap();
+        self[one].configure(|interface| {
+            let peer = interface.add_peer(key).unwrap();
+            interface.set_endpoint(peer, Some(endpoint)).unwrap();
+            interface.add_allowed_ip(peer, IpAddr::from(packet::inside(other)).into()).unwrap();
+            interface.add_allowed_ip(peer, IpAddr::from(packet::inside_v6(other)).into()).unwrap();
+            peer
+        })
+    }
+
+    /// Gives the node another key, of which the others must be told.
+    pub(crate) fn change_key(&mut self, number: usize) {
+        let key = PrivateKey::generate(&mut self.rng);
+        self.nodes[number].private_key = key.clone();
+        self.nodes[number].configure(|interface| interface.set_private_key(Some(key)));
+        self.flush(number);
     }
 
     /// The handle that `one` has for `other`.
@@ -153,17 +176,17 @@ impl Sim {
 
     /// Gives a burst of packets to a node.
     pub(crate) fn send_packets(&mut self, from: usize, packets: &[Vec<u8>]) {
-        let now = self.now;
+        let now = self.clock(from);
         self.nodes[from].handle_packets(now, packets);
         self.flush(from);
     }
 
     /// Puts what the node has to send on the wire.
     pub(crate) fn flush(&mut self, from: usize) {
-        let now = self.now;
+        let (now, clock) = (self.now, self.clock(from));
         let source = self.nodes[from].address;
-        for (transmit, bytes) in self.nodes[from].take_transmits(now) {
-            let sent = Sent { at: now, from, source, path: transmit.path, tos: transmit.tos, bytes };
+        for (transmit, bytes) in self.nodes[from].take_transmits(clock) {
+            let sent = Sent { at: now, clock, from, source, path: transmit.path, tos: transmit.tos, bytes };
             let destination = self.nodes.iter().position(|node| node.address == sent.path.remote);
             for (delay, bytes) in self.network.carry(&mut self.rng, &sent, destination) {
                 let ecn = self.network.mark(sent.tos);
@@ -183,7 +206,7 @@ impl Sim {
 
     /// As [`Sim::inject`], by any path.
     pub(crate) fn inject_by(&mut self, to: usize, path: &Path, ecn: Ecn, bytes: &[u8]) -> Option<Vec<u8>> {
-        let now = self.now;
+        let now = self.clock(to);
         let before = self.nodes[to].arrived.len();
         self.nodes[to].handle_datagrams(now, vec![(*path, ecn, bytes.to_vec())]);
         self.flush(to);
@@ -203,22 +226,35 @@ impl Sim {
     /// As [`Sim::run_for`], up to and including a moment.
     pub(crate) fn run_until(&mut self, end: Instant) {
         let mut stands = 0;
-        while let Some(next) = self.next_event().filter(|&next| next <= end) {
-            stands = if next > self.now { 0 } else { stands + 1 };
+        loop {
+            let before = self.now;
+            if !self.step(end) {
+                break;
+            }
+            stands = if self.now > before { 0 } else { stands + 1 };
             assert!(stands < 10_000, "the clock stands still at {:?}", self.now);
-            self.now = self.now.max(next);
-            self.happen();
         }
         self.now = self.now.max(end);
+    }
+
+    /// Lets the next thing happen, if it does so no later than at `end`.
+    pub(crate) fn step(&mut self, end: Instant) -> bool {
+        let Some(next) = self.next_event().filter(|&next| next <= end) else { return false };
+        self.now = self.now.max(next);
+        self.happen();
+        true
+    }
+
+    /// When the last of what is on its way arrives.
+    pub(crate) fn last_arrival(&self) -> Option<Instant> {
+        self.in_flight.keys().next_back().map(|&(at, _)| at)
     }
 
     /// Runs until `done`, and no longer than `most`; returns how long it took.
     pub(crate) fn run_until_done(&mut self, most: Duration, mut done: impl FnMut(&Self) -> bool) -> Option<Duration> {
         let start = self.now;
         while !done(self) {
-            let next = self.next_event().filter(|&next| next <= start + most)?;
-            self.now = self.now.max(next);
-            self.happen();
+            self.step(start + most).then_some(())?;
         }
         Some(self.now.saturating_since(start))
     }
@@ -266,7 +302,7 @@ impl Sim {
     fn next_event(&mut self) -> Option<Instant> {
         let now = self.now;
         let arrival = self.in_flight.keys().next().map(|&(at, _)| at);
-        let deadlines = self.nodes.iter_mut().filter_map(|node| node.interface.poll_timeout());
+        let deadlines = self.nodes.iter_mut().filter_map(Node::deadline);
         arrival.into_iter().chain(deadlines).min().map(|next| next.max(now))
     }
 
@@ -278,16 +314,21 @@ impl Sim {
             let flight = first.remove();
             // Who has moved away meanwhile is not reached any more.
             let Some(to) = self.nodes.iter().position(|node| node.address == flight.destination) else { continue };
+            if self.nodes[to].is_asleep {
+                continue;
+            }
             let path = Path { remote: flight.source, local: Some(flight.destination.ip()), ifindex: 2 };
             bursts.entry(to).or_default().push((path, flight.ecn, flight.bytes));
         }
         for (to, burst) in bursts {
-            self.nodes[to].handle_datagrams(now, burst);
+            let clock = self.clock(to);
+            self.nodes[to].handle_datagrams(clock, burst);
             self.flush(to);
         }
         for node in 0..self.nodes.len() {
-            if self.nodes[node].interface.poll_timeout().is_some_and(|deadline| deadline <= now) {
-                self.nodes[node].handle_timeout(now);
+            if self.nodes[node].deadline().is_some_and(|deadline| deadline <= now) {
+                let clock = self.clock(node);
+                self.nodes[node].handle_timeout(clock);
                 self.flush(node);
             }
         }

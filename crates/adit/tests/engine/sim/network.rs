@@ -14,6 +14,8 @@ use super::DELAY;
 #[derive(Clone, Debug)]
 pub(crate) struct Sent {
     pub(crate) at: Instant,
+    /// What the sender's own clock said then.
+    pub(crate) clock: Instant,
     pub(crate) from: usize,
     /// The sender's address as the others see it.
     pub(crate) source: SocketAddr,

@@ -1,8 +1,11 @@
 //! One interface and what came out of it, driven by either of its two sets of calls.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use adit::{Datagrams, Ecn, Event, Instant, Interface, Packets, Path, PeerId, PrivateKey, Transmit};
+
+use super::memory;
 
 /// By which of its two sets of calls an interface is driven.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,13 +32,59 @@ pub(crate) struct Node {
     /// Where the others see it. To be changed at will: the old address then leads nowhere.
     pub(crate) address: SocketAddr,
     pub(crate) arrived: Vec<Arrived>,
+    /// How far the node's clock is ahead of the simulation's.
+    pub(crate) clock_ahead: Duration,
+    /// The machine sleeps: nothing is heard and nothing done, only time goes by.
+    pub(crate) is_asleep: bool,
+    /// The most bytes that the interface has held; known of [`Calls::Single`] only, where nothing
+    /// of the interface's making is in the caller's hands between two calls.
+    pub(crate) most_memory: isize,
+    memory: isize,
     calls: Calls,
     transmits: Vec<(Transmit, Vec<u8>)>,
+    buffer: Vec<u8>,
 }
 
 impl Node {
-    pub(super) fn new(interface: Interface, private_key: PrivateKey, address: SocketAddr, calls: Calls) -> Self {
-        Self { interface, private_key, address, arrived: Vec::new(), calls, transmits: Vec::new() }
+    pub(super) fn new(
+        make: impl FnOnce() -> Interface,
+        private_key: PrivateKey,
+        address: SocketAddr,
+        calls: Calls,
+    ) -> Self {
+        let mut memory = 0;
+        let interface = counted(&mut memory, || configured(make, &private_key));
+        Self {
+            interface,
+            private_key,
+            address,
+            arrived: Vec::new(),
+            clock_ahead: Duration::ZERO,
+            is_asleep: false,
+            most_memory: 0,
+            memory,
+            calls,
+            transmits: Vec::new(),
+            buffer: vec![0xaa; 65_536],
+        }
+    }
+
+    /// Another interface in the place of this one.
+    pub(super) fn restart(&mut self, make: impl FnOnce() -> Interface) {
+        self.memory = 0;
+        self.interface = counted(&mut self.memory, || configured(make, &self.private_key));
+    }
+
+    /// Changes the interface's configuration.
+    pub(crate) fn configure<T>(&mut self, change: impl FnOnce(&mut Interface) -> T) -> T {
+        self.call(change)
+    }
+
+    /// When the node has something to do, on the simulation's clock.
+    pub(super) fn deadline(&mut self) -> Option<Instant> {
+        let ahead = self.clock_ahead.as_nanos() as u64;
+        let deadline = self.call(Interface::poll_timeout).filter(|_| !self.is_asleep);
+        deadline.map(|deadline| Instant::from_nanos(deadline.as_nanos().saturating_sub(ahead)))
     }
 
     /// Whether a packet has come out of the tunnel here.
@@ -48,12 +97,21 @@ impl Node {
         std::iter::from_fn(|| self.interface.poll_event()).collect()
     }
 
+    /// Calls the interface, and counts what it takes and gives back.
+    fn call<T>(&mut self, call: impl FnOnce(&mut Interface) -> T) -> T {
+        let result = counted(&mut self.memory, || call(&mut self.interface));
+        if self.calls == Calls::Single {
+            self.most_memory = self.most_memory.max(self.memory);
+        }
+        result
+    }
+
     pub(super) fn handle_packets(&mut self, now: Instant, packets: &[Vec<u8>]) {
         match self.calls {
             Calls::Single => {
                 for packet in packets {
                     let mut out = vec![0xaa; packet.len() + 64];
-                    let transmit = self.interface.handle_packet(now, packet, &mut out).unwrap();
+                    let transmit = self.call(|interface| interface.handle_packet(now, packet, &mut out)).unwrap();
                     self.keep(transmit, &out);
                     self.poll_transmits(now);
                 }
@@ -80,7 +138,7 @@ impl Node {
         match self.calls {
             Calls::Single => {
                 for (path, ecn, bytes) in &mut datagrams {
-                    let arrived = self.interface.handle_datagram(now, path, *ecn, bytes);
+                    let arrived = self.call(|interface| interface.handle_datagram(now, path, *ecn, bytes));
                     let arrived = arrived.map(|(from, packet)| Arrived { at: now, from, packet: packet.to_vec() });
                     self.arrived.extend(arrived);
                     self.poll_transmits(now);
@@ -110,7 +168,7 @@ impl Node {
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         match self.calls {
-            Calls::Single => self.interface.handle_timeout(now),
+            Calls::Single => self.call(|interface| interface.handle_timeout(now)),
             Calls::Steps => {
                 self.interface.expire(now);
                 self.run_handshakes(now);
@@ -138,10 +196,11 @@ impl Node {
     }
 
     fn poll_transmits(&mut self, now: Instant) {
-        let mut buffer = vec![0xaa; 65_536];
-        while let Some(transmit) = self.interface.poll_transmit(now, &mut buffer).unwrap() {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        while let Some(transmit) = self.call(|interface| interface.poll_transmit(now, &mut buffer)).unwrap() {
             self.keep(Some(transmit), &buffer);
         }
+        self.buffer = buffer;
     }
 
     /// Takes apart what may be sent as one.
@@ -152,4 +211,19 @@ impl Node {
             self.transmits.push((transmit.clone(), datagram.to_vec()));
         }
     }
+}
+
+fn configured(make: impl FnOnce() -> Interface, private_key: &PrivateKey) -> Interface {
+    let mut interface = make();
+    interface.set_private_key(Some(private_key.clone()));
+    interface.set_mtu(1420);
+    interface
+}
+
+/// Adds to `memory` what `call` takes and does not give back.
+fn counted<T>(memory: &mut isize, call: impl FnOnce() -> T) -> T {
+    let before = memory::in_use();
+    let result = call();
+    *memory += memory::in_use() - before;
+    result
 }

@@ -1,0 +1,402 @@
+//! [`Snapshot`]: all that an interface is and knows, so that another process can go on with it.
+
+mod codec;
+mod peer;
+#[cfg(test)]
+mod tests;
+
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+use rand_core::CryptoRng;
+use zeroize::Zeroizing;
+
+use crate::cookie::CookieChecker;
+use crate::crypto;
+use crate::error::Drop;
+use crate::handshake::Incoming;
+use crate::interface::{Bounds, Interface};
+use crate::key::{PrivateKey, PublicKey};
+use crate::path::Path;
+use crate::peer::PeerId;
+use crate::time::{Instant, Tai64n};
+use crate::transmit::Outgoing;
+
+use codec::{Fields, Value, Writer, pass_over};
+
+const MAGIC: &[u8; 8] = b"adit\0run";
+/// Raised when an older reader would misunderstand what is written; a new field does not do that.
+const VERSION: u16 = 1;
+const HEADER_LEN: usize = MAGIC.len() + 2;
+/// Length of the hash of all that stands before it, which shows that nothing was cut off or altered.
+const HASH_LEN: usize = 32;
+
+/// An interface at one moment, with its keys, sessions and counters. Wiped when dropped.
+///
+/// Taken by [`Interface::snapshot`], to be given to [`Interface::restore`], in another process as a
+/// rule. It holds secrets in the clear: it belongs into memory, never into a file.
+///
+/// # One sends, never both
+///
+/// A session's counters must never be used twice, so **of an interface and its snapshot only one
+/// may go on**. Let the one that gives stop before it takes the snapshot, and go on only if the one
+/// that takes cannot have sent anything: it died, or said no, before it said yes. A snapshot that was
+/// only looked at does no harm.
+///
+/// # Versions
+///
+/// A snapshot tells what it holds field by field. What a reader does not know it passes over, and
+/// what it does not find is as in a new interface, so that versions can take over from each other
+/// both ways; where that would be wrong the snapshot is refused.
+pub struct Snapshot(Zeroizing<Vec<u8>>);
+
+/// Why a snapshot cannot be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SnapshotError {
+    /// It does not begin as a snapshot does.
+    #[error("this is not a snapshot of an interface")]
+    NotASnapshot,
+    /// A version wrote it of which this one knows nothing.
+    #[error("a snapshot of version {found}, expected {VERSION}")]
+    Version {
+        /// The version in the snapshot.
+        found: u16,
+    },
+    /// It is cut off, or was altered.
+    #[error("the snapshot is incomplete or was altered")]
+    Corrupt,
+    /// A field is not as it should be.
+    #[error("the snapshot makes no sense: {0}")]
+    Malformed(&'static str),
+    /// It holds something that must be understood and is not known here.
+    #[error("the snapshot has field {tag:#06x}, which must be understood and is not known")]
+    UnknownField {
+        /// The field's tag.
+        tag: u16,
+    },
+    /// It was taken later than the present moment: the clocks are not the same.
+    #[error("the snapshot was taken by another clock, which is ahead of this one")]
+    ClockBehind,
+}
+
+mod tag {
+    pub(super) const TAKEN: u16 = 1;
+    pub(super) const PRIVATE_KEY: u16 = 2;
+    pub(super) const MTU: u16 = 3;
+    pub(super) const LAST_TIMESTAMP: u16 = 4;
+    pub(super) const COOKIE_SECRET: u16 = 5;
+    pub(super) const DROPPED: u16 = 6;
+    pub(super) const DROP_EVENTS: u16 = 7;
+    pub(super) const PEER: u16 = 8;
+    pub(super) const INCOMING: u16 = 9;
+    pub(super) const OUTGOING: u16 = 10;
+    pub(super) const WANTED: u16 = 11;
+    pub(super) const READY: u16 = 12;
+}
+
+mod datagram {
+    pub(super) const PATH: u16 = 1;
+    pub(super) const BYTES: u16 = 2;
+    pub(super) const PEER: u16 = 3;
+    pub(super) const TOS: u16 = 4;
+}
+
+mod path {
+    pub(super) const REMOTE: u16 = 1;
+    pub(super) const LOCAL: u16 = 2;
+    pub(super) const IFINDEX: u16 = 3;
+}
+
+impl Snapshot {
+    /// The snapshot that `bytes` are, as [`Snapshot::as_bytes`] gave them elsewhere.
+    ///
+    /// # Errors
+    /// [`SnapshotError`], if they are not whole or of another version.
+    pub fn from_bytes(bytes: Zeroizing<Vec<u8>>) -> Result<Self, SnapshotError> {
+        let (magic, rest) = bytes.split_first_chunk().ok_or(SnapshotError::NotASnapshot)?;
+        if magic != MAGIC {
+            return Err(SnapshotError::NotASnapshot);
+        }
+        let (&found, _) = rest.split_first_chunk().ok_or(SnapshotError::Corrupt)?;
+        let found = u16::from_le_bytes(found);
+        if found != VERSION {
+            return Err(SnapshotError::Version { found });
+        }
+        let (body, hash) = bytes.split_last_chunk::<HASH_LEN>().ok_or(SnapshotError::Corrupt)?;
+        if body.len() < HEADER_LEN || crypto::hash(&[body]) != *hash {
+            return Err(SnapshotError::Corrupt);
+        }
+        Ok(Self(bytes))
+    }
+
+    /// The snapshot as bytes: secrets in the clear.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    fn fields(&self) -> Fields<'_> {
+        let end = self.0.len().saturating_sub(HASH_LEN);
+        Fields(self.0.get(HEADER_LEN..end).unwrap_or_default())
+    }
+
+    fn finish(mut writer: Writer) -> Self {
+        let hash = crypto::hash(&[writer.as_bytes()]);
+        writer.put(&hash);
+        Self(writer.into_bytes())
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").field("len", &self.0.len()).finish_non_exhaustive()
+    }
+}
+
+impl Interface {
+    /// All that this interface is and knows at the moment `now`: keys, peers, sessions with their
+    /// counters and windows, handshakes under way, deadlines, cookies, and what waits to be sent.
+    /// See [`Snapshot`] for what this interface must not do afterwards.
+    ///
+    /// Steps that the caller has begun and not given back are not in it ([`Sealing`](crate::Sealing),
+    /// [`Opening`](crate::Opening), [`HandshakeWork`](crate::HandshakeWork)): finish them before. Nor
+    /// are events that have not been taken, what the rate limiter remembers (a quarter of a second),
+    /// and the bounds.
+    pub fn snapshot(&self, now: Instant) -> Snapshot {
+        let mut out = Writer::default();
+        out.put(MAGIC);
+        out.put(&VERSION.to_le_bytes());
+        out.u64(tag::TAKEN, now.as_nanos());
+        if let Some(identity) = &self.identity {
+            out.bytes(tag::PRIVATE_KEY, identity.private.as_bytes());
+        }
+        out.u16(tag::MTU, self.mtu);
+        out.bytes(tag::LAST_TIMESTAMP, self.last_timestamp.as_bytes());
+        if let Some((checker, made)) = self.checker.as_ref().and_then(|checker| Some((checker, checker.secret_made?))) {
+            out.field(tag::COOKIE_SECRET, |value| {
+                value.put(&*checker.secret);
+                value.put(&made.as_nanos().to_le_bytes());
+            });
+        }
+        for (reason, count) in self.drops.iter() {
+            // Reasons by their names: their order is that of one version.
+            out.field(tag::DROPPED, |value| {
+                value.put(&count.to_le_bytes());
+                value.put(reason.name().as_bytes());
+            });
+        }
+        out.flag(tag::DROP_EVENTS, self.drop_events);
+        for (id, peer) in self.peers.iter() {
+            out.field(tag::PEER, |value| peer::write(value, peer, &self.allowed_ips, id));
+        }
+        for incoming in &self.incoming {
+            out.field(tag::INCOMING, |value| {
+                write_path(value, datagram::PATH, &incoming.path);
+                value.bytes(datagram::BYTES, incoming.bytes());
+            });
+        }
+        let key_of = |id| self.peers.get(id).map(|peer| peer.public_key);
+        for outgoing in &self.outgoing {
+            out.field(tag::OUTGOING, |value| {
+                write_path(value, datagram::PATH, &outgoing.path);
+                value.bytes(datagram::BYTES, outgoing.bytes());
+                if let Some(key) = outgoing.peer.and_then(key_of) {
+                    value.bytes(datagram::PEER, key.as_bytes());
+                }
+                value.bytes(datagram::TOS, &[outgoing.tos]);
+            });
+        }
+        for (tag, queue) in [(tag::WANTED, &self.wanted), (tag::READY, &self.ready)] {
+            for key in queue.iter().filter_map(|&id| key_of(id)) {
+                out.bytes(tag, key.as_bytes());
+            }
+        }
+        Snapshot::finish(out)
+    }
+
+    /// The interface that `snapshot` was taken of, to go on where it stopped.
+    ///
+    /// `now` is read from the same clock as the moment at which the snapshot was taken;
+    /// `unix_time`, `rng` and `bounds` are as in [`Interface::with_bounds`]. Handles of peers are
+    /// new: find them by [`Interface::peer_id`]. Afterwards call [`Interface::poll_transmit`] until
+    /// it has nothing more.
+    ///
+    /// # Errors
+    /// [`SnapshotError`].
+    pub fn restore(
+        snapshot: &Snapshot,
+        now: Instant,
+        unix_time: Duration,
+        rng: Box<dyn CryptoRng + Send>,
+        bounds: Bounds,
+    ) -> Result<Self, SnapshotError> {
+        let mut interface = Self::with_bounds(now, unix_time, rng, bounds);
+        let mut cookie_secret = None;
+        // What names a peer is read when the peers are known, in whatever order they stand.
+        for field in snapshot.fields() {
+            let (tag, value) = field?;
+            match tag {
+                tag::TAKEN if value.u64()? > now.as_nanos() => return Err(SnapshotError::ClockBehind),
+                tag::TAKEN => {}
+                tag::PRIVATE_KEY => interface.set_private_key(Some(PrivateKey::from_bytes(*value.array()?))),
+                tag::MTU => interface.mtu = value.u16()?,
+                tag::LAST_TIMESTAMP => interface.last_timestamp = Tai64n::from_bytes(*value.array()?),
+                tag::COOKIE_SECRET => {
+                    let (secret, made) = value.split::<32>()?;
+                    cookie_secret = Some((secret, Instant::from_nanos(made.u64()?)));
+                }
+                tag::DROPPED => {
+                    let (count, name) = value.split::<8>()?;
+                    let reason = Drop::ALL.iter().find(|reason| reason.name().as_bytes() == name.0);
+                    if let Some(&reason) = reason {
+                        interface.drops.add(reason, u64::from_le_bytes(*count));
+                    }
+                }
+                tag::DROP_EVENTS => interface.drop_events = true,
+                tag::PEER | tag::INCOMING | tag::OUTGOING | tag::WANTED | tag::READY => {}
+                _ => pass_over(tag)?,
+            }
+        }
+        if let (Some((secret, made)), Some(checker)) = (cookie_secret, &mut interface.checker) {
+            restore_cookie_secret(checker, secret, made);
+        }
+        for field in snapshot.fields() {
+            let (tag, value) = field?;
+            if tag == tag::PEER {
+                let (peer, allowed_ips) = peer::read(value)?;
+                let id = interface.restore_peer(peer)?;
+                for network in allowed_ips {
+                    interface.allowed_ips.insert(network, id);
+                }
+            }
+        }
+        for field in snapshot.fields() {
+            let (tag, value) = field?;
+            match tag {
+                tag::INCOMING => interface.restore_incoming(value)?,
+                tag::OUTGOING => interface.restore_outgoing(value)?,
+                tag::WANTED => {
+                    let id = interface.named(value)?;
+                    if let Some(peer) = interface.peers.get_mut(id).filter(|peer| !peer.wants_initiation) {
+                        peer.wants_initiation = true;
+                        interface.wanted.push_back(id);
+                    }
+                }
+                tag::READY => {
+                    let id = interface.named(value)?;
+                    interface.send_staged(id);
+                }
+                _ => {}
+            }
+        }
+        Ok(interface)
+    }
+
+    fn restore_peer(&mut self, peer: crate::peer::Peer) -> Result<PeerId, SnapshotError> {
+        if self.peer_id(&peer.public_key).is_some() {
+            return Err(SnapshotError::Malformed("a peer is there twice"));
+        }
+        let id =
+            self.add_peer(peer.public_key).map_err(|_| SnapshotError::Malformed("the interface is its own peer"))?;
+        let keypairs = [&peer.keypairs.current, &peer.keypairs.previous, &peer.keypairs.next].into_iter().flatten();
+        let handshake = peer.handshake.as_ref().map(|begun| begun.local_index);
+        for index in keypairs.map(|keypair| keypair.local_index).chain(handshake) {
+            if self.indices.insert(index, id).is_some() {
+                return Err(SnapshotError::Malformed("two sessions have one index"));
+            }
+        }
+        self.staged_bytes += peer.staged.bytes();
+        if let Some(place) = self.peers.get_mut(id) {
+            *place = peer;
+        }
+        // The bounds may be narrower than those under which the packets were kept.
+        let mut overflow = 0;
+        while let Some(peer) = self.peers.get_mut(id) {
+            let before = peer.staged.bytes();
+            let fits = before <= self.bounds.staged_bytes_per_peer && self.staged_bytes <= self.bounds.staged_bytes;
+            if fits || peer.staged.pop().is_none() {
+                break;
+            }
+            self.staged_bytes -= before - peer.staged.bytes();
+            overflow += 1;
+        }
+        self.drop_many(Some(id), Drop::StagedOverflow, overflow);
+        self.reschedule(id);
+        Ok(id)
+    }
+
+    fn restore_incoming(&mut self, value: Value<'_>) -> Result<(), SnapshotError> {
+        let (path, bytes, ..) = read_datagram(value)?;
+        let incoming = Incoming::new(path, bytes).ok_or(SnapshotError::Malformed("a handshake message too long"))?;
+        if self.incoming.len() < self.bounds.handshake_queue {
+            self.incoming.push_back(incoming);
+        } else {
+            self.drop(None, Drop::HandshakeQueueFull);
+        }
+        Ok(())
+    }
+
+    fn restore_outgoing(&mut self, value: Value<'_>) -> Result<(), SnapshotError> {
+        let (path, bytes, peer, tos) = read_datagram(value)?;
+        let peer = peer.map(|key| self.named(key)).transpose()?;
+        let outgoing = Outgoing::new(peer, path, tos, bytes);
+        self.send(Some(outgoing.ok_or(SnapshotError::Malformed("a message too long"))?));
+        Ok(())
+    }
+
+    /// The peer whose key this is.
+    fn named(&self, key: Value<'_>) -> Result<PeerId, SnapshotError> {
+        let key = PublicKey::from_bytes(*key.array()?);
+        self.peer_id(&key).ok_or(SnapshotError::Malformed("a peer is named that is not there"))
+    }
+}
+
+fn restore_cookie_secret(checker: &mut CookieChecker, secret: &[u8; 32], made: Instant) {
+    *checker.secret = *secret;
+    checker.secret_made = Some(made);
+}
+
+fn write_path(out: &mut Writer, tag: u16, path: &Path) {
+    out.field(tag, |value| {
+        value.socket_address(path::REMOTE, path.remote);
+        if let Some(local) = path.local {
+            value.address(path::LOCAL, local);
+        }
+        value.u32(path::IFINDEX, path.ifindex);
+    });
+}
+
+fn read_path(value: Value<'_>) -> Result<Path, SnapshotError> {
+    let (mut remote, mut local, mut ifindex) = (None, None, 0);
+    for field in value.fields() {
+        let (tag, value) = field?;
+        match tag {
+            path::REMOTE => remote = Some(value.socket_address()?),
+            path::LOCAL => local = Some(value.address()?),
+            path::IFINDEX => ifindex = value.u32()?,
+            _ => pass_over(tag)?,
+        }
+    }
+    let remote = remote.ok_or(SnapshotError::Malformed("a path that leads nowhere"))?;
+    Ok(Path { remote, local, ifindex })
+}
+
+type Datagram<'a> = (Path, &'a [u8], Option<Value<'a>>, u8);
+
+fn read_datagram(value: Value<'_>) -> Result<Datagram<'_>, SnapshotError> {
+    let (mut path, mut bytes, mut peer, mut tos) = (None, None, None, 0);
+    for field in value.fields() {
+        let (tag, value) = field?;
+        match tag {
+            datagram::PATH => path = Some(read_path(value)?),
+            datagram::BYTES => bytes = Some(value.0),
+            datagram::PEER => peer = Some(value),
+            datagram::TOS => tos = value.u8()?,
+            _ => pass_over(tag)?,
+        }
+    }
+    let complete = path.zip(bytes).ok_or(SnapshotError::Malformed("a datagram without a path or bytes"));
+    complete.map(|(path, bytes)| (path, bytes, peer, tos))
+}

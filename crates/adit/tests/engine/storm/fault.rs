@@ -1,0 +1,300 @@
+//! What a storm is made of: a schedule is a list of these, drawn from one seed.
+
+use std::time::Duration;
+
+use rand_chacha::ChaCha8Rng;
+use rand_core::{Rng, SeedableRng};
+
+use crate::sim::{A, Kind, millis, secs};
+
+/// What goes wrong in a schedule, besides the weather. Each has a test of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Theme {
+    /// Loss, delay, reordering, duplication, corruption and cuts: nobody loses a key.
+    Weather,
+    /// Reordering, duplication and lost handshake messages: no packet may be lost.
+    Calm,
+    /// Processes end and begin again, with and without the same key; links go down.
+    Restarts,
+    /// Peers are removed and added again, also in the middle of a handshake.
+    Peers,
+    /// Preshared keys change, at one end first.
+    PresharedKeys,
+    /// Clocks jump, machines sleep, the wall clock is set.
+    Clocks,
+    /// A peer roams, prefixes change their owner, and somebody lies about its address.
+    Addresses,
+    Everything,
+}
+
+impl Theme {
+    const ALL: [Self; 8] = [
+        Self::Weather,
+        Self::Calm,
+        Self::Restarts,
+        Self::Peers,
+        Self::PresharedKeys,
+        Self::Clocks,
+        Self::Addresses,
+        Self::Everything,
+    ];
+    pub(super) const COUNT: u64 = Self::ALL.len() as u64;
+
+    /// The theme of the schedule with this seed.
+    pub(super) fn of(seed: u64) -> Self {
+        Self::ALL[(seed % Self::COUNT) as usize]
+    }
+
+    /// The first seed with this theme; each [`Theme::COUNT`]th after it has it too.
+    pub(super) fn first_seed(self) -> u64 {
+        Self::ALL.iter().position(|&theme| theme == self).unwrap() as u64
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Fault {
+    Send {
+        from: usize,
+        to: usize,
+        count: usize,
+    },
+    /// Both ends begin to send at the same instant, after a silence.
+    SendAtOnce {
+        silence: Duration,
+    },
+    Run(Duration),
+    /// Loss, duplication and corruption in thousandths, and the spread of delays.
+    Weather {
+        loss: u64,
+        duplication: u64,
+        corruption: u64,
+        spread: Duration,
+    },
+    /// Of the handshake messages this share is lost, in thousandths, and nothing else.
+    LoseHandshakes(u64),
+    Cut {
+        from: usize,
+        to: usize,
+    },
+    Heal,
+    /// A's address changes, as behind a NAT that forgot it.
+    Move(u16),
+    /// A process ends and another begins, knowing what is in its configuration.
+    Restart(usize),
+    NewKey(usize),
+    /// A node learns the key that another one has now.
+    Tell {
+        node: usize,
+        of: usize,
+    },
+    LinkDownAndUp(usize),
+    Remove {
+        node: usize,
+        peer: usize,
+    },
+    Add {
+        node: usize,
+        peer: usize,
+    },
+    Keepalive {
+        node: usize,
+        peer: usize,
+        seconds: u16,
+    },
+    PresharedKey {
+        node: usize,
+        peer: usize,
+        key: u8,
+    },
+    /// A node's clock, by which it knows how old its keys are, goes ahead.
+    Jump {
+        node: usize,
+        by: Duration,
+    },
+    /// A machine sleeps while the others go on; its clock goes on too.
+    Suspend {
+        node: usize,
+        time: Duration,
+    },
+    /// The wall clock of a node is set to so many seconds beside the true time.
+    WallClock {
+        node: usize,
+        offset: i64,
+    },
+    /// At `node` the address of `of` goes over to another peer.
+    MovePrefix {
+        node: usize,
+        of: usize,
+        to: usize,
+    },
+    /// A packet that says to come from somebody else.
+    Lie {
+        from: usize,
+        to: usize,
+        as_from: usize,
+    },
+    /// Something that was sent before is sent again by somebody else.
+    Replay {
+        to: usize,
+        which: u64,
+    },
+    Garbage {
+        to: usize,
+        kind: u8,
+        len: usize,
+    },
+    /// One packet is overtaken by so many others; afterwards those at the window's edge are replayed.
+    Overtake {
+        count: usize,
+    },
+}
+
+/// Chance, all of it from a seed.
+pub(super) struct Dice(ChaCha8Rng);
+
+impl Dice {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(ChaCha8Rng::seed_from_u64(seed ^ 0xad17_5701_2770_57a2))
+    }
+
+    pub(super) fn below(&mut self, end: u64) -> u64 {
+        self.0.next_u64() % end
+    }
+
+    pub(super) fn between(&mut self, least: u64, most: u64) -> u64 {
+        least + self.below(most - least + 1)
+    }
+
+    pub(super) fn one_in(&mut self, count: u64) -> bool {
+        self.below(count) == 0
+    }
+
+    fn node(&mut self, nodes: usize) -> usize {
+        self.below(nodes as u64) as usize
+    }
+
+    /// Two that are not the same.
+    pub(super) fn pair(&mut self, nodes: usize) -> (usize, usize) {
+        let one = self.node(nodes);
+        (one, (one + 1 + self.node(nodes - 1)) % nodes)
+    }
+}
+
+/// The schedule of a seed. Some begin with a session, some without.
+pub(super) fn schedule(theme: Theme, nodes: usize, dice: &mut Dice) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    if !dice.one_in(3) {
+        let (from, to) = dice.pair(nodes);
+        faults.extend([Fault::Send { from, to, count: 1 }, Fault::Run(millis(100))]);
+    }
+    for _ in 0..dice.between(3, 12) {
+        let fault = if dice.one_in(3) { Some(special(theme, nodes, dice)) } else { None };
+        faults.push(fault.unwrap_or_else(|| common(theme, nodes, dice)));
+        // Most faults do not wait for each other, some do.
+        if dice.one_in(3) {
+            faults.push(Fault::Run(millis(dice.between(1, 40))));
+        }
+    }
+    faults
+}
+
+/// What every theme has: traffic, time and, save for calm ones, weather.
+fn common(theme: Theme, nodes: usize, dice: &mut Dice) -> Fault {
+    let (from, to) = dice.pair(nodes);
+    let is_calm = theme == Theme::Calm;
+    match dice.below(20) {
+        // More than may wait for a session, save where nothing may be lost.
+        0 => Fault::Send { from, to, count: dice.between(1, if is_calm { 80 } else { 240 }) as usize },
+        1..7 => Fault::Send { from, to, count: dice.between(1, 12) as usize },
+        7..10 => Fault::Run(millis(dice.between(1, 300))),
+        10..13 => Fault::Run(millis(dice.between(300, 16_000))),
+        13 => Fault::Run(secs(dice.between(20, 70))),
+        14 if dice.one_in(2) => Fault::Run(secs(dice.between(70, 200))),
+        14 | 15 if is_calm => Fault::Weather {
+            loss: 0,
+            duplication: dice.below(500),
+            corruption: 0,
+            spread: millis(dice.between(0, 1_500)),
+        },
+        14 | 15 => Fault::Weather {
+            loss: dice.below(600),
+            duplication: dice.below(300),
+            corruption: dice.below(200),
+            spread: if dice.one_in(2) { Duration::ZERO } else { millis(dice.between(1, 300)) },
+        },
+        16 => Fault::SendAtOnce { silence: [Duration::ZERO, millis(5), secs(6), secs(181)][dice.below(4) as usize] },
+        17 => Fault::Replay { to, which: dice.below(u64::MAX) },
+        18 if dice.one_in(2) => Fault::Garbage { to, kind: dice.below(6) as u8, len: dice.below(200) as usize },
+        18 => Fault::Keepalive { node: from, peer: to, seconds: [0, 10, 25][dice.below(3) as usize] },
+        _ if is_calm => Fault::LoseHandshakes(dice.between(100, 350)),
+        _ if dice.one_in(2) => Fault::Heal,
+        _ => Fault::Cut { from, to },
+    }
+}
+
+fn special(theme: Theme, nodes: usize, dice: &mut Dice) -> Fault {
+    let (node, peer) = dice.pair(nodes);
+    match theme {
+        Theme::Weather => match dice.below(3) {
+            0 => Fault::Cut { from: node, to: peer },
+            1 => Fault::LoseHandshakes(dice.between(300, 1_000)),
+            _ => common(theme, nodes, dice),
+        },
+        Theme::Calm => match dice.below(12) {
+            0 => Fault::Overtake { count: dice.between(1, 200) as usize },
+            1 if dice.one_in(5) => Fault::Overtake { count: 8_128 },
+            2 => Fault::SendAtOnce { silence: secs(dice.between(121, 180)) },
+            _ => common(theme, nodes, dice),
+        },
+        Theme::Restarts => match dice.below(5) {
+            0 | 1 => Fault::Restart(node),
+            2 => Fault::NewKey(node),
+            3 => Fault::Tell { node, of: peer },
+            _ => Fault::LinkDownAndUp(node),
+        },
+        Theme::Peers => match dice.below(4) {
+            0 | 1 => Fault::Remove { node, peer },
+            2 => Fault::Add { node, peer },
+            _ => Fault::SendAtOnce { silence: Duration::ZERO },
+        },
+        Theme::PresharedKeys => Fault::PresharedKey { node, peer, key: dice.below(3) as u8 },
+        Theme::Clocks => match dice.below(6) {
+            0 | 1 => Fault::Jump { node, by: jump(dice) },
+            2 => Fault::Suspend { node, time: jump(dice).min(secs(400)) },
+            3 => Fault::WallClock { node, offset: -(dice.between(1, 7_200) as i64) },
+            4 => Fault::WallClock { node, offset: dice.between(0, 7_200) as i64 },
+            _ => Fault::Restart(node),
+        },
+        Theme::Addresses => match dice.below(4) {
+            0 => Fault::Move(dice.between(1, 60_000) as u16),
+            1 => Fault::MovePrefix { node, of: peer, to: 3 - node - peer },
+            _ => Fault::Lie { from: node, to: peer, as_from: dice.below(nodes as u64) as usize },
+        },
+        Theme::Everything => {
+            let themes = [Theme::Restarts, Theme::Peers, Theme::PresharedKeys, Theme::Clocks];
+            match dice.below(5) {
+                4 => Fault::Move(dice.between(1, 60_000) as u16),
+                theme => special(themes[theme as usize], nodes, dice),
+            }
+        }
+    }
+}
+
+/// Some seconds, some minutes, or hours.
+fn jump(dice: &mut Dice) -> Duration {
+    match dice.below(4) {
+        0 => millis(dice.between(1, 30_000)),
+        1 => secs(dice.between(30, 200)),
+        2 => secs(dice.between(200, 600)),
+        _ => secs(dice.between(600, 36_000)),
+    }
+}
+
+/// Whether a handshake message is to be lost, by a chance of its own.
+pub(super) fn lose_handshakes(share: u64, seed: u64) -> impl FnMut(&crate::sim::Sent) -> bool {
+    let mut dice = Dice::new(seed);
+    move |sent| matches!(sent.kind(), Kind::Initiation | Kind::Response) && dice.below(1_000) < share
+}
+
+/// The node whose address changes: if both did at once neither could find the other again.
+pub(super) const ROAMER: usize = A;
