@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{demo, generate, show};
+use crate::confinement::ConfinementArgs;
 
 /// A WireGuard tunnel, wholly in userspace.
 ///
@@ -44,6 +45,8 @@ Environment:
   WG_PROCESS_FOREGROUND  1: stay in the foreground
   WG_TUN_FD              the number of an open TUN device to use, instead of making one
   WG_UAPI_FD             the number of a listening socket to use, instead of making one
+  NOTIFY_SOCKET, LISTEN_FDS
+                         as a service manager sets them: readiness is told, and the socket handed over is used
   WG_HIDE_KEYS           never: `adit show` shows private and preshared keys
   WG_COLOR_MODE          always, never or auto: colors of `adit show`
   WG_ENDPOINT_RESOLUTION_RETRIES
@@ -59,6 +62,13 @@ pub(crate) struct DaemonArgs {
     /// Do not let the kernel split and join packets
     #[arg(long)]
     pub(crate) no_offload: bool,
+
+    /// Look for packets for so long before sleeping: quicker answers for the price of a busy core a thread
+    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    pub(crate) busy_poll: u32,
+
+    #[command(flatten)]
+    pub(crate) confinement: ConfinementArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -84,6 +94,16 @@ pub(crate) enum Command {
         /// A file NAME.conf, or NAME for /etc/wireguard/NAME.conf
         #[arg(value_name = "FILE|NAME")]
         file: String,
+    },
+    /// Let the program on disk take over a running interface, without losing a packet or a session
+    ///
+    /// The daemon starts the program that is where its own was, with its own arguments, and hands it the interface while
+    /// it runs. If that one cannot take over, the daemon goes on as before, and this command fails and tells why. SIGUSR2
+    /// makes the daemon do the same.
+    Reload {
+        /// The interface
+        #[arg(value_name = "NAME")]
+        name: String,
     },
     /// Show interfaces and what they have done, as `wg show` does
     Show(show::ShowArgs),

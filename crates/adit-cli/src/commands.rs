@@ -5,6 +5,7 @@ pub(crate) mod demo;
 pub(crate) mod generate;
 mod keys;
 mod quick;
+mod reload;
 pub(crate) mod show;
 
 use crate::args::{Args, Command};
@@ -19,6 +20,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     match command {
         Command::Up { file, daemon } => quick::up(&file, &daemon, args.log_format),
         Command::Down { file } => quick::down(&file),
+        Command::Reload { name } => reload::run(&name),
         Command::Show(show) => show::run(&show),
         Command::Genkey => keys::genkey(),
         Command::Pubkey => keys::pubkey(),

@@ -4,6 +4,7 @@
 
 mod args;
 mod commands;
+mod confinement;
 mod logging;
 
 use std::io;

@@ -143,4 +143,6 @@ pub struct Facts {
     pub offloads: String,
     /// Worker threads; 0 if not known.
     pub threads: u32,
+    /// What the process has given up, in words; empty if not known.
+    pub confinement: String,
 }

@@ -1,5 +1,7 @@
 //! What UAPI clients ask of the interface.
 
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -8,6 +10,7 @@ use adit::Interface;
 use crate::config::{DeviceState, DeviceUpdate, Facts, PeerState, PeerUpdate};
 use crate::control::Device;
 use crate::device::{Workers, bind};
+use crate::handover::{Reloader, State};
 use crate::shared::{Shared, now};
 use crate::uapi::{Handler, SetError};
 
@@ -45,6 +48,7 @@ impl Handler for Configurator {
                 drops: drops.map(|(name, count)| (name.to_owned(), count)).collect(),
                 offloads: self.offloads(),
                 threads: u32::try_from(self.workers.len()).unwrap_or(u32::MAX),
+                confinement: self.device.confinement.0.clone(),
             },
         }
     }
@@ -76,6 +80,43 @@ impl Handler for Configurator {
 }
 
 impl Configurator {
+    /// Everything about the device that another process needs to go on with it.
+    pub(crate) fn state(&self, listener: BorrowedFd<'_>, reloader: &Reloader) -> io::Result<State> {
+        let (shared, device) = (&self.shared, &self.device);
+        let sockets: Vec<_> = (0..self.workers.len()).filter_map(|index| shared.sockets(index)).collect();
+        let (asks, link) = (&reloader.asks, &reloader.link);
+        let first = sockets.first();
+        let facts = [
+            ("workers", self.workers.len() as u64),
+            ("v4", first.is_some_and(|sockets| sockets.v4.is_some()).into()),
+            ("v6", first.is_some_and(|sockets| sockets.v6.is_some()).into()),
+            ("asks", asks.is_some().into()),
+            ("link", link.is_some().into()),
+            ("port", device.port.into()),
+            ("fwmark", device.fwmark.into()),
+            ("offload", device.offload.into()),
+            ("is_up", shared.is_up.load(Ordering::Relaxed).into()),
+            ("mtu", shared.mtu.load(Ordering::Relaxed).into()),
+            ("send_errors", shared.send_errors.load(Ordering::Relaxed)),
+            ("tun_errors", shared.tun_errors.load(Ordering::Relaxed)),
+        ];
+        let text = facts
+            .iter()
+            .map(|(key, value)| {
+                format!(
+                    "{key}={value}
+"
+                )
+            })
+            .collect();
+        // In the order in which `successor` takes them.
+        let sockets = sockets.iter().flat_map(|sockets| sockets.iter()).map(AsFd::as_fd);
+        let others = [Some(listener), asks.as_ref().map(AsFd::as_fd), link.as_ref().map(AsFd::as_fd)];
+        let fds = self.workers.queues().chain(sockets).chain(others.into_iter().flatten());
+        let fds = fds.map(|fd| fd.try_clone_to_owned()).collect::<io::Result<_>>()?;
+        Ok(State { text, snapshot: shared.interface().snapshot(now()), fds })
+    }
+
     /// Binds sockets of another port; if that fails the present ones stay.
     fn bind(&mut self, port: u16, mark: u32) -> Result<(), SetError> {
         let sockets = bind(port, self.workers.len(), mark, self.device.offload)

@@ -10,11 +10,13 @@ use std::time::Duration;
 use adit::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 
 use crate::configure::Configurator;
 use crate::device::Workers;
-use crate::netlink::{self, Link, LinkEvent, LinkMonitor, Netlink};
+use crate::handover::{self, Prepared, Reloader, State};
+use crate::netlink::{FarLinkMonitor, Link, LinkEvent, LinkMonitor, Netlink, NetlinkError};
+use crate::notify::Notifier;
 use crate::shared::{Shared, now, unix_time};
 use crate::sys;
 use crate::uapi::{MAX_CLIENTS, Server, Status};
@@ -22,7 +24,9 @@ use crate::uapi::{MAX_CLIENTS, Server, Status};
 pub(crate) const WAKER: Token = Token(0);
 const SIGNALS: Token = Token(1);
 const LINKS: Token = Token(2);
-const UAPI: usize = 3;
+const RELOAD_SIGNAL: Token = Token(3);
+const RELOAD_ASKED: Token = Token(4);
+const UAPI: usize = 5;
 
 /// Steps of handshakes that are computed before clients and timers have their turn.
 const HANDSHAKE_STEPS: usize = 32;
@@ -38,10 +42,12 @@ pub(crate) struct Device {
     pub(crate) port: u16,
     pub(crate) fwmark: u32,
     pub(crate) offload: bool,
+    /// What the process has given up.
+    pub(crate) confinement: crate::confine::Report,
 }
 
-/// SIGTERM and SIGINT, as something to wait for.
-pub(crate) struct Signals(UnixStream);
+/// SIGTERM and SIGINT, and SIGUSR2, as two things to wait for.
+pub(crate) struct Signals(UnixStream, UnixStream);
 
 impl Signals {
     pub(crate) fn listen() -> io::Result<Self> {
@@ -49,7 +55,15 @@ impl Signals {
         ours.set_nonblocking(true)?;
         signal_hook::low_level::pipe::register(SIGTERM, theirs.try_clone()?)?;
         signal_hook::low_level::pipe::register(SIGINT, theirs)?;
-        Ok(Self(ours))
+        let (reload, theirs) = UnixStream::pair()?;
+        reload.set_nonblocking(true)?;
+        signal_hook::low_level::pipe::register(SIGUSR2, theirs)?;
+        Ok(Self(ours, reload))
+    }
+
+    /// What becomes readable when the process is to end, and when it is to hand over.
+    pub(crate) fn streams(&self) -> [&UnixStream; 2] {
+        [&self.0, &self.1]
     }
 
     /// Whether a signal has come.
@@ -64,8 +78,22 @@ pub(crate) struct Control {
     configurator: Configurator,
     server: Server,
     monitor: LinkMonitor,
+    /// Until it is used.
+    far_monitor: Option<FarLinkMonitor>,
+    /// Whether nothing can be heard of other network namespaces.
+    is_deaf: bool,
+    /// The number of the network namespace that the interface was moved to, if it was.
+    namespace: Option<i32>,
     signals: Signals,
+    reloader: Option<Reloader>,
     buffer: Box<[u8]>,
+}
+
+/// How a device ends, as far as this process is concerned.
+pub(crate) enum End {
+    Ended,
+    /// This process serves.
+    HandedOver(u32),
 }
 
 /// Whether to go on.
@@ -76,6 +104,7 @@ enum Verdict {
 }
 
 impl Control {
+    #[allow(clippy::too_many_arguments, reason = "called at one place, with what is made there")]
     pub(crate) fn new(
         poll: Poll,
         shared: Arc<Shared>,
@@ -83,21 +112,69 @@ impl Control {
         workers: Workers,
         mut server: Server,
         monitor: LinkMonitor,
+        far_monitor: Option<FarLinkMonitor>,
         signals: Signals,
+        reloader: Option<Reloader>,
     ) -> io::Result<Self> {
         let registry = poll.registry();
         registry.register(&mut SourceFd(&signals.0.as_raw_fd()), SIGNALS, Interest::READABLE)?;
+        registry.register(&mut SourceFd(&signals.1.as_raw_fd()), RELOAD_SIGNAL, Interest::READABLE)?;
+        if let Some(asks) = reloader.as_ref().and_then(|reloader| reloader.asks.as_ref()) {
+            asks.set_nonblocking()?;
+            registry.register(&mut SourceFd(&asks.as_raw_fd()), RELOAD_ASKED, Interest::READABLE)?;
+        }
         registry.register(&mut SourceFd(&monitor.as_raw_fd()), LINKS, Interest::READABLE)?;
         server.register(registry, UAPI..UAPI + 2 + MAX_CLIENTS)?;
         let configurator = Configurator { shared: shared.clone(), device, workers };
         let buffer = vec![0; BUFFER_LEN].into_boxed_slice();
-        let mut control = Self { poll, shared, configurator, server, monitor, signals, buffer };
+        let (namespace, is_deaf) = (None, far_monitor.is_none());
+        let mut control = Self {
+            poll,
+            shared,
+            configurator,
+            server,
+            monitor,
+            far_monitor,
+            is_deaf,
+            namespace,
+            signals,
+            reloader,
+            buffer,
+        };
         control.look_at_link();
         Ok(control)
     }
 
-    /// Serves until the device ends.
-    pub(crate) fn run(&mut self) -> io::Result<()> {
+    /// What is left when another process serves: signals that nobody has taken yet are among it.
+    pub(crate) fn into_signals(self) -> Signals {
+        self.signals
+    }
+
+    /// Lets the workers begin.
+    pub(crate) fn begin(&mut self) {
+        self.configurator.workers.begin();
+        if let Some(link) = self.reloader.as_ref().and_then(|reloader| reloader.link.as_ref()) {
+            link.serve();
+        }
+    }
+
+    /// What is in the file system is another process's from now on.
+    pub(crate) fn let_go(&mut self) {
+        self.server.let_go();
+        if let Some(asks) = self.reloader.as_mut().and_then(|reloader| reloader.asks.as_mut()) {
+            asks.let_go();
+        }
+    }
+
+    /// Tells the process that stays that the interface has ended as it should.
+    pub(crate) fn tell_end(&self) {
+        if let Some(link) = self.reloader.as_ref().and_then(|reloader| reloader.link.as_ref()) {
+            link.end();
+        }
+    }
+
+    /// Serves until the device ends, or another process serves it.
+    pub(crate) fn run(&mut self, notifier: Option<&Notifier>) -> io::Result<End> {
         let mut events = Events::with_capacity(64);
         loop {
             let timeout = self.work();
@@ -112,6 +189,10 @@ impl Control {
                     WAKER => Verdict::GoOn,
                     SIGNALS if self.signals.take() => Verdict::End,
                     SIGNALS => Verdict::GoOn,
+                    RELOAD_SIGNAL | RELOAD_ASKED => {
+                        self.reload_asked(notifier);
+                        Verdict::GoOn
+                    }
                     LINKS => self.read_link_events()?,
                     _ => match self.server.handle(event, &mut self.configurator) {
                         Status::Serving => Verdict::GoOn,
@@ -119,13 +200,76 @@ impl Control {
                     },
                 };
                 if verdict == Verdict::End {
-                    return Ok(());
+                    return Ok(End::Ended);
                 }
             }
             if self.shared.tun_is_gone.load(Ordering::Relaxed) && !self.tun_is_there() {
-                return Ok(());
+                return Ok(End::Ended);
+            }
+            if let Some(prepared) = self.reloader.as_mut().and_then(Reloader::take_prepared) {
+                let outcome = match prepared {
+                    Ok(prepared) => self.hand_over(prepared)?,
+                    Err(why) => Err(why),
+                };
+                if let Some(notifier) = notifier {
+                    notifier.ready(&format!("Serving {}", self.configurator.device.name));
+                }
+                let process = outcome.as_ref().ok().copied();
+                if let Some(reloader) = &mut self.reloader {
+                    reloader.conclude(outcome);
+                }
+                if let Some(process) = process {
+                    return Ok(End::HandedOver(process));
+                }
             }
         }
+    }
+
+    /// Another process is to take over.
+    fn reload_asked(&mut self, notifier: Option<&Notifier>) {
+        let Some(mut reloader) = self.reloader.take() else { return };
+        let signalled = handover::drain(&self.signals.1);
+        let asked = reloader.accept();
+        if (signalled || asked) && !reloader.is_busy() {
+            if let Some(notifier) = notifier {
+                notifier.reloading();
+            }
+            let shared = self.shared.clone();
+            reloader.begin(self.state(&reloader), move || shared.wake_control());
+        }
+        self.reloader = Some(reloader);
+    }
+
+    /// Hands the device over to a process that is prepared for it. If that fails this one goes on.
+    fn hand_over(&mut self, prepared: Prepared) -> io::Result<Result<u32, String>> {
+        let Some(reloader) = self.reloader.take() else { return Ok(Err("reloads are off".to_owned())) };
+        let process = prepared.id();
+        self.configurator.workers.stop();
+        let outcome = prepared.commit(self.state(&reloader));
+        self.reloader = Some(reloader);
+        match outcome {
+            Ok(_child) => {
+                self.let_go();
+                Ok(Ok(process))
+            }
+            Err(failure) => {
+                if failure.was_taken {
+                    // It may have used counters of the sessions: they must not be used here.
+                    let mut interface = self.shared.interface();
+                    interface.link_down();
+                    if self.shared.is_up.load(Ordering::Relaxed) {
+                        interface.link_up(now());
+                    }
+                }
+                self.configurator.workers.resume(self.configurator.device.offload).map_err(io::Error::other)?;
+                Ok(Err(failure.why))
+            }
+        }
+    }
+
+    /// What another process needs. While the workers run it is of no use but to be looked at.
+    fn state(&self, reloader: &Reloader) -> io::Result<State> {
+        self.configurator.state(self.server.listener_fd(), reloader)
     }
 
     /// Timers, handshakes and what they send. Returns how long there is nothing to do.
@@ -170,14 +314,14 @@ impl Control {
     fn read_link_events(&mut self) -> io::Result<Verdict> {
         // A link that went down and up again meanwhile is up: what has been sent since must not be given up.
         let mut latest = None;
+        let mut asks = false;
         while let Some(event) = self.monitor.next_event()? {
             match event {
+                // Of any namespace, and the interface may be in another again.
+                LinkEvent::Changed(_) | LinkEvent::Deleted(_) if self.namespace.is_some() => asks = true,
                 LinkEvent::Changed(link) if link.index == self.configurator.device.ifindex => latest = Some(link),
                 LinkEvent::Deleted(link) if link.index == self.configurator.device.ifindex => {
-                    if !self.tun_is_there() || self.follow_to_its_namespace().is_err() {
-                        return Ok(Verdict::End);
-                    }
-                    return Ok(Verdict::GoOn);
+                    return Ok(self.follow());
                 }
                 LinkEvent::AddressRemoved { address, .. } => self.shared.interface().forget_source_address(address),
                 LinkEvent::Lost => {
@@ -190,33 +334,72 @@ impl Control {
         if let Some(link) = latest {
             self.link_changed(&link);
         }
-        Ok(Verdict::GoOn)
+        Ok(if asks { self.follow() } else { Verdict::GoOn })
     }
 
     fn tun_is_there(&self) -> bool {
         sys::tun_request(self.configurator.device.probe.as_fd()).is_ok()
     }
 
-    /// The interface was moved to another network namespace: what happens to it is told there.
+    /// Something has happened to the interface, and it is not in this network namespace any more.
+    fn follow(&mut self) -> Verdict {
+        if !self.tun_is_there() {
+            return Verdict::End;
+        }
+        if let Err(error) = self.follow_to_its_namespace() {
+            tracing::warn!(%error, "how the interface is in its other network namespace is not known: taken to be up");
+            if !self.shared.is_up.swap(true, Ordering::Relaxed) {
+                self.shared.interface().link_up(now());
+            }
+        }
+        Verdict::GoOn
+    }
+
+    /// The interface is in another network namespace: how it is there is asked from here.
     fn follow_to_its_namespace(&mut self) -> io::Result<()> {
-        let device = &mut self.configurator.device;
-        let namespace = sys::tun_namespace(device.probe.as_fd())?;
-        device.name = sys::tun_request(device.probe.as_fd())?.name();
-        let monitor = netlink::namespace::run_in(namespace.as_fd(), LinkMonitor::open)?.map_err(io::Error::other)?;
-        let link = Netlink::open_in(namespace.as_fd()).and_then(|mut netlink| netlink.link(&device.name));
-        let link = link.map_err(io::Error::other)?;
-        device.ifindex = link.index;
+        let probe = self.configurator.device.probe.as_fd();
+        let name = sys::tun_request(probe)?.name();
+        let namespace = sys::tun_namespace(probe)?;
+        let find = || {
+            let mut netlink = Netlink::open()?;
+            let number = netlink.namespace_number(namespace.as_fd())?;
+            Ok::<_, NetlinkError>((number, netlink.link_in(number, &name)?))
+        };
+        let (number, mut link) = find().map_err(io::Error::other)?;
+        if self.is_deaf {
+            // A link is down when it has just been moved, and that it is set up again would not be heard.
+            link.flags |= libc::IFF_UP as u32;
+        }
+        self.configurator.device.ifindex = link.index;
+        if self.namespace.replace(number) != Some(number) {
+            tracing::info!(interface = name, "the interface is in another network namespace now");
+            self.listen_everywhere()?;
+        }
+        self.configurator.device.name = name;
+        self.link_changed(&link);
+        Ok(())
+    }
+
+    fn listen_everywhere(&mut self) -> io::Result<()> {
+        let Some(monitor) = self.far_monitor.take() else {
+            // Listening everywhere already, or never permitted to.
+            return Ok(());
+        };
+        let monitor = monitor.listen().map_err(io::Error::other)?;
         // Closing removes it as well.
         let _ = self.poll.registry().deregister(&mut SourceFd(&self.monitor.as_raw_fd()));
         self.poll.registry().register(&mut SourceFd(&monitor.as_raw_fd()), LINKS, Interest::READABLE)?;
         self.monitor = monitor;
-        tracing::info!(interface = %device.name, "the interface is in another network namespace now");
-        self.link_changed(&link);
         Ok(())
     }
 
     /// Asks for the link's present state.
     fn look_at_link(&mut self) {
+        if self.namespace.is_some() {
+            let _ =
+                self.follow_to_its_namespace().inspect_err(|error| tracing::debug!(%error, "the link is not found"));
+            return;
+        }
         let index = self.configurator.device.ifindex;
         match Netlink::open().and_then(|mut netlink| netlink.link_by_index(index)) {
             Ok(link) => self.link_changed(&link),

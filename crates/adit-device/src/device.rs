@@ -1,21 +1,26 @@
 //! Setting a device up, running it and taking it down.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use adit::Interface;
 use getrandom::SysRng;
 use mio::{Poll, Waker};
 use rand_core::UnwrapErr;
 
-use crate::control::{self, Control};
-use crate::netlink::{LinkMonitor, NetlinkError};
+use crate::confine;
+use crate::control::{self, Control, End};
+use crate::handover::{self, Guardian, Received, Reload, Reloader};
+use crate::netlink::{FarLinkMonitor, LinkMonitor, NetlinkError};
 use crate::options::Options;
 use crate::shared::{Shared, now, unix_time};
-use crate::tun::{Tun, TunError};
+use crate::tun::{Tun, TunError, TunQueue};
 use crate::uapi::{Listener, Server};
 use crate::udp::{self, BindError, Sockets};
 use crate::worker::{self, Worker};
@@ -41,6 +46,9 @@ pub enum Error {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The device of another process could not be taken over.
+    #[error("the device cannot be taken over: {0}")]
+    Handover(String),
     /// A system call that cannot be done without failed.
     #[error("{action}: {source}")]
     System {
@@ -52,13 +60,21 @@ pub enum Error {
 }
 
 /// Makes the interface, serves it, and takes it down again: returns when the process is told to end by SIGTERM or
-/// SIGINT, or when the interface or the UAPI socket is deleted.
+/// SIGINT, or when the interface or the UAPI socket is deleted, or when another process has taken over (and, with
+/// [`Reload::stays`](crate::Reload::stays), has ended in turn).
 ///
 /// # Errors
 /// [`Error`]; nothing is left behind.
 pub fn run(options: Options) -> Result<(), Error> {
-    let Options { name, threads, offload, tun_fd, uapi_fd, ready } = options;
+    let Options { name, threads, offload, busy_poll, tun_fd, uapi_fd, confinement, notifier, ready, reload, handover } =
+        options;
     let signals = control::Signals::listen().map_err(system("signals cannot be received"))?;
+    if let Some(fd) = handover {
+        let stream = UnixStream::from(fd);
+        let parts = handover::receive(&stream).map_err(Error::Handover)?;
+        let taken_from = Some(stream);
+        return serve(parts, Beginning { signals, busy_poll, confinement, notifier, ready, reload, taken_from });
+    }
     let tun = match tun_fd {
         Some(fd) => Tun::from_fd(fd, threads.get(), offload)?,
         None => Tun::create(&name, threads.get(), offload)?,
@@ -69,13 +85,50 @@ pub fn run(options: Options) -> Result<(), Error> {
     };
     let listener = listener.map_err(|source| Error::Uapi { name: tun.name.clone(), source })?;
     let sockets = bind(0, tun.queues.len(), 0, offload)?;
+    let parts = Received {
+        sockets,
+        listener,
+        asks: reload.as_ref().and_then(|_| handover::listen(&tun.name)),
+        link: None,
+        interface: Interface::new(now(), unix_time(), Box::new(UnwrapErr(SysRng))),
+        fwmark: 0,
+        offload,
+        is_up: false,
+        mtu: 0,
+        send_errors: 0,
+        tun_errors: 0,
+        tun,
+    };
+    serve(parts, Beginning { signals, busy_poll, confinement, notifier, ready, reload, taken_from: None })
+}
+
+/// What a device begins with beside itself.
+struct Beginning {
+    signals: control::Signals,
+    busy_poll: Duration,
+    confinement: confine::Confinement,
+    notifier: Option<crate::notify::Notifier>,
+    ready: Option<crate::options::Ready>,
+    reload: Option<Reload>,
+    /// The process that hands over, which is to be told that this one has taken over.
+    taken_from: Option<UnixStream>,
+}
+
+fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
+    let Received { tun, sockets, mut listener, mut asks, link, interface, fwmark, offload, .. } = parts;
+    let Beginning { signals, busy_poll, confinement, notifier, ready, reload, taken_from } = beginning;
     let poll = Poll::new().map_err(system("events cannot be waited for"))?;
     let waker = Waker::new(poll.registry(), control::WAKER).map_err(system("a thread cannot be woken"))?;
-    let interface = Interface::new(now(), unix_time(), Box::new(UnwrapErr(SysRng)));
     let port = sockets.first().map_or(0, |sockets| sockets.port);
-    let shared = Arc::new(Shared::new(interface, sockets, tun.offloads, tun.vnet_header, waker));
+    let shared = Arc::new(Shared::new(interface, sockets, tun.offloads, tun.vnet_header, busy_poll, waker));
+    shared.is_up.store(parts.is_up, Ordering::Relaxed);
+    shared.mtu.store(parts.mtu, Ordering::Relaxed);
+    shared.send_errors.store(parts.send_errors, Ordering::Relaxed);
+    shared.tun_errors.store(parts.tun_errors, Ordering::Relaxed);
 
     let monitor = LinkMonitor::open()?;
+    // Without it the interface can still be moved to another namespace, but what happens to it there is not heard.
+    let far_monitor = FarLinkMonitor::open().ok();
     let first = tun.queues.first().map(|queue| queue.as_fd().try_clone_to_owned());
     let probe: OwnedFd = first.ok_or(io::ErrorKind::NotFound.into()).flatten().map_err(system("no TUN queue"))?;
     tracing::info!(
@@ -84,21 +137,68 @@ pub fn run(options: Options) -> Result<(), Error> {
         offloads = ?tun.offloads,
         "started"
     );
+    if taken_from.is_some() {
+        // So that they are removed at the end; should this process not take over after all, it puts that right below.
+        listener.own();
+        asks.iter_mut().for_each(Listener::own);
+    }
+    let (guardian, link) = match &reload {
+        Some(Reload { stays: true, .. }) if link.is_none() => {
+            let (guardian, link) = Guardian::new().map_err(system("no socket pair"))?;
+            (Some(guardian), Some(link))
+        }
+        _ => (None, link),
+    };
+    // Before there are further threads: what is given up, each thread gives up for itself and for those it starts.
+    let ours = listener.path().or_else(|| asks.as_ref().and_then(Listener::path));
+    let confinement = confine::give_up(&confinement, ours);
     let workers = Workers::start(&shared, tun.queues)?;
+    let reloader = reload.map(|reload| Reloader::new(reload, asks, link));
     let mut control = Control::new(
         poll,
         shared.clone(),
-        control::Device { name: tun.name.clone(), ifindex: tun.ifindex, probe, port, fwmark: 0, offload },
+        control::Device { name: tun.name.clone(), ifindex: tun.ifindex, probe, port, fwmark, offload, confinement },
         workers,
         Server::new(listener),
         monitor,
+        far_monitor,
         signals,
+        reloader,
     )
     .map_err(system("events cannot be waited for"))?;
+    if let Some(stream) = taken_from
+        && let Err(source) = handover::say_taken(&stream)
+    {
+        control.let_go();
+        return Err(Error::System { action: "the process that hands over is gone", source });
+    }
+    control.begin();
     if let Some(ready) = ready {
         ready(&tun.name);
     }
-    let result = control.run();
+    if let Some(notifier) = &notifier {
+        notifier.ready(&format!("Serving {}", tun.name));
+    }
+    let result = control.run(notifier.as_ref());
+    let result = match result {
+        Ok(End::HandedOver(process)) => {
+            // Keys, sessions and files: nothing of it is of use here any more.
+            let signals = control.into_signals();
+            drop(shared);
+            match guardian {
+                Some(guardian) => guardian.stay(process, &signals),
+                None => return Ok(()),
+            }
+        }
+        Ok(End::Ended) => {
+            control.tell_end();
+            Ok(())
+        }
+        Err(error) => Err(error),
+    };
+    if let Some(notifier) = &notifier {
+        notifier.stopping();
+    }
     tracing::info!(interface = %tun.name, "ended");
     result.map_err(system("the control thread cannot go on"))
 }
@@ -115,31 +215,87 @@ pub(crate) fn bind(port: u16, workers: usize, fwmark: u32, offload: bool) -> Res
 /// The worker threads. They end when this is dropped.
 pub(crate) struct Workers {
     shared: Arc<Shared>,
+    /// Each queue once more, to be handed over or served again.
+    queues: Vec<OwnedFd>,
     wakers: Vec<Waker>,
+    /// What holds the threads back until they may begin.
+    gates: Vec<mpsc::Sender<()>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Workers {
-    fn start(shared: &Arc<Shared>, queues: Vec<crate::tun::TunQueue>) -> Result<Self, Error> {
-        let mut workers = Self { shared: shared.clone(), wakers: Vec::new(), threads: Vec::new() };
+    /// Starts the threads, which wait for [`Workers::begin`].
+    fn start(shared: &Arc<Shared>, queues: Vec<TunQueue>) -> Result<Self, Error> {
+        let (shared, gates) = (shared.clone(), Vec::new());
+        let mut workers = Self { shared, queues: Vec::new(), wakers: Vec::new(), gates, threads: Vec::new() };
+        let copies: io::Result<_> = queues.iter().map(|queue| queue.as_fd().try_clone_to_owned()).collect();
+        workers.queues = copies.map_err(system("a TUN queue cannot be opened once more"))?;
+        workers.start_threads(queues)?;
+        Ok(workers)
+    }
+
+    fn start_threads(&mut self, queues: Vec<TunQueue>) -> Result<(), Error> {
         for (index, queue) in queues.into_iter().enumerate() {
+            let shared = &self.shared;
+            let (gate, opened) = mpsc::channel::<()>();
             let start = || {
                 let poll = Poll::new()?;
                 let waker = Waker::new(poll.registry(), worker::WAKER)?;
                 let worker = Worker::new(shared.clone(), index, poll, queue)?;
-                let thread = std::thread::Builder::new().name(format!("worker {index}")).spawn(move || worker.run())?;
+                let thread = std::thread::Builder::new().name(format!("worker {index}")).spawn(move || {
+                    // Nothing is ever sent: the other end goes.
+                    let _ = opened.recv();
+                    worker.run();
+                })?;
                 Ok((waker, thread))
             };
             let (waker, thread) = start().map_err(system("a worker cannot be started"))?;
-            workers.wakers.push(waker);
-            workers.threads.push(thread);
+            self.wakers.push(waker);
+            self.gates.push(gate);
+            self.threads.push(thread);
         }
-        Ok(workers)
+        Ok(())
+    }
+
+    /// Lets the threads begin.
+    pub(crate) fn begin(&mut self) {
+        self.gates.clear();
+    }
+
+    /// Ends the threads, each after the burst that it has in hand.
+    pub(crate) fn stop(&mut self) {
+        self.shared.ends.store(true, Ordering::Relaxed);
+        self.begin();
+        self.wake();
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a worker panicked");
+            }
+        }
+        self.wakers.clear();
+    }
+
+    /// Starts them again after a [`Workers::stop`].
+    pub(crate) fn resume(&mut self, offload: bool) -> Result<(), Error> {
+        let mut queues = Vec::new();
+        for queue in &self.queues {
+            let queue = queue.try_clone().map_err(system("a TUN queue cannot be opened once more"))?;
+            queues.append(&mut Tun::from_fd(queue, 1, offload)?.queues);
+        }
+        self.shared.ends.store(false, Ordering::Relaxed);
+        self.start_threads(queues)?;
+        self.begin();
+        Ok(())
+    }
+
+    /// The TUN queues, in the order of the workers.
+    pub(crate) fn queues(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.queues.iter().map(AsFd::as_fd)
     }
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.threads.len()
+        self.queues.len()
     }
 
     /// Makes each worker look whether it has other sockets now.
@@ -154,12 +310,6 @@ impl Workers {
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.shared.ends.store(true, Ordering::Relaxed);
-        self.wake();
-        for thread in self.threads.drain(..) {
-            if thread.join().is_err() {
-                tracing::error!("a worker panicked");
-            }
-        }
+        self.stop();
     }
 }

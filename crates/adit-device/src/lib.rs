@@ -16,17 +16,21 @@
 //! # What the caller owes
 //!
 //! `CAP_NET_ADMIN` (or an open TUN device), and no handler of its own for SIGTERM and SIGINT while
-//! [`run`] runs. Log lines go to `tracing`; none holds a secret.
+//! [`run`] runs. With a [`Confinement`] the calling thread, and those that it starts, stay confined when [`run`] returns:
+//! that is for a process of its own. Log lines go to `tracing`; none holds a secret.
 #![deny(unsafe_code, missing_docs)]
 
 pub mod conf;
 pub mod config;
 mod configure;
+mod confine;
 mod control;
 mod device;
+pub mod handover;
 #[allow(unsafe_code, reason = "taking over a file descriptor by its number")]
 mod inherited;
 pub mod netlink;
+mod notify;
 pub mod offload;
 mod options;
 pub mod quick;
@@ -38,6 +42,9 @@ pub mod uapi;
 pub mod udp;
 mod worker;
 
+pub use confine::Confinement;
 pub use device::{Error, run};
+pub use handover::Reload;
 pub use inherited::take_fd;
+pub use notify::{Notifier, activated_socket};
 pub use options::{Options, Ready, name_refusal};

@@ -3,6 +3,11 @@
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use crate::confine::Confinement;
+use crate::handover::Reload;
+use crate::notify::Notifier;
 
 /// Tells the caller of [`run`](crate::run) that the interface is there and the UAPI socket answers; the argument is the
 /// interface's name as the kernel gave it.
@@ -16,24 +21,41 @@ pub struct Options {
     pub threads: NonZeroUsize,
     /// Let the kernel split and join packets where it can.
     pub offload: bool,
+    /// How long a worker goes on looking for packets before it sleeps: each look costs processor time, and saves the
+    /// time that waking takes. Zero, the usual, is not to look.
+    pub busy_poll: Duration,
     /// A TUN device opened by somebody else, instead of creating one.
     pub tun_fd: Option<OwnedFd>,
     /// A listening UAPI socket opened by somebody else, instead of creating one.
     pub uapi_fd: Option<OwnedFd>,
+    /// What the calling thread, and those that it starts, give up once the device is set up, for good.
+    pub confinement: Confinement,
+    /// The service manager, to be told of the beginning and the end.
+    pub notifier: Option<Notifier>,
     /// Called once, when the device can be configured and used.
     pub ready: Option<Ready>,
+    /// How this process can be replaced while it serves; `None` if it cannot.
+    pub reload: Option<Reload>,
+    /// The way to a process that hands its device over, instead of making one; see [`handover`](crate::handover).
+    pub handover: Option<OwnedFd>,
 }
 
 impl Options {
-    /// The usual: a thread for each core, every offload the kernel has, nothing inherited.
+    /// The usual: a thread for each core, every offload the kernel has, nothing inherited, and nothing given up, since
+    /// the process may be made for other things as well.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
             threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             offload: true,
+            busy_poll: Duration::ZERO,
             tun_fd: None,
             uapi_fd: None,
+            confinement: Confinement::NONE,
+            notifier: None,
             ready: None,
+            reload: None,
+            handover: None,
         }
     }
 }
@@ -44,8 +66,12 @@ impl fmt::Debug for Options {
             .field("name", &self.name)
             .field("threads", &self.threads)
             .field("offload", &self.offload)
+            .field("busy_poll", &self.busy_poll)
             .field("tun_fd", &self.tun_fd)
             .field("uapi_fd", &self.uapi_fd)
+            .field("confinement", &self.confinement)
+            .field("reload", &self.reload)
+            .field("handover", &self.handover)
             .finish_non_exhaustive()
     }
 }

@@ -18,6 +18,8 @@ pub(crate) struct Shared {
     sockets: Mutex<Vec<Arc<Sockets>>>,
     pub(crate) offloads: Offloads,
     pub(crate) vnet_header: bool,
+    /// How long a worker goes on looking for packets before it sleeps.
+    pub(crate) busy_poll: Duration,
     pub(crate) mtu: AtomicU16,
     /// Whether the link is up, as far as the control thread knows. While it is down there are no
     /// sessions, and none is made.
@@ -50,6 +52,7 @@ impl Shared {
         sockets: Vec<Arc<Sockets>>,
         offloads: Offloads,
         vnet_header: bool,
+        busy_poll: Duration,
         control: mio::Waker,
     ) -> Self {
         Self {
@@ -57,6 +60,7 @@ impl Shared {
             sockets: Mutex::new(sockets),
             offloads,
             vnet_header,
+            busy_poll,
             mtu: AtomicU16::new(0),
             is_up: AtomicBool::new(false),
             ends: AtomicBool::new(false),

@@ -3,6 +3,8 @@
 
 mod message;
 mod namespace;
+mod process;
+mod vectors;
 
 use std::ffi::CStr;
 use std::io;
@@ -11,6 +13,8 @@ use std::time::Duration;
 
 pub(crate) use message::{Outgoing, receive, send, send_many};
 pub(crate) use namespace::{effective_ids, enter, unshare_network, unshare_user_and_network};
+pub(crate) use process::answer_to_prctl;
+pub(crate) use vectors::with_vectors;
 
 /// Turns the result of a system call into a `Result`.
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {

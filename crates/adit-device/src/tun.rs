@@ -169,6 +169,12 @@ impl Tun {
 }
 
 impl TunQueue {
+    /// Anything that keeps the bounds of messages, in a device's place.
+    #[cfg(test)]
+    pub(crate) fn from_fd(fd: OwnedFd) -> TunQueue {
+        TunQueue { file: File::from(fd) }
+    }
+
     /// Reads one packet, with its [`VnetHeader`] before it if the device has them. What does not fit into `buffer` is
     /// lost.
     ///

@@ -12,12 +12,12 @@ mod tests;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use adit::{Ecn, Path};
 
 pub use bind::{BUFFER_SIZE, BindError, bind};
-pub use send::{Group, SendOutcome};
+pub use send::{Group, MAX_SENT, SendOutcome};
 
 use crate::sys;
 use send::Segmentation;
@@ -91,6 +91,11 @@ impl Sockets {
 }
 
 impl UdpSocket {
+    /// A socket that another process of this program has opened and set up.
+    pub(crate) fn adopt(fd: OwnedFd, offload: bool) -> Self {
+        Self { socket: fd.into(), segmentation: Segmentation::new(offload) }
+    }
+
     /// Receives one datagram, or several that the kernel coalesced. What does not fit into `buffer` is lost: it should
     /// hold [`MAX_RECEIVED`] bytes. Errors that ICMP messages caused are passed over.
     ///

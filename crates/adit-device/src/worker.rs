@@ -3,10 +3,14 @@
 //! A burst is read, the engine is asked once for all of it, it is sealed or opened where it lies,
 //! and written. Nothing is handed to another thread but what no packet waits for.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use adit::limits::{PADDING, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD};
 use adit::{Datagrams, Packets, Sealed};
@@ -14,10 +18,10 @@ use arrayvec::ArrayVec;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::offload::{Joiner, Split, VnetHeader};
+use crate::offload::{Joiner, Split, SplitError, VnetHeader};
 use crate::shared::{Shared, group, is_idle, now};
 use crate::tun::TunQueue;
-use crate::udp::{Group, MAX_RECEIVED, Sockets};
+use crate::udp::{Group, MAX_RECEIVED, MAX_SENT, Sockets};
 
 pub(crate) const WAKER: Token = Token(0);
 const TUN: Token = Token(1);
@@ -25,17 +29,19 @@ const UDP_V4: Token = Token(2);
 const UDP_V6: Token = Token(3);
 
 const TAG_LEN: usize = TRANSPORT_OVERHEAD - TRANSPORT_HEADER_LEN;
-/// Room for what one read of the TUN device may give, with what the tunnel adds.
-const READ_LEN: usize = TRANSPORT_HEADER_LEN + 65_536;
-/// Room for one read cut into segments of an ordinary size, each with headers of its own. Smaller
-/// segments than that are sent in several goes.
-const SPLIT_LEN: usize = 65_536 + 64 * (TRANSPORT_OVERHEAD + 80);
-/// What a burst from inside may take: a read, its segments, and other packets before.
-const OUT_LEN: usize = READ_LEN + SPLIT_LEN + (96 << 10);
+/// The longest packet that one read of the TUN device may give.
+const MAX_READ: usize = 65_536;
+/// What a burst from inside may take: as many whole sends as the socket takes at once, so that under load none goes
+/// out half empty.
+const OUT_LEN: usize = 3 * MAX_SENT;
+/// Behind the burst: a place for what is to be cut up before it joins the burst.
+const UNCUT: usize = OUT_LEN + TRANSPORT_HEADER_LEN;
+/// The longest packet for which room is looked for before it is read: that of an ordinary link.
+const USUAL_LEN: usize = 1_500;
 /// What a burst from the network may take.
 const IN_LEN: usize = 4 * (MAX_RECEIVED + 1);
 /// The most packets in a burst: more would keep the other side waiting.
-const BURST: usize = 128;
+const BURST: usize = 192;
 /// The most groups of datagrams that are given to the kernel at a time.
 const GROUPS: usize = 32;
 
@@ -52,18 +58,18 @@ pub(crate) struct Worker {
     datagrams: Datagrams,
     joiner: Joiner,
     /// What was read from inside and is not yet cut up to its end.
-    rest: Option<Read>,
+    rest: Option<Uncut>,
+    /// Whether the last read gave several segments: the next one will, most likely.
+    is_bulk: bool,
     ready: Ready,
 }
 
-/// A packet, or several segments in one, as read from the TUN device.
+/// A packet, or several segments in one, that lies at [`UNCUT`] as it was read from the TUN device.
 #[derive(Clone, Copy)]
-struct Read {
+struct Uncut {
     vnet: VnetHeader,
-    /// Where it begins in the buffer, and its length.
-    begin: usize,
     len: usize,
-    /// The first segment that has not been laid out.
+    /// The first segment that has not joined the burst.
     segment: usize,
 }
 
@@ -92,12 +98,13 @@ impl Worker {
             poll,
             tun,
             sockets,
-            outbound: vec![0; OUT_LEN].into_boxed_slice(),
+            outbound: vec![0; UNCUT + MAX_READ].into_boxed_slice(),
             inbound: vec![0; IN_LEN].into_boxed_slice(),
             packets: Packets::default(),
             datagrams: Datagrams::default(),
             joiner: Joiner::new(),
             rest: None,
+            is_bulk: false,
             ready: Ready::default(),
         })
     }
@@ -105,8 +112,11 @@ impl Worker {
     /// Serves until the device ends.
     pub(crate) fn run(mut self) {
         let mut events = Events::with_capacity(8);
+        let mut last_packet = Instant::now();
         while !self.shared.ends.load(Ordering::Relaxed) {
-            match self.poll.poll(&mut events, None) {
+            let busy_poll = self.shared.busy_poll;
+            let looks_on = !busy_poll.is_zero() && last_packet.elapsed() < busy_poll;
+            match self.poll.poll(&mut events, looks_on.then_some(Duration::ZERO)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
@@ -133,6 +143,13 @@ impl Worker {
                     self.serve_network();
                 }
             }
+            if !busy_poll.is_zero() && !events.is_empty() {
+                last_packet = Instant::now();
+            }
+        }
+        // What was read and not yet cut to its end is nobody else's.
+        while self.rest.is_some() {
+            self.serve_tun();
         }
     }
 
@@ -159,12 +176,12 @@ impl Worker {
         packets.set_mtu(self.shared.mtu.load(Ordering::Relaxed));
         let mut end = 0;
         if let Some(rest) = self.rest.take() {
-            end = self.lay_out(rest, &mut packets);
+            end = self.cut(rest, end, &mut packets);
         }
-        while self.rest.is_none() && packets.len() < BURST && end + READ_LEN + SPLIT_LEN <= self.outbound.len() {
-            match self.read_packet(end) {
-                Ok(Some(read)) => end = self.lay_out(read, &mut packets),
-                Ok(None) => {}
+        let ends = self.shared.ends.load(Ordering::Relaxed);
+        while self.rest.is_none() && !ends && packets.len() < BURST && end + USUAL_LEN + TRANSPORT_OVERHEAD <= OUT_LEN {
+            match self.read_packet(end, &mut packets) {
+                Ok(next) => end = next,
                 Err(error) => {
                     self.ready.tun = false;
                     self.tun_failed(&error);
@@ -190,14 +207,16 @@ impl Worker {
         self.shared.settle(aftermath);
     }
 
-    /// Reads once from the TUN device, for a datagram that begins at `start`. `None` is a packet
-    /// that cannot be used.
-    fn read_packet(&mut self, start: usize) -> io::Result<Option<Read>> {
-        let begin = start + TRANSPORT_HEADER_LEN;
+    /// Reads once from the TUN device, and adds what comes to the burst, at `start`. Returns where the next datagram may
+    /// begin.
+    ///
+    /// A packet is read to its place in the burst, and several segments in one to where they are cut up. Which of the
+    /// two comes is not known before, but mostly it is what came last. A wrong guess costs a copy.
+    fn read_packet(&mut self, start: usize, packets: &mut Packets) -> io::Result<usize> {
+        let begin = if self.is_bulk { UNCUT } else { start + TRANSPORT_HEADER_LEN };
         let header_len = if self.shared.vnet_header { VnetHeader::LEN } else { 0 };
-        // The device's header comes to lie where the tunnel's will be, so that a whole packet is
-        // in its place at once.
-        let place = self.outbound.get_mut(begin - header_len..begin + 65_536).ok_or(io::ErrorKind::OutOfMemory)?;
+        // The device's header comes to lie where the tunnel's will be.
+        let place = self.outbound.get_mut(begin - header_len..begin + MAX_READ).ok_or(io::ErrorKind::OutOfMemory)?;
         let len = self.tun.read(place)?;
         if len == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -206,37 +225,50 @@ impl Worker {
             Some(header) => VnetHeader::from_bytes(header),
             None => VnetHeader::default(),
         };
-        Ok(len.checked_sub(header_len).map(|len| Read { vnet, begin, len, segment: 0 }))
+        // Shorter than its own header is no packet.
+        let Some(len) = len.checked_sub(header_len) else { return Ok(start) };
+        self.is_bulk = vnet.is_segmented();
+        if begin != UNCUT {
+            if !self.is_bulk && start + TRANSPORT_OVERHEAD + len + PADDING <= OUT_LEN {
+                return Ok(self.finish_in_place(&vnet, start, len, packets));
+            }
+            self.outbound.copy_within(begin..begin + len, UNCUT);
+        }
+        Ok(self.cut(Uncut { vnet, len, segment: 0 }, start, packets))
     }
 
-    /// Lays out the packets in what was read, each with room before and behind it; what finds no
-    /// room is kept in `self.rest`. Returns where the next datagram may begin.
-    fn lay_out(&mut self, read: Read, packets: &mut Packets) -> usize {
-        let Read { vnet, begin, len, segment } = read;
-        let start = begin - TRANSPORT_HEADER_LEN;
-        let origin = begin + len;
-        let Some((before, after)) = self.outbound.split_at_mut_checked(origin) else { return start };
-        let Some(packet) = before.get_mut(begin..) else { return start };
-        let mut split = match Split::new(&vnet, packet) {
-            Ok(split) => split,
-            Err(error) => {
-                tracing::debug!(%error, "a packet from inside cannot be used");
-                self.shared.tun_errors.fetch_add(1, Ordering::Relaxed);
-                return start;
+    /// Adds the one packet that was read to its place in the burst.
+    fn finish_in_place(&mut self, vnet: &VnetHeader, start: usize, len: usize, packets: &mut Packets) -> usize {
+        let begin = start + TRANSPORT_HEADER_LEN;
+        let packet = self.outbound.get_mut(begin..begin + len).unwrap_or_default();
+        match Split::new(vnet, packet) {
+            Ok(mut split) => {
+                split.finish_in_place();
+                packets.push(start, len).unwrap_or(start)
             }
-        };
-        if split.finish_in_place().is_some() {
-            return packets.push(start, len).unwrap_or(start);
+            Err(error) => self.unusable(&error, start),
         }
-        let mut end = origin;
-        for segment in segment..split.count() {
+    }
+
+    /// Adds the packets in what was read to the burst, from `start` on; what finds no room is kept in `self.rest`.
+    /// Returns where the next datagram may begin.
+    fn cut(&mut self, uncut: Uncut, start: usize, packets: &mut Packets) -> usize {
+        let (burst, read) = self.outbound.split_at_mut(OUT_LEN);
+        let read = read.get_mut(UNCUT - OUT_LEN..).and_then(|read| read.get_mut(..uncut.len)).unwrap_or_default();
+        let split = match Split::new(&uncut.vnet, read) {
+            Ok(split) => split,
+            Err(error) => return self.unusable(&error, start),
+        };
+        let mut end = start;
+        for segment in uncut.segment..split.count() {
             let len = split.len(segment);
-            let offset = end - origin + TRANSPORT_HEADER_LEN;
+            let begin = end + TRANSPORT_HEADER_LEN;
             // Room for the padding and the tag as well.
-            let room = after.get_mut(offset..offset + len + PADDING + TAG_LEN);
+            let room = burst.get_mut(begin..begin + len + PADDING + TAG_LEN);
             let Some(place) = room.and_then(|room| room.get_mut(..len)) else {
-                if segment > read.segment {
-                    self.rest = Some(Read { segment, ..read });
+                // A whole burst has room for any packet.
+                if !packets.is_empty() {
+                    self.rest = Some(Uncut { segment, ..uncut });
                 }
                 break;
             };
@@ -245,6 +277,12 @@ impl Worker {
             }
         }
         end
+    }
+
+    fn unusable(&self, error: &SplitError, start: usize) -> usize {
+        tracing::debug!(%error, "a packet from inside cannot be used");
+        self.shared.tun_errors.fetch_add(1, Ordering::Relaxed);
+        start
     }
 
     fn tun_failed(&self, error: &io::Error) {

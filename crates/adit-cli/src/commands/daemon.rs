@@ -8,14 +8,16 @@ use std::env;
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Write as _};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use adit_device::Options;
+use adit_device::handover::VARIABLE;
+use adit_device::{Notifier, Options, Reload};
 use anyhow::{Context as _, bail};
 use clap::ValueEnum as _;
-use rustix::process::{Resource, Rlimit, setrlimit, setsid};
-use rustix::stdio::{dup2_stderr, dup2_stdout};
+use rustix::process::setsid;
+use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::args::{Args, DaemonArgs, LogFormat};
 use crate::logging::{self, Audience};
@@ -27,7 +29,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         bail!(refusal);
     }
     let is_asked_to_stay = env::var_os("WG_PROCESS_FOREGROUND").is_some_and(|value| value == "1");
-    if !args.foreground && !is_asked_to_stay {
+    if !args.foreground && !is_asked_to_stay && !takes_over() {
         return Ok(spawn(&name, &args.daemon, args.log_format)?);
     }
     serve(name, &args.daemon, args.log_format, args.report)
@@ -44,6 +46,10 @@ pub(crate) fn spawn(name: &str, daemon: &DaemonArgs, format: LogFormat) -> io::R
     if daemon.no_offload {
         command.arg("--no-offload");
     }
+    if daemon.busy_poll > 0 {
+        command.arg("--busy-poll").arg(daemon.busy_poll.to_string());
+    }
+    command.args(daemon.confinement.words());
     // The daemon keeps no folder from being unmounted.
     command.arg("--").arg(name).current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn()?;
@@ -59,21 +65,40 @@ pub(crate) fn spawn(name: &str, daemon: &DaemonArgs, format: LogFormat) -> io::R
 
 fn serve(name: String, daemon: &DaemonArgs, format: LogFormat, report: bool) -> anyhow::Result<()> {
     // Before any file is opened that could be given the number of an inherited one.
-    let tun_fd = inherited("WG_TUN_FD")?;
-    let uapi_fd = inherited("WG_UAPI_FD")?;
-    if report {
-        setsid().context("cannot begin a session of its own")?;
+    let handover = if takes_over() { Some(take_stdin().context("standard input")?) } else { None };
+    let (mut tun_fd, mut uapi_fd) = (None, None);
+    if handover.is_none() {
+        tun_fd = inherited("WG_TUN_FD")?;
+        uapi_fd = match inherited("WG_UAPI_FD")? {
+            None => adit_device::activated_socket().context("socket activation")?,
+            fd => fd,
+        };
+        if report {
+            setsid().context("cannot begin a session of its own")?;
+        }
     }
-    // Keys would be in a core dump.
-    let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
+    // Somebody still waits to be told only of the first process.
+    let is_first_report = report && handover.is_none();
     logging::start(format, Audience::Daemon);
-    let mut options = Options { offload: !daemon.no_offload, tun_fd, uapi_fd, ..Options::new(name) };
+    let confinement = daemon.confinement.confinement();
+    let mut options = Options { offload: !daemon.no_offload, tun_fd, uapi_fd, confinement, ..Options::new(name) };
+    options.busy_poll = Duration::from_micros(daemon.busy_poll.into());
+    options.handover = handover;
+    // By its name as it is now: that of a file which is replaced later does not tell where the next one is.
+    options.reload =
+        env::current_exe().ok().filter(|_| confinement.reload).map(|program| Reload { program, stays: !report });
+    options.notifier = Notifier::from_env().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the service manager of NOTIFY_SOCKET cannot be told");
+        None
+    });
     if let Some(threads) = daemon.threads {
         options.threads = threads;
     }
-    if report {
-        options.ready = Some(Box::new(|name: &str| {
-            if let Err(error) = tell_ready(name) {
+    if is_first_report {
+        // Opened now: a confined process may not be able to.
+        let null = OpenOptions::new().read(true).write(true).open("/dev/null").context("/dev/null")?;
+        options.ready = Some(Box::new(move |name: &str| {
+            if let Err(error) = tell_ready(name, &null) {
                 tracing::warn!(%error, "cannot go to the background");
             }
         }));
@@ -82,16 +107,27 @@ fn serve(name: String, daemon: &DaemonArgs, format: LogFormat, report: bool) -> 
 }
 
 /// Tells who waits that the interface is there, and lets go of what is theirs.
-fn tell_ready(name: &str) -> io::Result<()> {
-    let null: File = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+fn tell_ready(name: &str, null: &File) -> io::Result<()> {
     let mut stdout = io::stdout();
     // Who waits may have gone.
     let _ = writeln!(stdout, "ready {name}").and_then(|()| stdout.flush());
-    dup2_stdout(&null)?;
+    dup2_stdout(null)?;
     if !logging::is_wanted() {
-        dup2_stderr(&null)?;
+        dup2_stderr(null)?;
     }
     Ok(())
+}
+
+/// Whether this process was started by one that hands over to it.
+fn takes_over() -> bool {
+    env::var_os(VARIABLE).is_some()
+}
+
+/// The socket that standard input is; afterwards it is empty.
+fn take_stdin() -> io::Result<OwnedFd> {
+    let socket = io::stdin().as_fd().try_clone_to_owned()?;
+    dup2_stdin(File::open("/dev/null")?)?;
+    Ok(socket)
 }
 
 fn inherited(variable: &str) -> anyhow::Result<Option<OwnedFd>> {

@@ -108,6 +108,12 @@ fn an_error_never_repeats_a_key() {
         format!("[Interface]\nPrivateKey = {secret}\n"),
         format!("[Interface]\nPrivatKey = {secret}\n"),
         format!("[Interface]\n{secret}\n"),
+        // The padding is no "=" between a name and a value.
+        format!("{KEY}\n"),
+        format!("[Interface]\n{KEY}\n"),
+        format!("[Interface]\nPrivateKey {KEY}\n"),
+        format!("[Interface]\nListenPort = {KEY}\n"),
+        format!("[{KEY}]\n"),
         format!("{PEER}PresharedKey = {secret}"),
         format!("{PEER}PrivateKey = {KEY}"),
     ] {

@@ -8,8 +8,12 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoData, InfoKind, InfoTun, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
+use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 
 use super::{Netlink, NetlinkError, Result};
+
+/// Of the kernel's choice.
+const ANY_NUMBER: i32 = -1;
 
 /// `IFLA_TUN_PI`
 const TUN_PACKET_INFORMATION: u16 = 4;
@@ -70,6 +74,49 @@ impl Netlink {
             RouteNetlinkMessage::NewLink(message) => Ok(Link::from_message(&message)),
             _ => Err(NetlinkError::new(&action, io::ErrorKind::InvalidData.into())),
         }
+    }
+
+    /// The interface of this name in the namespace of this number.
+    ///
+    /// # Errors
+    /// [`NetlinkError::is_not_found`] if there is none; EPERM without `CAP_NET_ADMIN` in that namespace.
+    pub fn link_in(&mut self, namespace: i32, name: &str) -> Result<Link> {
+        let action = format!("cannot find the interface {name} in another network namespace");
+        let mut request = LinkMessage::default();
+        request.attributes = vec![LinkAttribute::IfNetnsId(namespace), LinkAttribute::IfName(name.to_owned())];
+        match self.get(&action, RouteNetlinkMessage::GetLink(request))? {
+            RouteNetlinkMessage::NewLink(message) => Ok(Link::from_message(&message)),
+            _ => Err(NetlinkError::new(&action, io::ErrorKind::InvalidData.into())),
+        }
+    }
+
+    /// The number by which this namespace calls another; it is given one if it has none.
+    ///
+    /// # Errors
+    /// EPERM without `CAP_NET_ADMIN`.
+    pub fn namespace_number(&mut self, namespace: BorrowedFd<'_>) -> Result<i32> {
+        let action = "cannot give the network namespace a number";
+        let by_fd = |id: Option<i32>| {
+            let mut message = NsidMessage::default();
+            message.attributes = vec![NsidAttribute::Fd(namespace.as_raw_fd().unsigned_abs())];
+            message.attributes.extend(id.map(NsidAttribute::Id));
+            message
+        };
+        match self.request(action, RouteNetlinkMessage::NewNsId(by_fd(Some(ANY_NUMBER))), NLM_F_CREATE) {
+            Err(error) if !error.is_exists() => return Err(error),
+            _ => {}
+        }
+        let answer = self.get(action, RouteNetlinkMessage::GetNsId(by_fd(None)))?;
+        let number = match answer {
+            RouteNetlinkMessage::NewNsId(message) => {
+                message.attributes.into_iter().find_map(|attribute| match attribute {
+                    NsidAttribute::Id(id) if id >= 0 => Some(id),
+                    _ => None,
+                })
+            }
+            _ => None,
+        };
+        number.ok_or_else(|| NetlinkError::new(action, io::ErrorKind::InvalidData.into()))
     }
 
     /// All interfaces.

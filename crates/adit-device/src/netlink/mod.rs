@@ -26,7 +26,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 pub use link::Link;
-pub use monitor::{LinkEvent, LinkMonitor};
+pub use monitor::{FarLinkMonitor, LinkEvent, LinkMonitor};
 pub use route::{MAIN_TABLE, Route, RouteLookup};
 pub use rule::Rule;
 

@@ -51,16 +51,14 @@ impl LinkMonitor {
     /// # Errors
     /// The kernel has no netlink, or there are no file descriptors left.
     pub fn open() -> Result<LinkMonitor> {
-        let open = || {
-            let mut socket = Socket::new(NETLINK_ROUTE)?;
-            socket.bind_auto()?;
-            socket.set_non_blocking(true)?;
-            for group in [libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV6_IFADDR] {
-                socket.add_membership(group)?;
-            }
-            Ok(LinkMonitor { socket, buffer: Vec::with_capacity(BUFFER_SIZE), events: VecDeque::new() })
-        };
-        open().map_err(|source| NetlinkError::new("cannot listen for changes of interfaces", source))
+        socket().and_then(LinkMonitor::listen).map_err(cannot_listen)
+    }
+
+    fn listen(socket: Socket) -> io::Result<LinkMonitor> {
+        for group in [libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV6_IFADDR] {
+            socket.add_membership(group)?;
+        }
+        Ok(LinkMonitor { socket, buffer: Vec::with_capacity(BUFFER_SIZE), events: VecDeque::new() })
     }
 
     /// The next event, if there is one.
@@ -88,6 +86,52 @@ impl LinkMonitor {
             }));
         }
     }
+}
+
+/// The right to listen to every namespace that the present one has a number for, not used yet: entering another takes
+/// more rights than a process should keep for the day on which its interface is moved there.
+pub struct FarLinkMonitor {
+    socket: Socket,
+}
+
+impl std::fmt::Debug for FarLinkMonitor {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("FarLinkMonitor").finish_non_exhaustive()
+    }
+}
+
+impl FarLinkMonitor {
+    /// Takes the right.
+    ///
+    /// # Errors
+    /// EPERM without `CAP_NET_BROADCAST`, which is not needed any more afterwards.
+    pub fn open() -> Result<FarLinkMonitor> {
+        let open = || {
+            let socket = socket()?;
+            socket.set_listen_all_namespaces(true)?;
+            Ok(FarLinkMonitor { socket })
+        };
+        open().map_err(cannot_listen)
+    }
+
+    /// Begins to listen. An event does not tell of which namespace it is, so that it is no more than an occasion to ask.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn listen(self) -> Result<LinkMonitor> {
+        LinkMonitor::listen(self.socket).map_err(cannot_listen)
+    }
+}
+
+fn socket() -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    socket.set_non_blocking(true)?;
+    Ok(socket)
+}
+
+fn cannot_listen(source: io::Error) -> NetlinkError {
+    NetlinkError::new("cannot listen for changes of interfaces", source)
 }
 
 impl AsFd for LinkMonitor {

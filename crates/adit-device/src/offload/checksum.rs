@@ -2,40 +2,48 @@
 
 use std::ops::Add;
 
+use crate::sys;
+
 /// A ones' complement sum, not yet folded to 16 bits. The words are taken in the machine's byte order, which changes
 /// nothing: a sum with its bytes swapped is the sum of swapped words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Sum(u64);
 
-/// Bytes of one turn of the loop.
-const BLOCK: usize = 32;
-
-/// Each lane adds 64-bit words to 128 bits, which is one addition with and one without carry, and as fast as vectors:
-/// the memory's speed.
-type Lanes = [u128; BLOCK / 8];
+/// From so many words on vectors are worth asking for: below are the headers.
+const WORTH_VECTORS: usize = 16;
 
 impl Sum {
     /// The sum over these bytes. Parts of a packet may be summed apart if all but the last have an even length.
     pub(super) fn of(bytes: &[u8]) -> Sum {
-        let mut lanes = Lanes::default();
-        let (blocks, rest) = bytes.as_chunks();
-        for block in blocks {
-            add(&mut lanes, block);
-        }
-        Sum(fold(lanes) + of_rest(rest))
+        let (words, rest) = bytes.as_chunks();
+        let whole = if words.len() < WORTH_VECTORS {
+            words.iter().map(halves).sum()
+        } else {
+            sys::with_vectors(
+                #[inline(always)]
+                || words.iter().map(halves).sum::<u64>(),
+            )
+        };
+        Sum(whole + last_word(rest))
     }
 
     /// Copies `from` to `to`, of the same length, and returns the sum over it: cheaper than one after the other.
     pub(super) fn of_copied(from: &[u8], to: &mut [u8]) -> Sum {
-        let mut lanes = Lanes::default();
-        let (blocks, rest) = from.as_chunks();
-        let (to_blocks, to_rest) = to.as_chunks_mut();
-        for (block, to) in blocks.iter().zip(to_blocks) {
-            *to = *block;
-            add(&mut lanes, block);
-        }
+        let (words, rest) = from.as_chunks();
+        let (to_words, to_rest) = to.as_chunks_mut();
+        let whole = sys::with_vectors(
+            #[inline(always)]
+            || {
+                let mut sum = 0;
+                for (word, to) in words.iter().zip(to_words) {
+                    *to = *word;
+                    sum += halves(word);
+                }
+                sum
+            },
+        );
         to_rest.copy_from_slice(rest);
-        Sum(fold(lanes) + of_rest(rest))
+        Sum(whole + last_word(rest))
     }
 
     /// A number that stands in the packet as a 16-bit word.
@@ -77,29 +85,20 @@ impl Add for Sum {
     }
 }
 
-fn add(lanes: &mut Lanes, block: &[u8; BLOCK]) {
-    let (words, _) = block.as_chunks();
-    for (lane, word) in lanes.iter_mut().zip(words) {
-        *lane += u128::from(u64::from_ne_bytes(*word));
-    }
+/// A word's halves together, so that there is room for carries: in this form the compiler makes vectors of the loop.
+#[inline(always)]
+fn halves(word: &[u8; 8]) -> u64 {
+    let word = u64::from_ne_bytes(*word);
+    (word & 0xffff_ffff) + (word >> 32)
 }
 
-/// The lanes together, in 32 bits and a few more.
-fn fold(lanes: Lanes) -> u64 {
-    let sum = lanes.iter().sum::<u128>();
-    let (high, low) = ((sum >> 64) as u64, sum as u64);
-    high + (low >> 32) + (low & 0xffff_ffff)
-}
-
-/// The sum over fewer bytes than a block.
-fn of_rest(bytes: &[u8]) -> u64 {
-    let (words, rest) = bytes.as_chunks();
-    let sum = words.iter().map(|word| u64::from(u32::from_ne_bytes(*word))).sum::<u64>();
-    let mut last = [0; 4];
-    for (to, from) in last.iter_mut().zip(rest) {
+/// The sum over fewer bytes than a word.
+fn last_word(bytes: &[u8]) -> u64 {
+    let mut last = [0; 8];
+    for (to, from) in last.iter_mut().zip(bytes) {
         *to = *from;
     }
-    sum + u64::from(u32::from_ne_bytes(last))
+    halves(&last)
 }
 
 #[cfg(test)]

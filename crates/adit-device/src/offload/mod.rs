@@ -8,7 +8,7 @@ mod checksum;
 mod join;
 mod split;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod vnet;
 
 pub use join::{Joiner, Run, Runs};

@@ -5,37 +5,37 @@ use proptest::prelude::*;
 use super::checksum::tests::naive;
 use super::vnet::VnetHeader;
 
-pub(super) const FIN: u8 = 0x01;
-pub(super) const SYN: u8 = 0x02;
-pub(super) const RST: u8 = 0x04;
-pub(super) const PSH: u8 = 0x08;
-pub(super) const ACK: u8 = 0x10;
-pub(super) const URG: u8 = 0x20;
-pub(super) const ECE: u8 = 0x40;
-pub(super) const CWR: u8 = 0x80;
+pub(crate) const FIN: u8 = 0x01;
+pub(crate) const SYN: u8 = 0x02;
+pub(crate) const RST: u8 = 0x04;
+pub(crate) const PSH: u8 = 0x08;
+pub(crate) const ACK: u8 = 0x10;
+pub(crate) const URG: u8 = 0x20;
+pub(crate) const ECE: u8 = 0x40;
+pub(crate) const CWR: u8 = 0x80;
 
 /// Everything that a packet says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Spec {
-    pub(super) v6: bool,
-    pub(super) udp: bool,
-    pub(super) host: u8,
-    pub(super) port: u16,
-    pub(super) tos: u8,
-    pub(super) ttl: u8,
-    pub(super) id: u16,
-    pub(super) dont_fragment: bool,
-    pub(super) sequence: u32,
-    pub(super) acknowledgement: u32,
-    pub(super) flags: u8,
-    pub(super) window: u16,
+pub(crate) struct Spec {
+    pub(crate) v6: bool,
+    pub(crate) udp: bool,
+    pub(crate) host: u8,
+    pub(crate) port: u16,
+    pub(crate) tos: u8,
+    pub(crate) ttl: u8,
+    pub(crate) id: u16,
+    pub(crate) dont_fragment: bool,
+    pub(crate) sequence: u32,
+    pub(crate) acknowledgement: u32,
+    pub(crate) flags: u8,
+    pub(crate) window: u16,
     /// A multiple of four bytes.
-    pub(super) options: Vec<u8>,
-    pub(super) payload: Vec<u8>,
+    pub(crate) options: Vec<u8>,
+    pub(crate) payload: Vec<u8>,
 }
 
 impl Spec {
-    pub(super) fn tcp4(payload: usize) -> Spec {
+    pub(crate) fn tcp4(payload: usize) -> Spec {
         Spec {
             v6: false,
             udp: false,
@@ -54,28 +54,28 @@ impl Spec {
         }
     }
 
-    pub(super) fn tcp6(payload: usize) -> Spec {
+    pub(crate) fn tcp6(payload: usize) -> Spec {
         Spec { v6: true, ..Spec::tcp4(payload) }
     }
 
-    pub(super) fn udp4(payload: usize) -> Spec {
+    pub(crate) fn udp4(payload: usize) -> Spec {
         Spec { udp: true, ..Spec::tcp4(payload) }
     }
 
-    pub(super) fn udp6(payload: usize) -> Spec {
+    pub(crate) fn udp6(payload: usize) -> Spec {
         Spec { v6: true, ..Spec::udp4(payload) }
     }
 
-    pub(super) fn l4(&self) -> usize {
+    pub(crate) fn l4(&self) -> usize {
         if self.v6 { 40 } else { 20 }
     }
 
-    pub(super) fn headers(&self) -> usize {
+    pub(crate) fn headers(&self) -> usize {
         self.l4() + if self.udp { 8 } else { 20 + self.options.len() }
     }
 
     /// The finished packet.
-    pub(super) fn build(&self) -> Vec<u8> {
+    pub(crate) fn build(&self) -> Vec<u8> {
         let mut packet = self.build_without_checksum();
         let at = self.checksum_at();
         let mut checksum = naive(&with_pseudo_header(&packet, self.l4()));
@@ -88,7 +88,7 @@ impl Spec {
 
     /// The packet with its checksum left to be completed, and what says so: one of segments of `size` bytes, or a
     /// single one.
-    pub(super) fn build_unfinished(&self, size: Option<u16>) -> (VnetHeader, Vec<u8>) {
+    pub(crate) fn build_unfinished(&self, size: Option<u16>) -> (VnetHeader, Vec<u8>) {
         let mut packet = self.build_without_checksum();
         let l4 = self.l4();
         let pseudo = with_pseudo_header(&packet, l4);
@@ -112,7 +112,7 @@ impl Spec {
     }
 
     /// The packets that a sender without offloads would have sent instead of this one.
-    pub(super) fn segments(&self, size: usize) -> Vec<Spec> {
+    pub(crate) fn segments(&self, size: usize) -> Vec<Spec> {
         let count = self.payload.len().div_ceil(size).max(1);
         (0..count)
             .map(|i| {
@@ -187,7 +187,7 @@ fn with_pseudo_header(packet: &[u8], l4: usize) -> Vec<u8> {
 }
 
 /// Panics unless lengths and checksums of a packet are right.
-pub(super) fn assert_sound(packet: &[u8]) {
+pub(crate) fn assert_sound(packet: &[u8]) {
     let v6 = packet[0] >> 4 == 6;
     let l4 = if v6 { 40 } else { 20 };
     if v6 {
@@ -206,7 +206,7 @@ pub(super) fn assert_sound(packet: &[u8]) {
 }
 
 /// Any packet with a payload of `payload` bytes, whose flags of TCP are among `flags`.
-pub(super) fn any_spec(payload: std::ops::Range<usize>, flags: u8) -> impl Strategy<Value = Spec> {
+pub(crate) fn any_spec(payload: std::ops::Range<usize>, flags: u8) -> impl Strategy<Value = Spec> {
     let addressing = (any::<bool>(), any::<bool>(), any::<u8>(), any::<u16>());
     let ip = (any::<u8>(), any::<u8>(), any::<u16>(), any::<bool>());
     let tcp = (any::<u32>(), any::<u32>(), any::<u8>(), any::<u16>(), 0usize..=10);

@@ -87,6 +87,11 @@ impl VnetHeader {
         [self.flags, self.gso_type, a, b, c, d, e, f, g, h]
     }
 
+    /// Whether several segments follow in one packet, of whatever kind.
+    pub fn is_segmented(&self) -> bool {
+        self.gso_type & !Gso::ECN != 0
+    }
+
     /// Whether the checksum of the packet that follows is partial.
     pub fn needs_checksum(&self) -> bool {
         self.flags & NEEDS_CSUM != 0

@@ -88,9 +88,10 @@ prop_compose! {
         private_key in of(private_key()),
         (listen_port, fwmark, threads) in any::<(u16, u32, u32)>(),
         offloads in "[a-z0-9 ]{0,20}",
+        confinement in "[a-z0-9_, ()]{0,20}",
         drops in vec(("[a-z ]{0,10}", any::<u64>()), 0..3),
         peers in vec(peer_state(), 0..5),
     ) -> DeviceState {
-        DeviceState { private_key, listen_port, fwmark, peers, facts: Facts { drops, offloads, threads } }
+        DeviceState { private_key, listen_port, fwmark, peers, facts: Facts { drops, offloads, threads, confinement } }
     }
 }

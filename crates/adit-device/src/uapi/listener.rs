@@ -82,6 +82,21 @@ impl Listener {
         Ok(Self { socket, file, is_ours: false })
     }
 
+    /// The file that is removed when this is dropped, if any is.
+    pub fn path(&self) -> Option<&Path> {
+        self.file.as_ref().filter(|_| self.is_ours).map(|file| file.path.as_path())
+    }
+
+    /// Takes charge of the socket's file: it is removed when this is dropped.
+    pub(crate) fn own(&mut self) {
+        self.is_ours = true;
+    }
+
+    /// Leaves the socket's file to another process.
+    pub(crate) fn let_go(&mut self) {
+        self.is_ours = false;
+    }
+
     /// Whether the socket's file is gone or another one, so that nobody can reach this one any more.
     pub fn is_deleted(&self) -> bool {
         self.file.as_ref().is_some_and(|file| !file.is_there())
@@ -101,14 +116,20 @@ impl Listener {
     }
 
     /// A connection that waits, in a form that does not block.
-    pub(super) fn accept(&self) -> io::Result<mio::net::UnixStream> {
+    pub(crate) fn accept(&self) -> io::Result<mio::net::UnixStream> {
         let (stream, _) = self.socket.accept()?;
         stream.set_nonblocking(true)?;
         Ok(mio::net::UnixStream::from_std(stream))
     }
 
-    pub(super) fn set_nonblocking(&self) -> io::Result<()> {
+    pub(crate) fn set_nonblocking(&self) -> io::Result<()> {
         self.socket.set_nonblocking(true)
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 

@@ -19,7 +19,7 @@ const MAX_LINE: u64 = 4096;
 pub fn write_state(state: &DeviceState, facts: bool) -> Zeroizing<String> {
     let allowed_ips: usize = state.peers.iter().map(|peer| peer.allowed_ips.len()).sum();
     let words: usize = state.facts.drops.iter().map(|(name, _)| name.len() + 64).sum();
-    let words = words + state.facts.offloads.len();
+    let words = words + state.facts.offloads.len() + state.facts.confinement.len();
     // Room for everything: growing would leave copies of keys behind.
     let capacity = 512 + 512 * state.peers.len() + 64 * allowed_ips + words;
     let mut text = Zeroizing::new(String::with_capacity(capacity));
@@ -29,6 +29,8 @@ pub fn write_state(state: &DeviceState, facts: bool) -> Zeroizing<String> {
     if facts {
         push(&mut text, "adit_threads", Some(state.facts.threads));
         push(&mut text, "adit_offloads", Some(one_line(&state.facts.offloads)));
+        let confinement = Some(&state.facts.confinement).filter(|words| !words.is_empty());
+        push(&mut text, "adit_confinement", confinement.map(|words| one_line(words)));
         for (name, count) in &state.facts.drops {
             push(&mut text, "adit_dropped", Some(format_args!("{count} {}", one_line(name))));
         }
@@ -130,6 +132,7 @@ fn take_device(state: &mut DeviceState, key: &str, value: &str) -> Result<(), &'
         "fwmark" => state.fwmark = number(value).ok_or("a number")?,
         "adit_threads" => state.facts.threads = number(value).ok_or("a number")?,
         "adit_offloads" => value.clone_into(&mut state.facts.offloads),
+        "adit_confinement" => value.clone_into(&mut state.facts.confinement),
         "adit_dropped" => {
             let (count, name) = value.split_once(' ').ok_or("a number and a name")?;
             state.facts.drops.push((name.to_owned(), number(count).ok_or("a number and a name")?));

@@ -36,12 +36,13 @@ fn the_handshake_is_told_since_the_epoch_and_never_is_zero() {
 
 #[test]
 fn facts_are_told_only_to_those_who_ask() {
-    let facts = Facts { drops: vec![("bad\nerrno=0".into(), 2)], offloads: "tso4 uso".into(), threads: 3 };
+    let drops = vec![("bad\nerrno=0".into(), 2)];
+    let facts = Facts { drops, offloads: "tso4 uso".into(), threads: 3, confinement: "seccomp\nfwmark=1".into() };
     let state = DeviceState { facts, ..DeviceState::default() };
     assert!(!write_state(&state, false).contains("adit_"));
     assert_eq!(
         *write_state(&state, true),
-        "listen_port=0\nadit_threads=3\nadit_offloads=tso4 uso\nadit_dropped=2 bad\nerrno=0\n\n"
+        "listen_port=0\nadit_threads=3\nadit_offloads=tso4 uso\nadit_confinement=seccomp\nadit_dropped=2 bad\nerrno=0\n\n"
     );
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd};
 
 use mio::event::Event;
 use mio::net::UnixStream;
@@ -125,6 +125,16 @@ impl Server {
     /// Looks whether the socket's file is there. Needed only where the kernel has no inotify left to tell of it.
     pub fn status(&self) -> Status {
         if self.listener.is_deleted() { Status::Deleted } else { Status::Serving }
+    }
+
+    /// The listening socket, to be handed over.
+    pub(crate) fn listener_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// Leaves the socket's file to another process.
+    pub(crate) fn let_go(&mut self) {
+        self.listener.let_go();
     }
 
     fn accept(&mut self) {

@@ -10,11 +10,18 @@ use ipnet::IpNet;
 /// The most characters of outside text that a message repeats.
 const MAX_QUOTED: usize = 64;
 
-/// Outside text in a message: quoted, escaped, cut.
+/// Letters and digits in a row from which on they may be a key, of which 43 in base64 or 64 in hexadecimal make one.
+const LIKE_A_KEY: usize = 40;
+
+/// Outside text in a message: quoted, escaped, cut. What may be a key that went astray is not repeated.
 pub(crate) struct Quoted<'a>(pub(crate) &'a str);
 
 impl fmt::Display for Quoted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_of_a_key = |c: char| c.is_ascii_alphanumeric() || c == '+' || c == '/';
+        if self.0.split(|c| !is_of_a_key(c)).any(|row| row.len() >= LIKE_A_KEY) {
+            return write!(f, "of {} characters", self.0.chars().count());
+        }
         match self.0.char_indices().nth(MAX_QUOTED) {
             Some((end, _)) => write!(f, "{:?}…", self.0.get(..end).unwrap_or_default()),
             None => write!(f, "{:?}", self.0),
@@ -108,6 +115,7 @@ mod tests {
     #[test]
     fn quoted_text_is_escaped_and_cut() {
         assert_eq!(Quoted("a\n\u{1b}").to_string(), r#""a\n\u{1b}""#);
+        assert_eq!(Quoted(&format!("x {}", "a1+/".repeat(10))).to_string(), "of 42 characters");
         assert_eq!(Quoted(&"é".repeat(100)).to_string(), format!("{:?}…", "é".repeat(64)));
     }
 }

@@ -13,7 +13,7 @@ use crate::sys::{self, Outgoing};
 /// Most datagrams that one coalesced send may hold.
 const MAX_SEGMENTS: usize = 64;
 /// Most bytes that one send may hold: an IPv4 packet without its headers.
-const MAX_BYTES: usize = 65_507;
+pub const MAX_SENT: usize = 65_507;
 /// How many sends go out datagram by datagram before a coalesced one is tried again, when it was refused because the
 /// packets had to be fragmented: that is a property of the route, which may change.
 const PAUSE: u32 = 256;
@@ -255,7 +255,7 @@ impl<'s, 'g, 'a> Sending<'s, 'g, 'a> {
                     continue;
                 }
                 let size = group.segment_size();
-                let most = if coalesce { (MAX_BYTES / size).clamp(1, MAX_SEGMENTS) } else { 1 };
+                let most = if coalesce { (MAX_SENT / size).clamp(1, MAX_SEGMENTS) } else { 1 };
                 let length = rest.len().min(size.saturating_mul(most));
                 let contents = rest.get(..length)?;
                 offset += length;

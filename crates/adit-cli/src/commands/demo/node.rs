@@ -193,6 +193,8 @@ pub(super) fn serve(name: &str) -> Result<()> {
     let number = number.with_context(|| format!("--node is for the demo's own use: {UAPI_FD} names no file"))?;
     let mut options = adit_device::Options::new(name);
     options.uapi_fd = Some(adit_device::take_fd(number)?);
+    // As any daemon. The thread below is not of those that the device starts, and may do what it was made for.
+    options.confinement = adit_device::Confinement::FULL;
     thread::Builder::new().name("parent".to_owned()).spawn(|| {
         // It never says anything, but its end is the end of the demo.
         let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());

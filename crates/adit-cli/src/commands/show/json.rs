@@ -31,6 +31,9 @@ struct Interface {
     threads: Option<u32>,
     #[serde(skip_serializing_if = "String::is_empty")]
     offloads: String,
+    /// What the daemon has given up, in words.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    confinement: String,
     /// Packets, for each reason.
     drops: BTreeMap<String, u64>,
     peers: BTreeMap<String, Peer>,
@@ -72,6 +75,7 @@ fn interface(state: &DeviceState, shows_keys: bool) -> Interface {
         fwmark: (state.fwmark != 0).then_some(state.fwmark),
         threads: (state.facts.threads != 0).then_some(state.facts.threads),
         offloads: state.facts.offloads.clone(),
+        confinement: state.facts.confinement.clone(),
         drops: state.facts.drops.iter().cloned().collect(),
         peers: state.peers.iter().map(|state| (state.public_key.to_base64(), peer(state, shows_keys))).collect(),
     }

@@ -57,6 +57,14 @@ impl Page {
             self.text.push('\n');
             self.peer(peer);
         }
+        // Beyond what `wg` shows, and behind it.
+        let drops: Vec<String> = state.facts.drops.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        for (label, value) in [("dropped", drops.join(", ")), ("confinement", state.facts.confinement.clone())] {
+            if !value.is_empty() {
+                self.text.push('\n');
+                self.title(label, &value, "");
+            }
+        }
     }
 
     fn peer(&mut self, peer: &PeerState) {

@@ -1,0 +1,155 @@
+//! Least privilege: once a device is set up, its process keeps what serving it takes, and gives the rest away for good.
+//!
+//! | measure | what is left | why |
+//! |---|---|---|
+//! | capabilities | `CAP_NET_ADMIN` and `CAP_NET_BIND_SERVICE`, as far as the process had them | a firewall mark, large socket buffers and the link's state take the first; a port below 1024 the second |
+//! | `no_new_privs` | | no program started from here gains a right by its file |
+//! | seccomp | the system calls of serving, and those that starting this program again takes | see [`filter`] |
+//! | Landlock | reading this program and its libraries, `/dev/null`, and removing the UAPI socket; no TCP | see [`files`] |
+//! | core dumps | none, and no debugger of the same user | memory holds keys |
+//! | locked memory | all of it | keys do not reach the disk by way of swap |
+//!
+//! Capabilities, filters and rules belong to threads: [`give_up`] is to be called while the process has the one thread
+//! from which all others will be started.
+//!
+//! Memory is locked as it is touched (`MCL_ONFAULT`), so that the process is no larger for it. It is locked only where
+//! no limit can be reached: with one, an allocation would fail some day, and end the tunnel.
+//!
+//! # The next version
+//!
+//! A reload starts the program that is on disk by then, as a child, and everything here is inherited: filters and rules
+//! can never be taken off. So what a start needs stays permitted: `execve` of files in the folders that this program
+//! and its libraries lie in, with Landlock to hold it to these, and the calls of the dynamic loader. The kept
+//! capabilities are made ambient, so that an ordinary user's process does not lose them by `execve`. Nothing else is
+//! needed: device, sockets and listener are handed over open. A program so started confines itself too; of filters and
+//! rules it finds that they are there ([`Inherited`]), since each further layer would cost time and Linux permits 16.
+//! A version that needs more than the old one's filter permits cannot be reloaded to; it fails to start, and the old one
+//! goes on. Whoever wants no program started from here at all has [`Confinement::reload`] for that.
+
+mod capabilities;
+mod files;
+mod filter;
+mod memory;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use rustix::thread::CapabilitySet;
+
+/// What a process is to give up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Confinement {
+    /// Drop every capability but those that serving takes.
+    pub drop_capabilities: bool,
+    /// Never gain a right by starting a program. The kernel asks it of those who want `seccomp` or `landlock`.
+    pub no_new_privileges: bool,
+    /// Permit only the system calls that are needed.
+    pub seccomp: bool,
+    /// Permit only the files that are needed, and no TCP, where the kernel has Landlock.
+    pub landlock: bool,
+    /// Leave no core dump, and let no debugger of the same user in.
+    pub no_core_dumps: bool,
+    /// Keep memory from being written to swap.
+    pub lock_memory: bool,
+    /// Leave what starting the next version of this program takes.
+    pub reload: bool,
+}
+
+impl Confinement {
+    /// Everything is given up that can be.
+    pub const FULL: Self = Self {
+        drop_capabilities: true,
+        no_new_privileges: true,
+        seccomp: true,
+        landlock: true,
+        no_core_dumps: true,
+        lock_memory: true,
+        reload: true,
+    };
+
+    /// Nothing is given up: for a process that does other things as well.
+    pub const NONE: Self = Self {
+        drop_capabilities: false,
+        no_new_privileges: false,
+        seccomp: false,
+        landlock: false,
+        no_core_dumps: false,
+        lock_memory: false,
+        reload: true,
+    };
+}
+
+/// What of all this is in force, in words, as the kernel told it afterwards.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Report(pub(crate) String);
+
+/// Gives up what is not needed from now on, by the calling thread and those that it will start. `socket` is the file to
+/// be removed at the end.
+///
+/// A measure that the kernel has not, or refuses, is passed over: a tunnel is better than none, and the report tells.
+pub(crate) fn give_up(wanted: &Confinement, socket: Option<&Path>) -> Report {
+    let inherited = Inherited::find();
+    let mut words = Words(Vec::new());
+    let mut kept = capabilities::NEEDED;
+    let locked = wanted.lock_memory.then(memory::lock);
+    if let Some(Ok(memory::Lock::ByCapability)) = &locked {
+        kept |= CapabilitySet::IPC_LOCK;
+    }
+    let undumpable = wanted.no_core_dumps.then(memory::forbid_core_dumps);
+
+    let dropped = wanted.drop_capabilities.then(|| capabilities::keep_only(kept));
+    words.add("capabilities kept", dropped, |left| format!("capabilities dropped ({left} kept)"));
+    let bound = wanted.no_new_privileges.then(|| rustix::thread::set_no_new_privs(true));
+    let bound = bound.map(|result| result.map_err(|error| error.to_string()));
+    words.add("new privileges possible", bound, |()| "no_new_privs".to_owned());
+
+    // Each needs no_new_privs, and would set it behind the back of whoever does without.
+    let landlock = (wanted.landlock && wanted.no_new_privileges).then(|| match inherited.landlock {
+        true => Ok(files::Extent::Whole),
+        false => files::restrict(socket, wanted.reload),
+    });
+    let has_landlock = matches!(landlock, Some(Ok(_)));
+    words.add("no landlock", landlock, |extent| extent.word().to_owned());
+    let seccomp = (wanted.seccomp && wanted.no_new_privileges).then(|| match inherited.seccomp {
+        true => Ok(()),
+        false => filter::install(wanted.reload, has_landlock),
+    });
+    words.add("no seccomp", seccomp, |()| "seccomp".to_owned());
+    words.add("core dumps possible", undumpable, |()| "no core dumps".to_owned());
+    words.add("memory not locked", locked, |_| "locked memory".to_owned());
+    let report = words.0.join(", ");
+    tracing::info!(in_force = report, "confined");
+    Report(report)
+}
+
+/// What the process that started this one has left it of its own confinement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Inherited {
+    seccomp: bool,
+    landlock: bool,
+}
+
+impl Inherited {
+    /// Filters cannot be read, but ours answers what no kernel does.
+    fn find() -> Self {
+        let answers = |mark| crate::sys::answer_to_prctl(mark) == Some(filter::MARK_ANSWER);
+        Self { seccomp: answers(filter::MARK), landlock: answers(filter::MARK_LANDLOCK) }
+    }
+}
+
+struct Words(Vec<String>);
+
+impl Words {
+    /// What became of a measure: `None` if it was not wanted.
+    fn add<T>(&mut self, without: &str, result: Option<Result<T, String>>, word: impl FnOnce(T) -> String) {
+        self.0.push(match result {
+            None => without.to_owned(),
+            Some(Ok(done)) => word(done),
+            Some(Err(why)) => {
+                tracing::info!(why, "{without}");
+                format!("{without} ({why})")
+            }
+        });
+    }
+}

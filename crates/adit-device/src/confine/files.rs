@@ -1,0 +1,116 @@
+//! Landlock: files and networks that a process may reach, beside what it has open.
+//!
+//! What is open already (the device, sockets, netlink, standard error) stays usable. To be opened is left: what a
+//! start of the next version reads, and `/dev/null`. To be changed: the folder of the UAPI socket loses the socket.
+//! TCP is not spoken at all, and signals and abstract sockets reach no process outside.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
+    RulesetStatus, Scope, path_beneath_rules,
+};
+
+/// The newest version whose rights are understood here. Of these a kernel takes what it has.
+const KNOWN: ABI = ABI::V6;
+/// What the dynamic loader reads before anything else.
+const LOADER_FILES: [&str; 2] = ["/etc/ld.so.cache", "/etc/ld.so.preload"];
+
+/// How much of what was asked for the kernel has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Extent {
+    Whole,
+    /// An older kernel: files, but not networks or signals.
+    Part,
+}
+
+impl Extent {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Whole => "landlock",
+            Self::Part => "landlock (as far as this kernel has it)",
+        }
+    }
+}
+
+/// Forbids all files and networks but those needed.
+pub(super) fn restrict(socket: Option<&Path>, reload: bool) -> Result<Extent, String> {
+    let status = rules(socket, reload).map_err(|error| error.to_string())?;
+    match status {
+        RulesetStatus::FullyEnforced => Ok(Extent::Whole),
+        RulesetStatus::PartiallyEnforced => Ok(Extent::Part),
+        RulesetStatus::NotEnforced => Err("not in this kernel".to_owned()),
+    }
+}
+
+fn rules(socket: Option<&Path>, reload: bool) -> Result<RulesetStatus, RulesetError> {
+    let mut ruleset = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(KNOWN))?
+        .handle_access(AccessNet::from_all(KNOWN))?
+        .scope(scopes())?
+        .create()?
+        .add_rules(path_beneath_rules(["/dev/null"], AccessFs::ReadFile | AccessFs::WriteFile))?
+        .add_rules(path_beneath_rules(socket.and_then(Path::parent), AccessFs::RemoveFile))?;
+    if reload {
+        ruleset = ruleset
+            .add_rules(path_beneath_rules(program_folders(), AccessFs::ReadFile | AccessFs::Execute))?
+            .add_rules(path_beneath_rules(LOADER_FILES, AccessFs::ReadFile))?;
+    }
+    Ok(ruleset.restrict_self()?.ruleset)
+}
+
+fn scopes() -> landlock::BitFlags<Scope> {
+    let manager = std::env::var_os("NOTIFY_SOCKET");
+    // A service manager with an abstract socket must be told of by the next version too.
+    if manager.is_some_and(|address| address.as_encoded_bytes().starts_with(b"@")) {
+        Scope::Signal.into()
+    } else {
+        Scope::from_all(KNOWN)
+    }
+}
+
+/// The folders of the program and of its libraries. Files alone would not do: the next version is another file.
+fn program_folders() -> BTreeSet<PathBuf> {
+    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let mapped = maps.lines().filter_map(executable_file).filter_map(Path::parent).map(Path::to_owned);
+    // The name by which the loader was asked for may lead through a link.
+    let program = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.to_owned()));
+    mapped.chain(program).collect()
+}
+
+/// The file of a line such as `7f0-7f1 r-xp 00000000 fe:00 42   /usr/lib/libc.so.6`.
+fn executable_file(line: &str) -> Option<&Path> {
+    let mut fields = line.splitn(6, ' ');
+    let rights = fields.nth(1)?;
+    let path = fields.nth(3)?.trim_start();
+    (rights.contains('x') && path.starts_with('/')).then(|| Path::new(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_map_only_files_that_are_run_count() {
+        let line = "7fd1c000-7fd1d000 r-xp 00001000 fe:00 1234                       /usr/lib/a b.so";
+        assert_eq!(executable_file(line), Some(Path::new("/usr/lib/a b.so")));
+        for other in [
+            "7fd1c000-7fd1d000 rw-p 00001000 fe:00 1234                       /usr/lib/libc.so.6",
+            "7ffd000-7ffe000 r-xp 00000000 00:00 0                          [vdso]",
+            "7ffd000-7ffe000 r-xp 00000000 00:00 0 ",
+            "",
+        ] {
+            assert_eq!(executable_file(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_folders_hold_this_program_and_the_c_library() {
+        let folders = program_folders();
+        assert!(folders.contains(std::env::current_exe().unwrap().parent().unwrap()));
+        assert!(folders.iter().all(|folder| folder.is_absolute() && folder != Path::new("/")), "{folders:?}");
+    }
+}

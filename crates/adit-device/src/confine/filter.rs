@@ -1,0 +1,374 @@
+//! seccomp: the system calls that may be made.
+//!
+//! Two lists. What nobody who serves a tunnel ever asks for, and attackers do, ends the process: a call from [`DEADLY`]
+//! is proof of a break-in. Everything else that is not among [`PERMITTED`] is refused with EPERM: a C library that
+//! comes to prefer another call then gets an error, which it has a way around more often than not, and does not take
+//! the tunnel down.
+//!
+//! `clone3` takes its flags by a pointer, where a filter cannot look; it is answered by ENOSYS, upon which every C
+//! library takes `clone`, whose flags can be seen to make no namespace.
+
+use std::collections::BTreeMap;
+
+use libc as c;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
+};
+
+/// Operations of `prctl` that exist only under our filters, so that a program started under them knows of them.
+pub(super) const MARK: u32 = u32::from_be_bytes(*b"adit");
+/// The same, where Landlock was in force before the filter came.
+pub(super) const MARK_LANDLOCK: u32 = MARK + 1;
+/// What they are answered by; no kernel answers so.
+pub(super) const MARK_ANSWER: i32 = c::EOWNERDEAD;
+
+type Rules = BTreeMap<i64, Vec<SeccompRule>>;
+
+/// Installs the filters for the calling thread and those that it will start.
+pub(super) fn install(reload: bool, has_landlock: bool) -> Result<(), String> {
+    let mut deadly: Rules = DEADLY.iter().map(|&call| (call, Vec::new())).collect();
+    let mut permitted = permitted(has_landlock).map_err(|error| error.to_string())?;
+    let starts_programs = [c::SYS_execve, c::SYS_execveat].map(|call| (call, Vec::new()));
+    if reload {
+        permitted.extend(starts_programs)
+    } else {
+        deadly.extend(starts_programs)
+    }
+
+    let mut marks = vec![rule([equals(0, MARK.into())])];
+    if has_landlock {
+        marks.push(rule([equals(0, MARK_LANDLOCK.into())]));
+    }
+    let marks = marks.into_iter().collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+    let absent = Rules::from([(c::SYS_clone3, Vec::new())]);
+    // Of two refusals the younger filter's is told, which is to be none.
+    permitted.insert(c::SYS_clone3, Vec::new());
+    let known = Rules::from([(c::SYS_prctl, marks)]);
+    let errno = |errno: i32| SeccompAction::Errno(errno.unsigned_abs());
+    // The last one decides which calls install further ones.
+    for (rules, matched, unmatched) in [
+        (deadly, SeccompAction::KillProcess, SeccompAction::Allow),
+        (absent, errno(c::ENOSYS), SeccompAction::Allow),
+        (known, errno(MARK_ANSWER), SeccompAction::Allow),
+        (permitted, SeccompAction::Allow, errno(c::EPERM)),
+    ] {
+        let program: BpfProgram = std::env::consts::ARCH
+            .try_into()
+            .and_then(|architecture| SeccompFilter::new(rules, unmatched, matched, architecture)?.try_into())
+            .map_err(|error| error.to_string())?;
+        seccompiler::apply_filter(&program).map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+/// Calls that end the process.
+const DEADLY: &[i64] = &[
+    // Other processes.
+    c::SYS_ptrace,
+    c::SYS_process_vm_readv,
+    c::SYS_process_vm_writev,
+    c::SYS_kcmp,
+    c::SYS_pidfd_getfd,
+    // The kernel.
+    c::SYS_bpf,
+    c::SYS_perf_event_open,
+    c::SYS_userfaultfd,
+    c::SYS_io_uring_setup,
+    c::SYS_io_uring_enter,
+    c::SYS_io_uring_register,
+    c::SYS_init_module,
+    c::SYS_finit_module,
+    c::SYS_delete_module,
+    c::SYS_kexec_load,
+    c::SYS_reboot,
+    c::SYS_add_key,
+    c::SYS_request_key,
+    c::SYS_keyctl,
+    // What the process sees of the system.
+    c::SYS_mount,
+    c::SYS_umount2,
+    c::SYS_pivot_root,
+    c::SYS_chroot,
+    c::SYS_setns,
+    c::SYS_unshare,
+    c::SYS_open_by_handle_at,
+    c::SYS_name_to_handle_at,
+    c::SYS_open_tree,
+    c::SYS_move_mount,
+    c::SYS_fsopen,
+    c::SYS_fsmount,
+    c::SYS_swapon,
+    c::SYS_swapoff,
+    c::SYS_settimeofday,
+    c::SYS_clock_settime,
+];
+
+/// Calls permitted whatever their arguments.
+const PERMITTED: &[i64] = &[
+    // Packets, clients, signals, news of links.
+    c::SYS_read,
+    c::SYS_write,
+    c::SYS_readv,
+    c::SYS_writev,
+    c::SYS_pread64,
+    c::SYS_pwrite64,
+    c::SYS_sendto,
+    c::SYS_recvfrom,
+    c::SYS_sendmsg,
+    c::SYS_recvmsg,
+    c::SYS_sendmmsg,
+    c::SYS_recvmmsg,
+    c::SYS_epoll_create1,
+    c::SYS_epoll_ctl,
+    c::SYS_epoll_pwait,
+    c::SYS_epoll_pwait2,
+    c::SYS_ppoll,
+    c::SYS_pselect6,
+    c::SYS_eventfd2,
+    c::SYS_pipe2,
+    c::SYS_socketpair,
+    c::SYS_bind,
+    c::SYS_connect,
+    c::SYS_listen,
+    c::SYS_accept,
+    c::SYS_accept4,
+    c::SYS_shutdown,
+    c::SYS_getsockname,
+    c::SYS_getpeername,
+    c::SYS_getsockopt,
+    c::SYS_inotify_init1,
+    c::SYS_inotify_add_watch,
+    c::SYS_inotify_rm_watch,
+    // Files: which, is Landlock's business.
+    c::SYS_close,
+    c::SYS_close_range,
+    c::SYS_dup,
+    c::SYS_dup3,
+    c::SYS_fcntl,
+    c::SYS_lseek,
+    c::SYS_fstat,
+    c::SYS_newfstatat,
+    c::SYS_statx,
+    c::SYS_faccessat,
+    c::SYS_faccessat2,
+    c::SYS_readlinkat,
+    c::SYS_getdents64,
+    c::SYS_getcwd,
+    c::SYS_chdir,
+    c::SYS_fchdir,
+    c::SYS_unlinkat,
+    c::SYS_memfd_create,
+    c::SYS_ftruncate,
+    // Memory.
+    c::SYS_brk,
+    c::SYS_munmap,
+    c::SYS_mremap,
+    c::SYS_madvise,
+    c::SYS_mlock,
+    c::SYS_mlock2,
+    c::SYS_mlockall,
+    c::SYS_munlock,
+    c::SYS_munlockall,
+    c::SYS_membarrier,
+    // Threads and time.
+    c::SYS_futex,
+    c::SYS_set_robust_list,
+    c::SYS_get_robust_list,
+    c::SYS_set_tid_address,
+    c::SYS_rseq,
+    c::SYS_gettid,
+    c::SYS_getpid,
+    c::SYS_getppid,
+    c::SYS_sched_yield,
+    c::SYS_sched_getaffinity,
+    c::SYS_sched_setaffinity,
+    c::SYS_getcpu,
+    c::SYS_clock_gettime,
+    c::SYS_clock_getres,
+    c::SYS_clock_nanosleep,
+    c::SYS_nanosleep,
+    c::SYS_gettimeofday,
+    c::SYS_timerfd_create,
+    c::SYS_timerfd_settime,
+    c::SYS_timerfd_gettime,
+    c::SYS_getrandom,
+    c::SYS_getrusage,
+    c::SYS_sysinfo,
+    c::SYS_uname,
+    c::SYS_rt_sigaction,
+    c::SYS_rt_sigprocmask,
+    c::SYS_rt_sigreturn,
+    c::SYS_rt_sigtimedwait,
+    c::SYS_signalfd4,
+    c::SYS_sigaltstack,
+    c::SYS_restart_syscall,
+    c::SYS_tgkill,
+    c::SYS_kill,
+    c::SYS_exit,
+    c::SYS_exit_group,
+    c::SYS_wait4,
+    c::SYS_waitid,
+    c::SYS_pidfd_open,
+    c::SYS_pidfd_send_signal,
+    // Who the process is, and giving up more of it.
+    c::SYS_getuid,
+    c::SYS_geteuid,
+    c::SYS_getgid,
+    c::SYS_getegid,
+    c::SYS_getpgid,
+    c::SYS_setsid,
+    c::SYS_capget,
+    c::SYS_capset,
+    c::SYS_seccomp,
+    c::SYS_landlock_create_ruleset,
+    c::SYS_landlock_add_rule,
+    c::SYS_landlock_restrict_self,
+];
+
+/// Calls that older architectures have beside those above.
+#[cfg(target_arch = "x86_64")]
+const PERMITTED_OLD: &[i64] = &[
+    c::SYS_access,
+    c::SYS_arch_prctl,
+    c::SYS_dup2,
+    c::SYS_epoll_create,
+    c::SYS_epoll_wait,
+    c::SYS_getpgrp,
+    c::SYS_lstat,
+    c::SYS_pipe,
+    c::SYS_poll,
+    c::SYS_readlink,
+    c::SYS_select,
+    c::SYS_stat,
+    c::SYS_time,
+    c::SYS_unlink,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const PERMITTED_OLD: &[i64] = &[];
+
+/// A call's argument, and what is asked of it.
+type Condition = Result<SeccompCondition, seccompiler::BackendError>;
+
+fn permitted(has_landlock: bool) -> Result<Rules, seccompiler::BackendError> {
+    let mut rules: Rules = PERMITTED.iter().chain(PERMITTED_OLD).map(|&call| (call, Vec::new())).collect();
+    let mut permit = |call: i64, one_of: Vec<Result<SeccompRule, seccompiler::BackendError>>| {
+        let one_of = one_of.into_iter().collect::<Result<_, _>>()?;
+        rules.insert(call, one_of);
+        Ok::<(), seccompiler::BackendError>(())
+    };
+
+    // A datagram is all that is sent through a Unix socket: the service manager is told so, and names of interfaces
+    // are asked for through one. A stream would lead to other services.
+    let kind = |kind: i32| masked(1, 0xf, kind as u64);
+    let sockets = [
+        (c::AF_INET, c::SOCK_DGRAM),
+        (c::AF_INET6, c::SOCK_DGRAM),
+        (c::AF_UNIX, c::SOCK_DGRAM),
+        (c::AF_NETLINK, c::SOCK_DGRAM),
+        (c::AF_NETLINK, c::SOCK_RAW),
+    ];
+    // Of netlink, what is asked of links; of IP, UDP: its number is also the default of 0 or given.
+    let route = || equals(2, c::NETLINK_ROUTE as u64);
+    let socket = |(family, socket_kind): (i32, i32)| {
+        let mut conditions = vec![equals(0, family as u64), kind(socket_kind)];
+        if family == c::AF_NETLINK {
+            conditions.push(route());
+        }
+        rule(conditions)
+    };
+    permit(c::SYS_socket, sockets.map(socket).into())?;
+
+    // The numbers from 64 on are the firewall's, in which holes have been found more than once.
+    let level = |level: i32| equals(1, level as u64);
+    permit(
+        c::SYS_setsockopt,
+        vec![
+            rule([level(c::SOL_SOCKET)]),
+            rule([level(c::SOL_UDP)]),
+            rule([level(c::SOL_NETLINK)]),
+            rule([level(c::SOL_IP), compare(2, SeccompCmpOp::Lt, 64)]),
+            rule([level(c::SOL_IPV6), compare(2, SeccompCmpOp::Lt, 64)]),
+            rule([level(c::SOL_IPV6), compare(2, SeccompCmpOp::Gt, 65)]),
+        ],
+    )?;
+
+    const TUNGETDEVNETNS: u64 = 0x54e3;
+    #[allow(clippy::unnecessary_cast, reason = "the type differs between C libraries")]
+    let requests = [
+        c::FIONBIO as u64,
+        c::FIOCLEX as u64,
+        c::FIONREAD as u64,
+        c::TCGETS as u64,
+        c::SIOCGIFINDEX as u64,
+        c::TUNGETIFF as u64,
+        c::TUNSETOFFLOAD as u64,
+        c::TUNSETVNETHDRSZ as u64,
+        c::TUNGETVNETHDRSZ as u64,
+        c::TUNSETQUEUE as u64,
+        TUNGETDEVNETNS,
+    ];
+    permit(c::SYS_ioctl, requests.map(|request| rule([equals(1, request)])).into())?;
+
+    let operations = [
+        c::PR_SET_NAME,
+        c::PR_GET_NAME,
+        c::PR_SET_VMA,
+        c::PR_GET_DUMPABLE,
+        c::PR_SET_DUMPABLE,
+        c::PR_SET_PDEATHSIG,
+        c::PR_GET_SECCOMP,
+        c::PR_GET_NO_NEW_PRIVS,
+        c::PR_SET_NO_NEW_PRIVS,
+        c::PR_CAPBSET_READ,
+        c::PR_CAP_AMBIENT,
+        MARK as i32,
+        MARK_LANDLOCK as i32,
+    ];
+    permit(c::SYS_prctl, operations.map(|operation| rule([equals(0, operation as u64)])).into())?;
+
+    // Its own limits, not those of another process.
+    permit(c::SYS_prlimit64, vec![rule([equals(0, 0)])])?;
+
+    let namespaces = c::CLONE_NEWNS
+        | c::CLONE_NEWCGROUP
+        | c::CLONE_NEWUTS
+        | c::CLONE_NEWIPC
+        | c::CLONE_NEWUSER
+        | c::CLONE_NEWPID
+        | c::CLONE_NEWNET;
+    permit(c::SYS_clone, vec![rule([masked(0, namespaces as u64, 0)])])?;
+
+    // No memory that can be both written and run, and none that is written first and run then.
+    let both = (c::PROT_WRITE | c::PROT_EXEC) as u64;
+    let rights = [c::PROT_NONE, c::PROT_WRITE, c::PROT_EXEC];
+    permit(c::SYS_mmap, rights.map(|right| rule([masked(2, both, right as u64)])).into())?;
+    permit(c::SYS_mprotect, vec![rule([masked(2, c::PROT_EXEC as u64, 0)])])?;
+
+    // Where no Landlock says which files, none is opened for writing: the kernel's own check lets root's process write
+    // most of them.
+    let writes = (c::O_ACCMODE | c::O_CREAT | c::O_TRUNC) as u64;
+    let open = |argument| if has_landlock { Vec::new() } else { vec![rule([masked(argument, writes, 0)])] };
+    permit(c::SYS_openat, open(2))?;
+    #[cfg(target_arch = "x86_64")]
+    permit(c::SYS_open, open(1))?;
+    Ok(rules)
+}
+
+/// All of these conditions.
+fn rule(conditions: impl IntoIterator<Item = Condition>) -> Result<SeccompRule, seccompiler::BackendError> {
+    SeccompRule::new(conditions.into_iter().collect::<Result<_, _>>()?)
+}
+
+fn equals(argument: u8, value: u64) -> Condition {
+    compare(argument, SeccompCmpOp::Eq, value)
+}
+
+/// The bits of `mask` are those of `value`.
+fn masked(argument: u8, mask: u64, value: u64) -> Condition {
+    compare(argument, SeccompCmpOp::MaskedEq(mask), value)
+}
+
+/// Every argument looked at is a C `int`, or has nothing in its upper half that matters.
+fn compare(argument: u8, operator: SeccompCmpOp, value: u64) -> Condition {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)
+}

@@ -1,0 +1,153 @@
+//! What is given up is really refused: tried in processes of their own, which are this test program again.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _, Seek as _};
+use std::net::{TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use super::*;
+
+const CHILD: &str = "ADIT_CONFINED_TEST";
+/// The signal that ends a process for a system call.
+const SIGSYS: i32 = libc::SIGSYS;
+
+/// By which a body says that it has come to its end: a run of no test at all succeeds too.
+const DONE: i32 = 77;
+
+/// Runs `body` in a process of its own, which ends with it; `name` is that of the test.
+fn in_a_process(name: &str, body: impl FnOnce()) -> Output {
+    if std::env::var(CHILD).is_ok_and(|child| child == name) {
+        body();
+        std::process::exit(DONE);
+    }
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    let test = format!("confine::tests::{name}");
+    command.args(["--exact", &test, "--nocapture", "--test-threads=1"]).env(CHILD, name).env_remove("NOTIFY_SOCKET");
+    command.output().unwrap()
+}
+
+#[track_caller]
+fn assert_ended_well(output: &Output) {
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(DONE), "{}\n{}{text}", output.status, String::from_utf8_lossy(&output.stdout));
+}
+
+#[track_caller]
+fn assert_refused<T>(result: io::Result<T>) {
+    match result {
+        Ok(_) => panic!("it is permitted"),
+        Err(error) => assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{error}"),
+    }
+}
+
+fn scratch(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("adit-confine-{name}-{}", std::process::id()))
+}
+
+#[test]
+fn files_programs_and_streams_are_refused_and_serving_goes_on() {
+    let output = in_a_process("files_programs_and_streams_are_refused_and_serving_goes_on", || {
+        let folder = scratch("folder");
+        fs::create_dir(&folder).unwrap();
+        let socket = folder.join("wg0.sock");
+        let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let report = give_up(&Confinement::FULL, Some(&socket));
+        for words in ["no_new_privs", "landlock", "seccomp", "no core dumps", "capabilities dropped ("] {
+            assert!(report.0.contains(words), "{words:?} is missing in {report:?}");
+        }
+        assert_refused(File::open("/etc/passwd"));
+        assert_refused(File::create(folder.join("new")));
+        assert_refused(fs::read_dir("/"));
+        assert_refused(Command::new("/bin/sh").arg("-c").arg("true").status());
+        assert_refused(UnixStream::connect(&socket));
+        assert_refused(TcpStream::connect("127.0.0.1:9"));
+        assert_refused(fs::rename(&socket, folder.join("other")));
+        assert_refused(fs::create_dir(folder.join("below")));
+
+        // A thread is made, and confined as well.
+        std::thread::spawn(|| assert_refused(File::open("/etc/passwd"))).join().unwrap();
+        let (ours, theirs) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        ours.send_to(b"x", theirs.local_addr().unwrap()).unwrap();
+        assert_eq!(theirs.recv(&mut [0; 8]).unwrap(), 1);
+        crate::netlink::Netlink::open().unwrap().links().unwrap();
+        File::options().write(true).open("/dev/null").unwrap();
+        drop(listener);
+        fs::remove_file(&socket).unwrap();
+    });
+    assert_ended_well(&output);
+}
+
+#[test]
+fn the_program_can_be_started_again_and_knows_that_it_is_confined() {
+    let output = in_a_process("the_program_can_be_started_again_and_knows_that_it_is_confined", || {
+        assert_eq!(Inherited::find(), Inherited { seccomp: false, landlock: false });
+        // Opened before, it can be read afterwards.
+        let mut status = File::open("/proc/thread-self/status").unwrap();
+        give_up(&Confinement::FULL, None);
+        assert_eq!(Inherited::find(), Inherited { seccomp: true, landlock: true });
+        let filters = filters(&mut status);
+        assert!(filters.starts_with("Seccomp_filters:"), "{filters}");
+        give_up(&Confinement::FULL, None);
+        assert_eq!(self::filters(&mut status), filters, "the second time adds nothing");
+        let again = Command::new(std::env::current_exe().unwrap()).arg("--list").env_remove(CHILD).output().unwrap();
+        assert!(again.status.success(), "{again:?}");
+    });
+    assert_ended_well(&output);
+}
+
+#[test]
+fn without_landlock_files_cannot_be_opened_for_writing() {
+    let output = in_a_process("without_landlock_files_cannot_be_opened_for_writing", || {
+        let path = scratch("file");
+        fs::write(&path, "mine").unwrap();
+        give_up(&Confinement { landlock: false, ..Confinement::FULL }, None);
+        assert_eq!(Inherited::find(), Inherited { seccomp: true, landlock: false });
+        assert_eq!(fs::read(&path).unwrap(), b"mine");
+        assert_refused(File::options().write(true).open(&path));
+        assert_refused(File::create(scratch("new")));
+        fs::remove_file(&path).unwrap();
+    });
+    assert_ended_well(&output);
+}
+
+#[test]
+fn whoever_asks_for_another_namespace_is_ended() {
+    let output = in_a_process("whoever_asks_for_another_namespace_is_ended", || {
+        give_up(&Confinement::FULL, None);
+        let _ = crate::sys::unshare_network();
+    });
+    assert_eq!(output.status.signal(), Some(SIGSYS), "{}", output.status);
+}
+
+#[test]
+fn without_reload_nothing_is_started_not_even_this_program() {
+    let output = in_a_process("without_reload_nothing_is_started_not_even_this_program", || {
+        give_up(&Confinement { reload: false, ..Confinement::FULL }, None);
+        let started = Command::new(std::env::current_exe().unwrap()).arg("--list").env_remove(CHILD).status();
+        assert!(started.is_err() || started.is_ok_and(|status| status.signal() == Some(SIGSYS)));
+    });
+    assert_ended_well(&output);
+}
+
+#[test]
+fn nothing_is_given_up_unasked() {
+    let output = in_a_process("nothing_is_given_up_unasked", || {
+        let before = rustix::thread::capabilities(None).unwrap();
+        let report = give_up(&Confinement::NONE, None);
+        assert_eq!(rustix::thread::capabilities(None).unwrap(), before);
+        assert!(report.0.contains("no seccomp") && report.0.contains("no landlock"), "{report:?}");
+        assert!(!rustix::thread::no_new_privs().unwrap());
+        File::open("/etc/passwd").unwrap();
+    });
+    assert_ended_well(&output);
+}
+
+/// The line that tells how many filters a thread has.
+fn filters(status: &mut File) -> String {
+    let mut text = String::new();
+    status.rewind().and_then(|()| status.read_to_string(&mut text)).unwrap();
+    text.lines().find(|line| line.starts_with("Seccomp_filters:")).unwrap_or_default().to_owned()
+}

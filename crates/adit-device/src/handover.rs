@@ -1,0 +1,249 @@
+//! Restart without a gap: the program on disk is started, and takes over the device while it runs.
+//!
+//! | | this process | the one that is started |
+//! |---|---|---|
+//! | prepare | starts the program, sends it the state and every open file | takes it apart to the last field, and says that it can take over, or why not |
+//! | commit | stops its workers, sends the state of now | builds the device from it, up to threads that wait to begin; **says "taken"** |
+//! | then | lets go | begins |
+//!
+//! "Taken" is the moment of change, and the only one. The new process says it before it sends anything, so until it is
+//! said nothing has happened, and this process can go on; that is what it does when the other one says no, or ends, or
+//! is silent for too long, in which case it is killed first, so that nothing can be said any more. No counter of a
+//! session is ever used by both. Packets that come meanwhile wait in the kernel's queues, which are handed over with the
+//! files.
+//!
+//! The state goes through a pair of connected Unix sockets that have no name. Of the ways to give it to a child that is
+//! the one that cannot reach a disk: what is in a socket's buffer is memory of the kernel's that is never swapped, while
+//! a `memfd`, though it is memory too, may be. Both ends wipe theirs.
+//!
+//! # Processes
+//!
+//! A daemon in the background just ends when another one has taken over. In the foreground somebody waits for it: a
+//! shell, a service manager, a container. So the first process stays as long as the interface is served, with nothing in
+//! its hands but the way to the one that serves; it passes signals on, and ends as that one ends. Reloading again and
+//! again leaves two processes, not more. Nobody has to be told of another process identifier.
+
+mod ask;
+mod channel;
+mod guardian;
+mod successor;
+#[cfg(test)]
+mod tests;
+
+use std::io::{self, Read as _, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::time::Duration;
+
+use adit::Snapshot;
+
+use crate::uapi::Listener;
+use channel::{Kind, Message};
+
+pub(crate) use ask::listen;
+pub use ask::reload;
+pub(crate) use guardian::{Guardian, Link};
+pub(crate) use successor::{Received, receive, say_taken};
+
+/// In the environment of a program that is to take over: its standard input is the way to who hands over.
+pub const VARIABLE: &str = "ADIT_HANDOVER";
+
+/// How long the new process may take to show that it can take over; the tunnel works meanwhile.
+const PREPARE_TIME: Duration = Duration::from_secs(10);
+/// How long it may take to take over; packets wait meanwhile.
+const COMMIT_TIME: Duration = Duration::from_secs(3);
+/// How many may wait for the outcome.
+const MAX_ASKING: usize = 16;
+
+/// How this process can be replaced while it serves.
+#[derive(Clone, Debug)]
+pub struct Reload {
+    /// The program to start; it is started with the arguments of this one.
+    pub program: PathBuf,
+    /// Whether somebody waits for this process, so that it must not end before the device does.
+    pub stays: bool,
+}
+
+/// What another process needs to go on with the device.
+pub(crate) struct State {
+    /// Everything but the engine, in lines `key=value`.
+    pub(crate) text: String,
+    pub(crate) snapshot: Snapshot,
+    pub(crate) fds: Vec<OwnedFd>,
+}
+
+impl State {
+    fn send(&self, stream: &UnixStream) -> io::Result<()> {
+        let fds: Vec<_> = self.fds.iter().map(AsFd::as_fd).collect();
+        channel::send(stream, Kind::State, &self.text, self.snapshot.as_bytes(), &fds)
+    }
+}
+
+/// Reloads, one at a time, and those who have asked for them.
+pub(crate) struct Reloader {
+    pub(crate) reload: Reload,
+    /// Where `adit reload` asks, if that could be opened.
+    pub(crate) asks: Option<Listener>,
+    /// The process that stays, if that is another one.
+    pub(crate) link: Option<Link>,
+    asking: Vec<mio::net::UnixStream>,
+    attempt: Option<Receiver<Result<Prepared, String>>>,
+}
+
+impl Reloader {
+    pub(crate) fn new(reload: Reload, asks: Option<Listener>, link: Option<Link>) -> Self {
+        Self { reload, asks, link, asking: Vec::new(), attempt: None }
+    }
+
+    /// Takes in those who ask; whether there are any.
+    pub(crate) fn accept(&mut self) -> bool {
+        let mut any = false;
+        while let Some(Ok(stream)) = self.asks.as_ref().map(Listener::accept) {
+            any = true;
+            if self.asking.len() < MAX_ASKING {
+                self.asking.push(stream);
+            }
+        }
+        any
+    }
+
+    /// Whether a reload is going on.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.attempt.is_some()
+    }
+
+    /// Starts the program and lets it look at a state of now, on a thread of its own, which calls `done` at its end.
+    pub(crate) fn begin(&mut self, state: io::Result<State>, done: impl FnOnce() + Send + 'static) {
+        let (sender, receiver) = channel();
+        let program = self.reload.program.clone();
+        let prepare = move || Prepared::start(&program, &state.map_err(|error| error.to_string())?);
+        self.attempt = Some(receiver);
+        let spawned = std::thread::Builder::new().name("reload".to_owned()).spawn(move || {
+            // Who started this may have ended.
+            let _ = sender.send(prepare());
+            done();
+        });
+        if let Err(error) = spawned {
+            self.conclude(Err(format!("no thread can be started: {error}")));
+        }
+    }
+
+    /// What came of the preparation, once.
+    pub(crate) fn take_prepared(&mut self) -> Option<Result<Prepared, String>> {
+        match self.attempt.as_ref()?.try_recv() {
+            Ok(result) => Some(result),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err("the thread that prepares has ended".to_owned())),
+        }
+    }
+
+    /// Tells all who wait.
+    pub(crate) fn conclude(&mut self, result: Result<u32, String>) {
+        self.attempt = None;
+        let answer = match &result {
+            Ok(pid) => format!("ok {pid}\n"),
+            Err(why) => format!("error {}\n", why.replace('\n', " ")),
+        };
+        match result {
+            Ok(pid) => tracing::info!(pid, "handed over"),
+            Err(why) => tracing::error!(why, "not handed over, this process goes on"),
+        }
+        for mut stream in self.asking.drain(..) {
+            // Who asked may have gone; the answer fits any buffer.
+            let _ = stream.write_all(answer.as_bytes());
+        }
+    }
+}
+
+/// A process that has shown that it can take over.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    child: Child,
+    stream: UnixStream,
+}
+
+/// Why a process that could have taken over did not.
+pub(crate) struct Failure {
+    pub(crate) why: String,
+    /// It had taken over, and was dead at once: it may have sent something.
+    pub(crate) was_taken: bool,
+}
+
+impl Prepared {
+    fn start(program: &Path, state: &State) -> Result<Self, String> {
+        let said = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
+        let (ours, theirs) = UnixStream::pair().map_err(said("no socket"))?;
+        let mut command = Command::new(program);
+        command.args(std::env::args_os().skip(1)).env(VARIABLE, "1").stdin(Stdio::from(OwnedFd::from(theirs)));
+        let child = command.spawn().map_err(|error| format!("{}: {error}", program.display()))?;
+        // The child's end is closed here with the command, so that its death can be seen.
+        drop(command);
+        let mut prepared = Self { child, stream: ours };
+        match prepared.ask(state, Kind::Prepared, PREPARE_TIME) {
+            Ok(()) => Ok(prepared),
+            Err(why) => {
+                prepared.end();
+                Err(why)
+            }
+        }
+    }
+
+    /// Gives the state of now. When this returns `Ok` the other process serves, and this one must not.
+    pub(crate) fn commit(mut self, state: io::Result<State>) -> Result<Child, Failure> {
+        let state = state.map_err(|error| error.to_string());
+        match state.and_then(|state| self.ask(&state, Kind::Taken, COMMIT_TIME)) {
+            Ok(()) => Ok(self.child),
+            Err(why) => {
+                self.end();
+                // It is dead, and what it has said is here: that decides.
+                let was_taken = matches!(channel::receive(&self.stream), Ok(Message { kind: Kind::Taken, .. }));
+                Err(Failure { why, was_taken })
+            }
+        }
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn ask(&mut self, state: &State, expected: Kind, time: Duration) -> Result<(), String> {
+        let limits = self.stream.set_read_timeout(Some(time)).and_then(|()| self.stream.set_write_timeout(Some(time)));
+        let answer = limits.and_then(|()| state.send(&self.stream)).and_then(|()| channel::receive(&self.stream));
+        match answer {
+            Ok(Message { kind, .. }) if kind == expected => Ok(()),
+            Ok(Message { kind: Kind::Refused, text, .. }) => Err(format!("the new program refuses: {text}")),
+            Ok(_) => Err("the new program says what makes no sense".to_owned()),
+            Err(error) => Err(match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                    format!("the new program says nothing for {} seconds", time.as_secs())
+                }
+                // It could have said why on standard error only.
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                    "the new program ended, or is another program".to_owned()
+                }
+                _ => format!("talking to the new program: {error}"),
+            }),
+        }
+    }
+
+    /// Makes sure that the other process is dead.
+    fn end(&mut self) {
+        // It may be dead already.
+        let _ = self.child.kill();
+        if let Err(error) = self.child.wait() {
+            tracing::error!(%error, "the end of the new process cannot be awaited");
+        }
+    }
+}
+
+/// Empties a stream that does not block; whether there was anything.
+pub(crate) fn drain(mut stream: &UnixStream) -> bool {
+    let mut any = false;
+    while matches!(stream.read(&mut [0; 16]), Ok(1..)) {
+        any = true;
+    }
+    any
+}

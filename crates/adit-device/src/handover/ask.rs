@@ -1,0 +1,49 @@
+//! Asking a daemon to reload: a socket beside that of the UAPI, whose words are WireGuard's alone.
+
+use std::io::{self, Read as _};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::uapi::{Listener, socket_path};
+
+/// Longer than a daemon takes to say no.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Makes the daemon of the interface `name` hand over to the program on disk, and waits until that one serves. Returns
+/// the process that does.
+///
+/// # Errors
+/// There is no such daemon, or it goes on by itself; the error tells why.
+pub fn reload(name: &str) -> io::Result<u32> {
+    let path = path(name);
+    let mut stream = UnixStream::connect(&path).map_err(|error| {
+        let hint = match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
+                "no daemon of that interface can be reloaded: "
+            }
+            _ => "",
+        };
+        io::Error::new(error.kind(), format!("{hint}{}: {error}", path.display()))
+    })?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    match answer.trim_end().split_once(' ') {
+        Some(("ok", pid)) => pid.parse().map_err(|_| io::ErrorKind::InvalidData.into()),
+        Some(("error", why)) => Err(io::Error::other(why.to_owned())),
+        _ => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the daemon ended before it said what came of it")),
+    }
+}
+
+/// Opens the socket for the interface `name`; without it there still is the signal.
+pub(crate) fn listen(name: &str) -> Option<Listener> {
+    let path = path(name);
+    let listener = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| Listener::bind_at(&path));
+    listener.inspect_err(|error| tracing::warn!(%error, "reloads cannot be asked for")).ok()
+}
+
+/// Beside the UAPI's, with another ending, so that `wg` does not take it for an interface.
+fn path(name: &str) -> PathBuf {
+    socket_path(name).with_file_name(format!("{name}.reload"))
+}

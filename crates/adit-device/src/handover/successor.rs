@@ -1,0 +1,139 @@
+//! The process that takes over.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use adit::{Bounds, Interface, Snapshot};
+use getrandom::SysRng;
+use rand_core::UnwrapErr;
+
+use super::channel::{self, Kind, Message};
+use super::guardian::Link;
+use crate::shared::{now, unix_time};
+use crate::tun::Tun;
+use crate::uapi::Listener;
+use crate::udp::{Sockets, UdpSocket};
+
+/// A device that another process has handed over, as far as it can be built without beginning.
+pub(crate) struct Received {
+    pub(crate) tun: Tun,
+    pub(crate) sockets: Vec<Arc<Sockets>>,
+    pub(crate) listener: Listener,
+    pub(crate) asks: Option<Listener>,
+    pub(crate) link: Option<Link>,
+    pub(crate) interface: Interface,
+    pub(crate) fwmark: u32,
+    pub(crate) offload: bool,
+    pub(crate) is_up: bool,
+    pub(crate) mtu: u16,
+    pub(crate) send_errors: u64,
+    pub(crate) tun_errors: u64,
+}
+
+/// Shows that this process can take over, and receives the device when the other one has stopped.
+///
+/// # Errors
+/// It cannot take over, or is not to; who hands over has been told why.
+pub(crate) fn receive(stream: &UnixStream) -> Result<Received, String> {
+    drop(receive_once(stream)?);
+    channel::send(stream, Kind::Prepared, "", &[], &[]).map_err(|error| error.to_string())?;
+    receive_once(stream)
+}
+
+/// Says that this process has taken over; nothing may have been sent before, and nothing can go wrong after.
+///
+/// # Errors
+/// Nobody has heard it: this process must end.
+pub(crate) fn say_taken(stream: &UnixStream) -> io::Result<()> {
+    channel::send(stream, Kind::Taken, "", &[], &[])
+}
+
+/// Says why this process cannot take over.
+pub(super) fn refuse(stream: &UnixStream, why: &str) {
+    // If it is not heard, the end of this process is.
+    let _ = channel::send(stream, Kind::Refused, why, &[], &[]);
+}
+
+fn receive_once(stream: &UnixStream) -> Result<Received, String> {
+    let message = channel::receive(stream).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => "the process that hands over has changed its mind".to_owned(),
+        _ => format!("the device is not handed over: {error}"),
+    })?;
+    build(message).inspect_err(|why| refuse(stream, why))
+}
+
+fn build(message: Message) -> Result<Received, String> {
+    if message.kind != Kind::State {
+        return Err("expected the state of a device".to_owned());
+    }
+    let Message { text, bytes, fds, .. } = message;
+    let facts = Facts(&text);
+    let offload = facts.is_set("offload");
+    let mut fds = fds.into_iter();
+    let mut next = |what: &str| fds.next().ok_or_else(|| format!("{what} is missing"));
+
+    let workers: usize = facts.number("workers");
+    let mut tun = adopt_tun(next("a TUN queue")?, offload)?;
+    for _ in 1..workers {
+        tun.queues.append(&mut adopt_tun(next("a TUN queue")?, offload)?.queues);
+    }
+    let mut sockets = Vec::with_capacity(tun.queues.len());
+    for _ in 0..tun.queues.len() {
+        let mut adopt = |family| -> Result<Option<UdpSocket>, String> {
+            if !facts.is_set(family) {
+                return Ok(None);
+            }
+            Ok(Some(UdpSocket::adopt(next("a UDP socket")?, offload)))
+        };
+        let (v4, v6) = (adopt("v4")?, adopt("v6")?);
+        sockets.push(Arc::new(Sockets { v4, v6, port: facts.number("port") }));
+    }
+    let listener = Listener::from_fd(next("the UAPI socket")?).map_err(|error| error.to_string())?;
+    let asks = match facts.is_set("asks") {
+        true => Some(Listener::from_fd(next("the socket for reloads")?).map_err(|error| error.to_string())?),
+        false => None,
+    };
+    let link = match facts.is_set("link") {
+        true => Some(Link::adopt(next("the way to the first process")?)),
+        false => None,
+    };
+
+    let snapshot = Snapshot::from_bytes(bytes).map_err(|error| error.to_string())?;
+    let rng = Box::new(UnwrapErr(SysRng));
+    let interface = Interface::restore(&snapshot, now(), unix_time(), rng, Bounds::default());
+    Ok(Received {
+        tun,
+        sockets,
+        listener,
+        asks,
+        link,
+        interface: interface.map_err(|error| error.to_string())?,
+        fwmark: facts.number("fwmark"),
+        offload,
+        is_up: facts.is_set("is_up"),
+        mtu: facts.number("mtu"),
+        send_errors: facts.number("send_errors"),
+        tun_errors: facts.number("tun_errors"),
+    })
+}
+
+fn adopt_tun(fd: OwnedFd, offload: bool) -> Result<Tun, String> {
+    Tun::from_fd(fd, 1, offload).map_err(|error| error.to_string())
+}
+
+/// Lines `key=value`. What is not known is passed over, what is missing is 0.
+pub(super) struct Facts<'a>(pub(super) &'a str);
+
+impl Facts<'_> {
+    pub(super) fn number<T: FromStr + Default>(&self, key: &str) -> T {
+        let value = self.0.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+        value.and_then(|value| value.parse().ok()).unwrap_or_default()
+    }
+
+    pub(super) fn is_set(&self, key: &str) -> bool {
+        self.number::<u8>(key) != 0
+    }
+}

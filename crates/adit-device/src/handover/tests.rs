@@ -1,0 +1,75 @@
+use std::os::fd::AsRawFd;
+
+use super::successor::Facts;
+use super::*;
+
+fn state(text: &str) -> State {
+    let rng = Box::new(rand_core::UnwrapErr(getrandom::SysRng));
+    let now = adit::Instant::from_nanos(1);
+    let snapshot = adit::Interface::new(now, Duration::ZERO, rng).snapshot(now);
+    State { text: text.to_owned(), snapshot, fds: Vec::new() }
+}
+
+#[test]
+fn a_message_arrives_whole_with_its_open_files_in_order() {
+    let (here, there) = UnixStream::pair().unwrap();
+    let files: Vec<_> = (0..150).map(|_| UnixStream::pair().unwrap()).collect();
+    let fds: Vec<_> = files.iter().map(|(file, _)| file.as_fd()).collect();
+    let bytes = vec![7; 3 << 20];
+    let message = std::thread::scope(|scope| {
+        scope.spawn(|| channel::send(&here, Kind::State, "a=1\nb=2\n", &bytes, &fds).unwrap());
+        channel::receive(&there).unwrap()
+    });
+    assert_eq!((message.kind, message.text.as_str(), &*message.bytes), (Kind::State, "a=1\nb=2\n", &bytes));
+    assert_eq!(message.fds.len(), files.len());
+    for (number, (fd, (_, other))) in message.fds.into_iter().zip(&files).enumerate() {
+        let flags = rustix::io::fcntl_getfd(&fd).unwrap();
+        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC), "file {}", fd.as_raw_fd());
+        let mut file = UnixStream::from(fd);
+        file.write_all(&[number as u8]).unwrap();
+        let mut byte = [0];
+        (&mut &*other).read_exact(&mut byte).unwrap();
+        assert_eq!(byte, [number as u8]);
+    }
+}
+
+#[test]
+fn what_is_no_message_is_an_error_and_not_a_wait() {
+    for bytes in [
+        &b"GET / HTTP/1.1\r\n"[..],
+        b"adi\x09\0\0\0\0\0\0\0\0\0\0\0\0",
+        b"adi\x01\xff\xff\xff\xff\0\0\0\0\0\0\0\0",
+        b"adi",
+    ] {
+        let (mut here, there) = UnixStream::pair().unwrap();
+        here.write_all(bytes).unwrap();
+        drop(here);
+        assert!(channel::receive(&there).is_err(), "{bytes:?}");
+    }
+}
+
+#[test]
+fn what_is_not_known_of_a_device_is_zero_and_what_is_too_much_is_passed_over() {
+    let facts = Facts("port=51820\nportal=3\nnew=thing\nmtu=what\n");
+    assert_eq!((facts.number::<u16>("port"), facts.number::<u16>("mtu"), facts.number::<u64>("none")), (51820, 0, 0));
+    assert!(facts.is_set("portal") && !facts.is_set("por"));
+}
+
+#[test]
+fn a_program_that_is_none_of_ours_ends_the_attempt_and_leaves_no_process() {
+    for (program, expected) in [("/bin/false", "ended"), ("/nonexistent/adit", "/nonexistent/adit")] {
+        let why = Prepared::start(Path::new(program), &state("")).unwrap_err();
+        assert!(why.contains(expected), "{why}");
+    }
+}
+
+#[test]
+fn a_state_without_a_device_is_refused_with_the_reason() {
+    let (here, there) = UnixStream::pair().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| assert!(receive(&there).is_err()));
+        state("workers=1\n").send(&here).unwrap();
+        let answer = channel::receive(&here).unwrap();
+        assert_eq!((answer.kind, answer.text.as_str()), (Kind::Refused, "a TUN queue is missing"));
+    });
+}
