@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use crate::command::Background;
 use crate::host::{Host, socket};
-use crate::implementation::Implementation;
+use crate::implementation::{Implementation, Launch};
 use crate::wait::eventually;
 
 /// A running daemon. Ended when dropped; its log is printed when the test has failed by then.
@@ -25,7 +25,13 @@ impl Daemon {
     /// Starts a daemon for the interface `name` and waits until it can be configured.
     #[track_caller]
     pub fn start(implementation: Implementation, host: &Host, name: &str) -> Self {
-        let mut daemon = Self::start_unchecked(implementation, host, name);
+        Self::start_as(implementation, host, name, Launch::default())
+    }
+
+    /// Starts a daemon in a certain way, and waits until it can be configured.
+    #[track_caller]
+    pub fn start_as(implementation: Implementation, host: &Host, name: &str, launch: Launch) -> Self {
+        let mut daemon = Self::launch(implementation, host, name, launch);
         eventually("the daemon opens its socket", || {
             if let Some(status) = daemon.process.ended() {
                 panic!("{} ended at once: {status}", daemon.title);
@@ -39,11 +45,16 @@ impl Daemon {
     /// Starts a daemon that may fail to come up.
     #[track_caller]
     pub fn start_unchecked(implementation: Implementation, host: &Host, name: &str) -> Self {
+        Self::launch(implementation, host, name, Launch::default())
+    }
+
+    #[track_caller]
+    fn launch(implementation: Implementation, host: &Host, name: &str, launch: Launch) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let log = std::env::temp_dir().join(format!("adit-test-{}-{number}.log", std::process::id()));
         let file = File::create(&log).expect("a file for the daemon's log");
-        let mut command = implementation.foreground(name);
+        let mut command = implementation.launch(name, launch);
         command.stdin(std::process::Stdio::null());
         command.stdout(file.try_clone().expect("the log's file")).stderr(file);
         let title = format!("{} for {name} on {}", implementation.actual(), host.label());
@@ -74,6 +85,13 @@ impl Daemon {
     /// What the daemon has logged so far.
     pub fn log(&self) -> String {
         fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+    }
+
+    /// The most memory that the daemon ever had resident, in KiB.
+    pub fn peak_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id())).expect("the daemon's process");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("a process with memory");
+        peak.trim().trim_end_matches(" kB").parse().expect("a number of KiB")
     }
 
     /// The processor time that the daemon has used, in seconds.

@@ -163,11 +163,20 @@ impl Host {
 
     /// How many UDP datagrams over IPv4 have reached a socket of the host.
     pub fn datagrams_received(&self) -> u64 {
+        self.udp_counter("InDatagrams")
+    }
+
+    /// How many UDP datagrams over IPv4 were lost since a socket had no room for them.
+    pub fn datagrams_without_room(&self) -> u64 {
+        self.udp_counter("RcvbufErrors")
+    }
+
+    fn udp_counter(&self, counter: &str) -> u64 {
         let text = self.enter(|| fs::read_to_string("/proc/thread-self/net/snmp")).expect("the host's counters");
         let mut lines = text.lines().filter_map(|line| line.strip_prefix("Udp: "));
         let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
         let mut counters = names.split(' ').zip(values.split(' '));
-        let (_, value) = counters.find(|(name, _)| *name == "InDatagrams").expect("the counter of datagrams");
+        let (_, value) = counters.find(|(name, _)| *name == counter).expect("the counter of datagrams");
         value.parse().expect("a number")
     }
 

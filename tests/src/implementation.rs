@@ -17,7 +17,41 @@ pub enum Implementation {
     Gotatun,
 }
 
+/// How a daemon is to be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Launch {
+    /// Whether Adit uses segmentation offloads; the others do as they like.
+    pub offloads: bool,
+    /// Whether it logs everything it can. Under a flood the log would be all that is measured.
+    pub verbose: bool,
+}
+
+impl Default for Launch {
+    fn default() -> Self {
+        Self { offloads: true, verbose: true }
+    }
+}
+
+impl Launch {
+    /// Adit without segmentation offloads.
+    pub const NO_OFFLOAD: Self = Self { offloads: false, verbose: true };
+    /// Only errors are logged.
+    pub const QUIET: Self = Self { offloads: true, verbose: false };
+}
+
 impl Implementation {
+    /// The command that runs the daemon in the foreground for the interface `name`, as `launch` says.
+    pub fn launch(self, name: &str, launch: Launch) -> Command {
+        let mut command = self.foreground(name);
+        if !launch.verbose {
+            command.env("LOG_LEVEL", "error");
+        }
+        if !launch.offloads && self.actual() == Self::Adit {
+            command.arg("--no-offload");
+        }
+        command
+    }
+
     /// The command that runs the daemon in the foreground for the interface `name`.
     pub fn foreground(self, name: &str) -> Command {
         let mut command = Command::new(self.binary());

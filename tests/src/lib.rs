@@ -6,27 +6,34 @@
 //! The helpers panic when something that has to work does not: a test that cannot be set up has failed.
 //! They need root, and the programs that `cargo xtask setup` installs.
 
+mod arena;
 mod command;
 mod daemon;
+mod flood;
 mod host;
 mod implementation;
 mod kernel;
 mod macros;
+pub mod measure;
 mod node;
 mod pair;
 mod status;
+mod tap;
 mod traffic;
 mod trio;
 mod wait;
 
+pub use arena::Arena;
 pub use command::{Background, Outcome};
 pub use daemon::Daemon;
+pub use flood::{Flood, FloodKind, Rate, Seen};
 pub use host::Host;
-pub use implementation::Implementation;
+pub use implementation::{Implementation, Launch};
 pub use kernel::KernelPeer;
 pub use node::{Keys, Node, Peer, preshared_key};
 pub use pair::{Outer, Pair, PairBuilder, Side};
-pub use status::{PeerStatus, Status};
+pub use status::{PeerStatus, Shown, Status};
+pub use tap::Tap;
 pub use traffic::{Ping, PingReport, Udp, iperf3, tcp_transfer};
 pub use trio::Trio;
 pub use wait::{eventually, for_a_while, stays};

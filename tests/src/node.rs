@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use crate::command::Outcome;
 use crate::daemon::Daemon;
 use crate::host::Host;
-use crate::implementation::Implementation;
-use crate::status::{PeerStatus, Status};
+use crate::implementation::{Implementation, Launch};
+use crate::status::{PeerStatus, Shown, Status};
 use crate::wait::eventually;
 
 /// The interface of every node: hosts share no names.
@@ -129,7 +129,13 @@ impl Node {
     /// Starts the daemon.
     #[track_caller]
     pub fn start(&mut self) {
-        self.daemon = Some(Daemon::start(self.implementation, &self.host, INTERFACE));
+        self.start_as(Launch::default());
+    }
+
+    /// Starts the daemon in a certain way.
+    #[track_caller]
+    pub fn start_as(&mut self, launch: Launch) {
+        self.daemon = Some(Daemon::start_as(self.implementation, &self.host, INTERFACE, launch));
     }
 
     /// The interface's name.
@@ -220,6 +226,15 @@ impl Node {
     #[track_caller]
     pub fn status(&self) -> Status {
         Status::parse(&self.wg(&format!("show {INTERFACE} dump")))
+    }
+
+    /// What `adit show --json` tells of the interface; of an Adit.
+    #[track_caller]
+    pub fn shown(&self) -> Shown {
+        let binary = self.implementation.binary();
+        let mut command = Command::new(binary);
+        command.args(["show", INTERFACE, "--json"]);
+        Shown::parse(&self.host.complete(command, "").success(), INTERFACE)
     }
 
     /// The state of the peer with these keys.

@@ -1,4 +1,8 @@
-//! What `wg show INTERFACE dump` prints, in its fields.
+//! What `wg show INTERFACE dump` prints, in its fields, and what only `adit show --json` tells.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
 
 /// The state of an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +56,30 @@ impl Status {
             fwmark: fwmark.to_owned(),
             peers: lines.map(PeerStatus::parse).collect(),
         }
+    }
+}
+
+/// What only Adit tells of an interface.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Shown {
+    /// The offloads in use, in words.
+    pub offloads: String,
+    /// How many packets were dropped, for each reason.
+    pub drops: BTreeMap<String, u64>,
+}
+
+impl Shown {
+    /// Reads the JSON; fails the test when it is anything else.
+    #[track_caller]
+    pub fn parse(json: &str, interface: &str) -> Self {
+        let mut all: BTreeMap<String, Self> =
+            serde_json::from_str(json).unwrap_or_else(|error| panic!("no JSON of interfaces: {error}\n{json}"));
+        all.remove(interface).unwrap_or_else(|| panic!("{interface} is not shown: {json}"))
+    }
+
+    /// How many packets were dropped for any of these reasons.
+    pub fn dropped(&self, reasons: &[&str]) -> u64 {
+        reasons.iter().filter_map(|reason| self.drops.get(*reason)).sum()
     }
 }
 

@@ -5,6 +5,8 @@ use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{setsockopt, sockopt};
+
 use crate::host::Host;
 use crate::wait::eventually;
 
@@ -85,6 +87,13 @@ impl Ping {
         let headers = if self.to.is_ipv4() { 28 } else { 48 };
         self.size = Some(length - headers);
         self.fragment = false;
+        self
+    }
+
+    /// So many bytes of payload, which may be fragmented inside the tunnel.
+    #[must_use]
+    pub fn payload(mut self, bytes: u16) -> Self {
+        self.size = Some(bytes);
         self
     }
 
@@ -216,6 +225,22 @@ impl Udp {
                 let arrived = receive(to).unwrap_or_else(|| panic!("a datagram of {length} bytes does not arrive"));
                 assert!(arrived == sent, "a datagram of {length} bytes arrives as other {} bytes", arrived.len());
             }
+        }
+    }
+
+    /// Hands the kernel so many datagrams of this length as one, as programs do that send much (`UDP_SEGMENT`), first
+    /// there and then back, and compares what arrives.
+    #[track_caller]
+    pub fn segments(&self, count: usize, length: u16) {
+        for (from, to) in [(&self.here, &self.there), (&self.there, &self.here)] {
+            setsockopt(from, sockopt::UdpGsoSegment, &length.into()).expect("a kernel that segments UDP");
+            let sent = pattern(count, count * usize::from(length));
+            from.send_to(&sent, address(to)).unwrap_or_else(|error| panic!("send {count} datagrams: {error}"));
+            for (number, segment) in sent.chunks(length.into()).enumerate() {
+                let arrived = receive(to).unwrap_or_else(|| panic!("segment {number} of {count} does not arrive"));
+                assert!(arrived == segment, "segment {number} of {count} arrives as other {} bytes", arrived.len());
+            }
+            setsockopt(from, sockopt::UdpGsoSegment, &0).expect("no more segments");
         }
     }
 

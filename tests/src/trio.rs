@@ -1,6 +1,6 @@
 //! Three nodes: one in the middle, with a wire to each of two others.
 
-use crate::implementation::Implementation;
+use crate::implementation::{Implementation, Launch};
 use crate::node::{Node, Peer};
 use crate::traffic::Ping;
 
@@ -21,7 +21,19 @@ impl Trio {
     /// Makes the hosts and starts the daemons. A gives these allowed IPs to B and C; they give these to A.
     #[track_caller]
     pub fn new(a: Implementation, others: Implementation, to_b: &str, to_c: &str, to_a: &str) -> Self {
-        let trio = Self { a: Node::new(a, "A"), b: Node::new(others, "B"), c: Node::new(others, "C") };
+        Self::launch((a, others), [to_b, to_c, to_a], Launch::default())
+    }
+
+    /// As [`Trio::new`], with daemons started in a certain way.
+    #[track_caller]
+    pub fn launch((a, others): (Implementation, Implementation), allowed: [&str; 3], launch: Launch) -> Self {
+        let node = |implementation, label| {
+            let mut node = Node::stopped(implementation, label);
+            node.start_as(launch);
+            node
+        };
+        let [to_b, to_c, to_a] = allowed;
+        let trio = Self { a: node(a, "A"), b: node(others, "B"), c: node(others, "C") };
         let wires = [("eth0", &trio.b, "10.0.0"), ("eth1", &trio.c, "10.0.1")];
         for (wire, other, network) in wires {
             trio.a.host.join(wire, &other.host, "eth0");

@@ -3,15 +3,15 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::{Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use adit_tests::measure::programs::{run, run_with_input};
+use adit_tests::measure::{interrupt, process};
 use adit_tests::{Background, Host, Implementation, Keys, Peer, for_a_while};
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
-use crate::interrupt;
-use crate::process;
 use crate::results::{OURS, WIRE};
 
 /// The interface of every daemon: hosts share no names.
@@ -154,39 +154,6 @@ impl Lone {
     pub(crate) fn resident_memory(&self) -> f64 {
         process::resident_memory(self.daemon.id())
     }
-}
-
-/// Runs a program on a host, for so many seconds at most, and hands back what it prints.
-pub(crate) fn run(host: &Host, seconds: u32, program: &str, arguments: &[&str]) -> Result<String> {
-    run_with_input(host, seconds, program, arguments, "")
-}
-
-/// Runs a program on a host, for so many seconds at most, with something to read.
-pub(crate) fn run_with_input(
-    host: &Host,
-    limit: u32,
-    program: &str,
-    arguments: &[&str],
-    input: &str,
-) -> Result<String> {
-    interrupt::check()?;
-    let seconds = limit.to_string();
-    let mut words = vec!["-k", "2", &seconds, program];
-    words.extend(arguments);
-    let start = Instant::now();
-    let outcome = host.run_with_input("timeout", &words, input);
-    if !outcome.is_success() {
-        // iperf3 tells its errors on standard output, in JSON over many lines.
-        let text = outcome.stderr() + &outcome.stdout();
-        let said = text.lines().find(|line| line.contains("error")).or(text.lines().next());
-        let said = match said {
-            Some(line) => line.trim().to_owned(),
-            None if start.elapsed().as_secs() >= limit.into() => format!("not done within {limit} s"),
-            None => "fails without a word".to_owned(),
-        };
-        bail!("{program} {}: {said}", arguments.first().unwrap_or(&""));
-    }
-    Ok(outcome.stdout())
 }
 
 /// A configuration as `wg setconf` reads it.

@@ -8,11 +8,7 @@
 mod bench;
 mod chart;
 mod figures;
-mod interrupt;
-mod machine;
 mod measure;
-mod parse;
-mod process;
 mod report;
 mod results;
 
@@ -20,11 +16,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use adit_tests::Implementation;
+use adit_tests::measure::interrupt;
+use adit_tests::measure::machine::Machine;
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
 
 use crate::bench::Subject;
-use crate::machine::Machine;
 use crate::measure::Test;
 use crate::results::Results;
 
@@ -88,7 +86,7 @@ fn measured(options: &Options) -> Result<Results> {
     interrupt::watch()?;
     let tests = if options.tests.is_empty() { Test::value_variants() } else { &options.tests };
     let subjects = if options.only.is_empty() { Subject::value_variants() } else { &options.only };
-    let mut results = Results::new(Machine::read(subjects), command(options));
+    let mut results = Results::new(Machine::read(&implementations(subjects)), command(options));
     results.subjects = subjects.iter().map(ToString::to_string).collect();
     for round in 0..options.rounds {
         let start = Instant::now();
@@ -102,6 +100,14 @@ fn measured(options: &Options) -> Result<Results> {
         eprintln!("round {} of {} took {:.0} s", round + 1, options.rounds, start.elapsed().as_secs_f64());
     }
     Ok(results)
+}
+
+fn implementations(subjects: &[Subject]) -> Vec<Implementation> {
+    let implementation = |subject: &Subject| match subject {
+        Subject::Daemon(implementation) => Some(*implementation),
+        Subject::Wire => None,
+    };
+    subjects.iter().filter_map(implementation).collect()
 }
 
 /// The command that measures the same again.

@@ -1,19 +1,17 @@
 //! The tests, run on one implementation.
 
-use std::any::Any;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use adit_tests::{Background, Peer, for_a_while};
-use anyhow::{Context, Result, anyhow};
+use adit_tests::measure::figure::number;
+use adit_tests::measure::programs::guarded;
+use adit_tests::measure::{interrupt, parse, programs};
+use adit_tests::{Peer, for_a_while};
+use anyhow::Result;
 use clap::ValueEnum;
 
-use crate::bench::{Bench, INTERFACE, Lone, Subject, configuration, run as run_on, run_with_input};
+use crate::bench::{Bench, INTERFACE, Lone, Subject, configuration};
 use crate::figures::figure;
-use crate::interrupt;
-use crate::parse;
 use crate::results::Measured;
 
 /// A test.
@@ -114,7 +112,7 @@ fn traffic_test(bench: &Bench, test: Test, seconds: u32) -> Result<Figures> {
 fn ping(bench: &Bench, arguments: &[&str]) -> Result<f64> {
     let address = bench.address.to_string();
     let words: Vec<&str> = [&["-q"], arguments, &[&address]].concat();
-    parse::ping(&run_on(&bench.near, 20, "ping", &words)?)
+    parse::ping(&programs::run(&bench.near, 20, "ping", &words)?)
 }
 
 fn tcp(bench: &Bench, seconds: u32, arguments: &[&str], [rate, cpu]: [&'static str; 2]) -> Result<Figures> {
@@ -135,33 +133,10 @@ fn udp(bench: &Bench, seconds: u32, length: &str, [rate, lost, cpu]: [&'static s
 
 /// The report of an iperf3 client, and the processor time that the daemons used meanwhile, if there are any.
 fn iperf3(bench: &Bench, seconds: u32, arguments: &[&str]) -> Result<(String, Option<f64>)> {
-    let mut server = iperf3_server(bench)?;
-    let (address, time) = (bench.address.to_string(), seconds.to_string());
-    let mut words = vec!["-J", "--connect-timeout", "5000", "-t", &time, "-c", &address];
-    words.extend(arguments);
     let before = bench.cpu_seconds();
-    let report = run_on(&bench.near, seconds + 15, "iperf3", &words)?;
+    let report = programs::iperf3(&bench.near, &bench.far, bench.address, seconds, arguments)?;
     let used = bench.cpu_seconds() - before;
-    // It serves one client and ends; one that stays is ended with its value.
-    let _ended = for_a_while(Duration::from_secs(2), || server.ended());
     Ok((report, bench.peak_memory().map(|_| used)))
-}
-
-fn iperf3_server(bench: &Bench) -> Result<Background> {
-    interrupt::check()?;
-    let mut command = Command::new("iperf3");
-    command.args(["-s", "-1", "-B", &bench.address.to_string()]);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut server = bench.far.start(command);
-    let listening = for_a_while(Duration::from_secs(10), || {
-        let sockets = bench.far.run("ss", &["-Hltn", "sport = :5201"]).stdout();
-        (!sockets.trim().is_empty() || server.ended().is_some()).then_some(())
-    });
-    listening.context("the iperf3 server does not listen")?;
-    match server.ended() {
-        Some(status) => Err(anyhow!("the iperf3 server ended at once: {status}")),
-        None => Ok(server),
-    }
 }
 
 /// The figures, and why the last of them are missing if they are.
@@ -170,13 +145,13 @@ fn many_peers(mut lone: Lone) -> Result<(Figures, Option<anyhow::Error>)> {
     let configuration = configuration(&lone.keys, &peers);
     let set = |lone: &Lone, verb: &str| -> Result<f64> {
         let start = Instant::now();
-        run_with_input(&lone.host, PEERS_PATIENCE, "wg", &[verb, INTERFACE, "/dev/stdin"], &configuration)?;
+        programs::run_with_input(&lone.host, PEERS_PATIENCE, "wg", &[verb, INTERFACE, "/dev/stdin"], &configuration)?;
         Ok(start.elapsed().as_secs_f64())
     };
     let mut figures = vec![("peers_set_s", set(&lone, "setconf")?)];
     figures.push(("peers_memory_mib", lone.resident_memory()));
     let start = Instant::now();
-    let dump = run_on(&lone.host, PEERS_PATIENCE, "wg", &["show", INTERFACE, "dump"])?;
+    let dump = programs::run(&lone.host, PEERS_PATIENCE, "wg", &["show", INTERFACE, "dump"])?;
     figures.push(("peers_show_s", start.elapsed().as_secs_f64()));
     let shown = dump.lines().count().saturating_sub(1);
     anyhow::ensure!(shown == peers.len(), "{shown} of {PEERS} peers are shown");
@@ -215,19 +190,9 @@ fn key(number: u32) -> String {
     std::iter::repeat_with(digit).take(42).chain(['A', '=']).collect()
 }
 
-/// The harness panics when something that has to work does not; here that is a figure that is missing.
-fn guarded<T>(action: impl FnOnce() -> Result<T>) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(action)).unwrap_or_else(|panic| Err(anyhow!("{}", message(panic.as_ref()))))
-}
-
-fn message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic")
-}
-
 fn show(key: &str, value: f64) -> String {
     let unit = figure(key).map_or("", |figure| figure.unit);
-    format!("{} {unit}", crate::report::number(value))
+    format!("{} {unit}", number(value))
 }
 
 #[cfg(test)]
@@ -235,13 +200,6 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
-
-    #[test]
-    fn a_panic_is_an_error_with_its_message() {
-        let error = guarded::<()>(|| panic!("no {}", "socket")).unwrap_err();
-        assert_eq!(error.to_string(), "no socket");
-        assert_eq!(guarded::<()>(|| panic!("plain")).unwrap_err().to_string(), "plain");
-    }
 
     #[test]
     fn strangers_have_different_keys_and_addresses() {

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use adit_tests::measure::figure::number;
 use anyhow::{Context, Result};
 
 use crate::chart::{self, Bar, Group};
@@ -68,17 +69,6 @@ pub(crate) fn write(results: &Results, folder: &Path) -> Result<()> {
         charts.push(chart);
     }
     save(&folder.join("README.md"), &markdown(results, &charts))
-}
-
-/// A figure with three digits that count.
-pub(crate) fn number(value: f64) -> String {
-    match value.abs() {
-        0.0 => "0".to_owned(),
-        size if size >= 99.95 => format!("{value:.0}"),
-        size if size >= 9.995 => format!("{value:.1}"),
-        size if size >= 0.9995 => format!("{value:.2}"),
-        _ => format!("{value:.3}"),
-    }
 }
 
 fn save(path: &Path, text: &str) -> Result<()> {
@@ -172,19 +162,9 @@ fn missing(results: &Results) -> String {
 }
 
 fn machine(results: &Results) -> String {
-    let machine = &results.machine;
-    let mut rows = vec![
-        ("CPU".to_owned(), machine.cpu.clone()),
-        ("Cores".to_owned(), format!("{}{}", machine.cores, if machine.virtual_machine { ", virtual" } else { "" })),
-        ("Vector instructions".to_owned(), machine.vectors.clone()),
-        ("Memory".to_owned(), format!("{} GiB", machine.memory_gib)),
-        ("Kernel".to_owned(), machine.kernel.clone()),
-    ];
-    rows.extend(machine.versions.iter().cloned());
-    let rows: String =
-        rows.iter().map(|(name, value)| format!("| {name} | {} |\n", value.replace('|', "\\|"))).collect();
     format!(
-        "## Machine and versions\n\n| | |\n|---|---|\n{rows}\n[results.json](results.json) has the figures of every round.\n"
+        "## Machine and versions\n\n{}\n[results.json](results.json) has the figures of every round.\n",
+        results.machine.table()
     )
 }
 
@@ -211,8 +191,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::machine::Machine;
     use crate::results::Measured;
+    use adit_tests::measure::machine::Machine;
 
     fn results() -> Results {
         let mut results = Results::new(Machine::default(), "cargo xtask compare --rounds 1".to_owned());

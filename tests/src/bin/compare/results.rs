@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use adit_tests::measure::figure::median;
+use adit_tests::measure::machine::Machine;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::figures::Better;
-use crate::machine::Machine;
 
 /// The name of the implementation that is compared with the others.
 pub(crate) const OURS: &str = "adit";
@@ -101,17 +102,6 @@ impl Results {
     }
 }
 
-/// The middle of the values, or the mean of the two in the middle.
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    let upper = *values.get(middle)?;
-    match values.len() % 2 {
-        1 => Some(upper),
-        _ => Some((values.get(middle.checked_sub(1)?)? + upper) / 2.0),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,22 +116,6 @@ mod tests {
             results.add(number, subject, Measured { figures, missing: Vec::new() });
         }
         results
-    }
-
-    #[test]
-    fn the_median_of_an_odd_number_is_the_one_in_the_middle() {
-        assert_eq!(median(vec![9.0, 1.0, 4.0]), Some(4.0));
-        assert_eq!(median(vec![7.0]), Some(7.0));
-    }
-
-    #[test]
-    fn the_median_of_an_even_number_is_the_mean_of_the_two_in_the_middle() {
-        assert_eq!(median(vec![8.0, 1.0, 2.0, 4.0]), Some(3.0));
-    }
-
-    #[test]
-    fn nothing_has_no_median() {
-        assert_eq!(median(Vec::new()), None);
     }
 
     #[test]

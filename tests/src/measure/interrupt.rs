@@ -9,14 +9,14 @@ use nix::unistd::Pid;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::process::descendants;
+use crate::measure::process::descendants;
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
 
 /// Ends what runs, and makes [`check`] fail, as soon as a signal asks for it.
 ///
 /// The namespaces and all that is in them go with their last process.
-pub(crate) fn watch() -> Result<()> {
+pub fn watch() -> Result<()> {
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).context("cannot wait for signals")?;
     std::thread::spawn(move || {
         let _which = signals.forever().next();
@@ -32,12 +32,12 @@ pub(crate) fn watch() -> Result<()> {
 }
 
 /// Whether a signal has asked for the end.
-pub(crate) fn is_requested() -> bool {
+pub fn is_requested() -> bool {
     REQUESTED.load(Ordering::Relaxed)
 }
 
 /// Fails once a signal has asked for the end.
-pub(crate) fn check() -> Result<()> {
+pub fn check() -> Result<()> {
     if is_requested() {
         bail!("interrupted");
     }

@@ -5,21 +5,26 @@ use serde_json::Value;
 
 /// A transfer by TCP as the receiver saw it.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Tcp {
-    pub(crate) bits_a_second: f64,
-    pub(crate) bytes: f64,
+pub struct Tcp {
+    /// On average.
+    pub bits_a_second: f64,
+    /// In all.
+    pub bytes: f64,
 }
 
 /// A stream of UDP datagrams as the receiver saw it.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Udp {
-    pub(crate) delivered: f64,
-    pub(crate) seconds: f64,
-    pub(crate) lost_percent: f64,
+pub struct Udp {
+    /// Datagrams that arrived.
+    pub delivered: f64,
+    /// How long it took.
+    pub seconds: f64,
+    /// Of what was sent.
+    pub lost_percent: f64,
 }
 
 /// Reads the report of a TCP client, `iperf3 -J`.
-pub(crate) fn tcp(report: &str) -> Result<Tcp> {
+pub fn tcp(report: &str) -> Result<Tcp> {
     let end = end(report)?;
     let received = end.get("sum_received").context("iperf3 reports no receiver")?;
     let tcp = Tcp { bits_a_second: number(received, "bits_per_second")?, bytes: number(received, "bytes")? };
@@ -30,7 +35,7 @@ pub(crate) fn tcp(report: &str) -> Result<Tcp> {
 }
 
 /// Reads the report of a UDP client, `iperf3 -u -J`.
-pub(crate) fn udp(report: &str) -> Result<Udp> {
+pub fn udp(report: &str) -> Result<Udp> {
     let end = end(report)?;
     // Older versions have one sum, with the receiver's losses in it.
     let received = end.get("sum_received").or_else(|| end.get("sum")).context("iperf3 reports no receiver")?;
@@ -45,7 +50,7 @@ pub(crate) fn udp(report: &str) -> Result<Udp> {
 }
 
 /// Reads the mean round-trip time, in microseconds, from what `ping -q` prints.
-pub(crate) fn ping(output: &str) -> Result<f64> {
+pub fn ping(output: &str) -> Result<f64> {
     let line = output.lines().find(|line| line.starts_with("rtt ")).context("no ping was answered")?;
     let (_, values) = line.split_once(" = ").context("ping prints no times")?;
     let mean = values.split('/').nth(1).context("ping prints no mean")?;

@@ -5,28 +5,32 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use adit_tests::Implementation;
 use serde::{Deserialize, Serialize};
 
-use crate::bench::Subject;
+use crate::implementation::Implementation;
 
 /// Where and with what the figures were measured.
 #[derive(Debug, Default, Serialize, Deserialize)]
-pub(crate) struct Machine {
-    pub(crate) cpu: String,
-    pub(crate) cores: usize,
+pub struct Machine {
+    /// What the processor calls itself.
+    pub cpu: String,
+    /// How many the measurement may use.
+    pub cores: usize,
     /// The instructions that ciphers make use of.
-    pub(crate) vectors: String,
-    pub(crate) virtual_machine: bool,
-    pub(crate) memory_gib: u64,
-    pub(crate) kernel: String,
+    pub vectors: String,
+    /// Whether the machine is a guest of another.
+    pub virtual_machine: bool,
+    /// Of the whole machine.
+    pub memory_gib: u64,
+    /// Its release.
+    pub kernel: String,
     /// Programs and their versions.
-    pub(crate) versions: Vec<(String, String)>,
+    pub versions: Vec<(String, String)>,
 }
 
 impl Machine {
     /// Looks at this machine and at the programs that are measured.
-    pub(crate) fn read(subjects: &[Subject]) -> Self {
+    pub fn read(implementations: &[Implementation]) -> Self {
         let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let flags = field(&cpu, "flags").unwrap_or_default();
         let has = |flag: &str| flags.split(' ').any(|other| other == flag);
@@ -40,25 +44,37 @@ impl Machine {
             virtual_machine: has("hypervisor"),
             memory_gib: memory.unwrap_or(0).div_ceil(1 << 20),
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
-            versions: versions(subjects),
+            versions: versions(implementations),
         }
+    }
+
+    /// A table in Markdown.
+    pub fn table(&self) -> String {
+        let mut rows = vec![
+            ("CPU".to_owned(), self.cpu.clone()),
+            ("Cores".to_owned(), format!("{}{}", self.cores, if self.virtual_machine { ", virtual" } else { "" })),
+            ("Vector instructions".to_owned(), self.vectors.clone()),
+            ("Memory".to_owned(), format!("{} GiB", self.memory_gib)),
+            ("Kernel".to_owned(), self.kernel.clone()),
+        ];
+        rows.extend(self.versions.iter().cloned());
+        let row = |(name, value): &(String, String)| format!("| {name} | {} |\n", value.replace('|', "\\|"));
+        format!("| | |\n|---|---|\n{}", rows.iter().map(row).collect::<String>())
     }
 }
 
 const VECTORS: &[&str] = &["avx2", "avx512f", "avx512vl", "avx512ifma", "asimd"];
 
-fn versions(subjects: &[Subject]) -> Vec<(String, String)> {
+fn versions(implementations: &[Implementation]) -> Vec<(String, String)> {
     let mut versions = Vec::new();
-    for subject in subjects {
-        if let Subject::Daemon(implementation) = subject {
-            // A program that is not there is reported where it is measured.
-            let binary = catch_unwind(AssertUnwindSafe(|| implementation.binary()));
-            let mut version = binary.ok().and_then(|binary| first_line(Command::new(binary).arg("--version")));
-            if let (Some(version), Some(commit), Implementation::Adit) = (&mut version, commit(), implementation) {
-                version.push_str(&format!(", commit {commit}"));
-            }
-            versions.push((subject.to_string(), version.unwrap_or_else(|| "missing".to_owned())));
+    for implementation in implementations {
+        // A program that is not there is reported where it is measured.
+        let binary = catch_unwind(AssertUnwindSafe(|| implementation.binary()));
+        let mut version = binary.ok().and_then(|binary| first_line(Command::new(binary).arg("--version")));
+        if let (Some(version), Some(commit), Implementation::Adit) = (&mut version, commit(), implementation) {
+            version.push_str(&format!(", commit {commit}"));
         }
+        versions.push((implementation.to_string(), version.unwrap_or_else(|| "missing".to_owned())));
     }
     for (name, argument) in [("wg", "--version"), ("iperf3", "--version"), ("ping", "-V")] {
         let version = first_line(Command::new(name).arg(argument));

@@ -6,23 +6,23 @@ use std::fs;
 const TICKS_A_SECOND: f64 = 100.0;
 
 /// The processor time that a process and its children have used, in seconds; 0 when it is gone.
-pub(crate) fn cpu_seconds(process: u32) -> f64 {
+pub fn cpu_seconds(process: u32) -> f64 {
     let ticks: u64 = family(process).into_iter().filter_map(stat).map(|stat| stat.ticks).sum();
     ticks as f64 / TICKS_A_SECOND
 }
 
 /// The most memory that a process or one of its children ever had resident, in MiB.
-pub(crate) fn peak_memory(process: u32) -> f64 {
+pub fn peak_memory(process: u32) -> f64 {
     memory(process, "VmHWM:")
 }
 
 /// The memory that a process or the largest of its children has resident, in MiB.
-pub(crate) fn resident_memory(process: u32) -> f64 {
+pub fn resident_memory(process: u32) -> f64 {
     memory(process, "VmRSS:")
 }
 
 /// The children of a process, their children, and so on.
-pub(crate) fn descendants(process: u32) -> Vec<u32> {
+pub fn descendants(process: u32) -> Vec<u32> {
     let mut found = family(process);
     found.retain(|member| *member != process);
     found

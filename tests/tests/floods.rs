@@ -1,0 +1,84 @@
+//! Floods at a rate that any attacker has, each against a session in use and a peer that is yet to come.
+//!
+//! What is measured of them, and beside the others, is `cargo xtask floods`.
+
+use adit_tests::{Arena, FloodKind, Implementation, Rate, eventually, tcp_transfer};
+
+/// Datagrams a second.
+const RATE: Rate = Rate::PerSecond(20_000);
+
+/// How much of a flood there has to have been, so that queues are full and load is noticed.
+const ENOUGH: u64 = 20_000;
+
+const BULK: usize = 4 << 20;
+
+/// A newcomer whose first initiation meets with a cookie repeats it after 5 s and up to 333 ms; one that got no second
+/// chance then would come after 10 s at the earliest.
+const PATIENCE: u32 = 9;
+
+/// What a flood may make a daemon keep, in KiB: the table of sources, the queues, and the heads of a few messages.
+const GROWTH: u64 = 4 << 10;
+
+/// Each flood is a test: its name, its kind, and the reasons of which nearly all of it is dropped.
+macro_rules! floods {
+    ($($name:ident: $kind:ident, $reasons:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            is_survived(FloodKind::$kind, &$reasons);
+        }
+    )*};
+}
+
+floods! {
+    a_flood_of_random_bytes_is_survived: Random, ["bad_type", "bad_length"];
+    a_flood_of_initiations_from_forged_addresses_is_survived: ForgedInitiations,
+        ["cookie_sent", "reply_queue_full", "handshake_queue_full", "unknown_peer"];
+    a_flood_of_initiations_from_one_address_is_survived: OneInitiator,
+        ["cookie_sent", "reply_queue_full", "handshake_queue_full", "unknown_peer"];
+    a_flood_of_replayed_initiations_is_survived: Replay,
+        ["cookie_sent", "reply_queue_full", "handshake_queue_full", "replayed_initiation"];
+    a_flood_of_cookie_replies_is_survived: CookieReplies, ["unknown_index", "bad_cookie_reply"];
+    a_flood_of_messages_to_no_session_is_survived: UnknownTransport, ["unknown_index"];
+    a_flood_of_messages_to_a_session_is_survived: LiveTransport, ["bad_tag"];
+    a_flood_of_tiny_datagrams_is_survived: Tiny, ["bad_length", "bad_type"];
+    a_flood_of_oversized_datagrams_is_survived: Oversized, ["bad_length", "bad_type"];
+}
+
+/// Traffic goes on and is whole, a newcomer gets in, memory stays bounded, and the counters tell what was dropped.
+fn is_survived(kind: FloodKind, reasons: &[&str]) {
+    let mut arena = Arena::new(Implementation::Adit);
+    let before = arena.trio.a.daemon().peak_memory();
+    let flood = arena.flood(kind, RATE);
+    eventually("the flood is there", || (flood.sent() >= ENOUGH).then_some(()));
+
+    let (victim, peer) = (arena.victim(), arena.peer());
+    tcp_transfer(&peer.host, &victim.host, arena.inner(1), BULK);
+    tcp_transfer(&victim.host, &peer.host, arena.inner(2), BULK);
+    arena.newcomer(PATIENCE).assert_all_answered();
+    let sent = flood.sent();
+    flood.stop();
+
+    let shown = victim.shown();
+    let told = shown.dropped(reasons);
+    // Some found no room in the socket's buffer; the kernel counts those.
+    assert!(told > sent / 2, "of {sent} datagrams {told} were dropped for {reasons:?}: {:?}", shown.drops);
+    let others: u64 = shown.drops.values().sum::<u64>() - told;
+    assert!(others < sent / 100, "{others} of {sent} datagrams were dropped for other reasons: {:?}", shown.drops);
+    let daemon = arena.trio.a.daemon();
+    let growth = daemon.peak_memory() - before;
+    assert!(growth <= GROWTH, "{growth} KiB more than before");
+    assert_eq!(daemon.ended(), None, "the daemon goes on");
+}
+
+#[test]
+fn a_newcomer_needs_no_second_try_under_a_flood_that_costs_no_handshakes() {
+    let arena = Arena::new(Implementation::Adit);
+    for kind in [FloodKind::Random, FloodKind::UnknownTransport, FloodKind::CookieReplies] {
+        let flood = arena.flood(kind, RATE);
+        eventually("the flood is there", || (flood.sent() >= ENOUGH).then_some(()));
+        let answered = arena.newcomer(4).all_answered();
+        assert!(answered, "{kind:?}: no answer before a second initiation could have been sent");
+        flood.stop();
+        arena.forget_newcomer();
+    }
+}

@@ -1,0 +1,388 @@
+//! What the daemon gives up once it is set up, and that it still does everything: as root, as a user with
+//! `CAP_NET_ADMIN` alone, without any right over a TUN device handed in, and as a service manager starts it.
+
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use adit_tests::Implementation::Adit;
+use adit_tests::{Background, Host, Keys, Outer, Pair, Peer, Ping, Side, eventually};
+use nix::sys::signal::Signal;
+
+/// Any user but root.
+const NOBODY: u32 = 65_534;
+const SOCKETS: &str = "/run/wireguard";
+const CAP_NET_ADMIN: u64 = 1 << 12;
+/// `CAP_NET_BIND_SERVICE`, and `CAP_IPC_LOCK`, which is kept where it alone permits memory to be locked.
+const CAP_OTHERS_OF_ROOT: u64 = 1 << 10 | 1 << 14;
+
+#[test]
+fn as_root_only_what_serving_takes_is_left_and_everything_works() {
+    let service = Service::start(Rights::Root, &[]);
+    let status = service.status();
+    assert_eq!(status.capabilities("CapEff") & !CAP_OTHERS_OF_ROOT, CAP_NET_ADMIN);
+    for set in ["CapPrm", "CapBnd", "CapInh", "CapAmb"] {
+        assert_eq!(status.capabilities(set), status.capabilities("CapEff"), "{set}");
+    }
+    status.assert_confined();
+    assert_ne!(status.value("VmLck"), "0 kB");
+    service.assert_everything_works(true);
+    service.pair.a.set("listen-port 700");
+    assert_eq!(service.pair.a.status().listen_port, 700, "a port below 1024");
+    let shown = service.show();
+    assert!(shown.contains("cap_net_admin") && shown.contains("locked memory"), "{shown}");
+    service.assert_ends_and_leaves_nothing();
+}
+
+#[test]
+fn a_user_with_the_network_right_alone_serves_as_root_does() {
+    let service = Service::start(Rights::NetAdmin, &[]);
+    let status = service.status();
+    assert_eq!(status.value("Uid").split_whitespace().next(), Some("65534"));
+    for set in ["CapEff", "CapPrm"] {
+        assert_eq!(status.capabilities(set), CAP_NET_ADMIN, "{set}");
+    }
+    status.assert_confined();
+    service.assert_everything_works(true);
+    service.assert_ends_and_leaves_nothing();
+}
+
+#[test]
+fn with_a_device_handed_in_no_right_at_all_is_needed() {
+    let service = Service::start(Rights::None, &[]);
+    let status = service.status();
+    for set in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
+        assert_eq!(status.capabilities(set), 0, "{set}");
+    }
+    status.assert_confined();
+    service.assert_everything_works(false);
+    let refusal = service.pair.a.try_wg("set wg0 fwmark 5", "").failure();
+    assert!(refusal.contains("not permitted"), "{refusal}");
+    service.pair.assert_a_reaches_b();
+    service.assert_ends_and_leaves_nothing();
+}
+
+#[test]
+fn each_measure_has_its_word_and_shows_what_it_keeps() {
+    let words = [
+        ("--keep-capabilities", "capabilities kept"),
+        ("--no-seccomp", "no seccomp"),
+        ("--no-landlock", "no landlock"),
+        ("--allow-core-dumps", "core dumps possible"),
+        ("--no-mlock", "memory not locked"),
+    ];
+    let given: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
+    let service = Service::start(Rights::Root, &given);
+    let status = service.status();
+    assert_ne!(status.capabilities("CapEff") & 1 << 21, 0, "CAP_SYS_ADMIN is kept");
+    assert_eq!((status.value("Seccomp"), status.value("VmLck")), ("0", "0 kB"));
+    assert_eq!(status.value("NoNewPrivs"), "1");
+    let shown = service.show();
+    for (word, shows) in words {
+        assert!(shown.contains(shows), "{word}: {shows:?} is missing in\n{shown}");
+    }
+    service.pair.assert_a_reaches_b();
+}
+
+#[test]
+fn an_interface_moved_to_another_namespace_is_followed_without_the_right_to_enter_it() {
+    let service = Service::start(Rights::Root, &[]);
+    let pair = &service.pair;
+    pair.assert_a_reaches_b();
+    let inside = Host::new("inside");
+    pair.a.host.ip(&format!("link set wg0 netns {}", inside.network_path()));
+    inside.add_address(&format!("{}/24", Side::A.inner_v4()), "wg0");
+    inside.ip("link set wg0 up");
+    let to_b = Ping::to(Side::B.inner_v4());
+    eventually("B is reached from inside", || to_b.from(&inside).all_answered().then_some(()));
+    inside.ip("link set wg0 mtu 1281");
+    eventually("the MTU there is heard of", || service.log().contains("mtu=1281").then_some(()));
+    inside.ip("link set wg0 down");
+    eventually("that the link is down is heard of", || service.log().contains("is_up=false").then_some(()));
+    inside.ip("link set wg0 up");
+    eventually("B is reached again", || to_b.from(&inside).all_answered().then_some(()));
+    inside.ip(&format!("link set wg0 netns {}", pair.a.host.network_path()));
+    pair.a.up(&[&format!("{}/24", Side::A.inner_v4())], 1420);
+    eventually("B is reached from home", || pair.a_reaches_b().then_some(()));
+    inside.ip("link show lo");
+}
+
+#[test]
+fn a_service_manager_is_told_and_its_socket_is_used_and_left() {
+    let mut service = Service::start(Rights::Service, &[]);
+    let manager = service.manager.as_ref().expect("a service manager");
+    assert_eq!(hear(manager), "READY=1\nSTATUS=Serving wg0");
+    assert_eq!(service.status().capabilities("CapEff"), CAP_NET_ADMIN);
+    service.status().assert_confined();
+    service.assert_everything_works(true);
+    service.process.signal(Signal::SIGTERM);
+    assert!(service.process.wait().success());
+    let manager = service.manager.as_ref().expect("a service manager");
+    assert!(hear(manager).starts_with("STOPPING=1\n"));
+    let left = service.pair.a.host.enter(|| fs::read_dir(SOCKETS).expect("the folder of the sockets").count());
+    assert!(service.pair.a.host.has_socket("wg0"), "the socket is the service manager's");
+    assert_eq!(left, 1, "nothing but that socket is left");
+    assert!(!service.pair.a.host.has_link("wg0"));
+}
+
+/// Whom the daemon runs as.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rights {
+    Root,
+    /// A user with `CAP_NET_ADMIN`.
+    NetAdmin,
+    /// A user without any, with a device that root has opened.
+    None,
+    /// The same user as a service manager starts it: with `CAP_NET_ADMIN` and a socket, and to be told of.
+    Service,
+}
+
+/// A pair whose node A is started in some way.
+struct Service {
+    pair: Pair,
+    process: Background,
+    manager: Option<UnixDatagram>,
+    files: Files,
+}
+
+impl Service {
+    #[track_caller]
+    fn start(rights: Rights, words: &[&str]) -> Self {
+        let mut pair = Pair::stopped(Adit, Adit);
+        pair.b.start();
+        let files = Files::new();
+        let host = &pair.a.host;
+        let daemon = files.daemon.to_str().expect("a path of text");
+        let mut command = match rights {
+            Rights::Root => Command::new(daemon),
+            Rights::NetAdmin => as_nobody(&["+net_admin"], daemon),
+            Rights::None => as_nobody(&[], daemon),
+            Rights::Service => {
+                // The process's own number is part of what a service manager says: a shell that becomes it knows it.
+                let mut command = as_nobody(&["+net_admin"], "bash");
+                command.args(["-c", "exec 3<&$ADIT_TEST_FD; LISTEN_PID=$$ exec \"$0\" \"$@\"", daemon]);
+                command
+            }
+        };
+        command.arg("-f").args(words).arg("wg0").env("LOG_LEVEL", "debug").env_remove("LD_LIBRARY_PATH");
+        let log = File::create(&files.log).expect("a file for the log");
+        command.stdin(std::process::Stdio::null()).stdout(log.try_clone().expect("the log")).stderr(log);
+
+        // Inherited by what is started below.
+        let mut handed_in: Option<OwnedFd> = None;
+        let mut manager = None;
+        match rights {
+            Rights::Root => {}
+            Rights::NetAdmin => host.enter(|| chown(SOCKETS, Some(NOBODY), None)).expect("a folder for the socket"),
+            Rights::None => {
+                host.enter(|| chown(SOCKETS, Some(NOBODY), None)).expect("a folder for the socket");
+                let device = inheritable(host.enter(|| open_tun("wg0")).into());
+                command.env("WG_TUN_FD", device.as_raw_fd().to_string());
+                handed_in = Some(device);
+            }
+            Rights::Service => {
+                let socket = host.enter(|| UnixListener::bind("/run/wireguard/wg0.sock")).expect("a socket");
+                let socket = inheritable(socket.into());
+                command.env("ADIT_TEST_FD", socket.as_raw_fd().to_string());
+                command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "uapi");
+                let path = files.folder.join("notify");
+                let listening = UnixDatagram::bind(&path).expect("a service manager's socket");
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).expect("its mode");
+                listening.set_read_timeout(Some(Duration::from_secs(40))).expect("its patience");
+                command.env("NOTIFY_SOCKET", &path);
+                manager = Some(listening);
+                handed_in = Some(socket);
+            }
+        }
+        let process = host.start(command);
+        drop(handed_in);
+        let mut service = Self { pair, process, manager, files };
+        eventually("the daemon answers", || {
+            if let Some(status) = service.process.ended() {
+                panic!("the daemon has ended: {status}\n{}", service.log());
+            }
+            let is_there = service.pair.a.host.has_link("wg0") && service.pair.a.host.has_socket("wg0");
+            (is_there && service.pair.a.try_wg("show wg0", "").is_success()).then_some(())
+        });
+        service.pair.a.configure(Some(51820), &[service.pair.peer_b()]);
+        service.pair.b.configure(Some(51820), &[service.pair.peer_a()]);
+        for (side, node) in [(Side::A, &service.pair.a), (Side::B, &service.pair.b)] {
+            node.up(&[&format!("{}/24", side.inner_v4())], 1420);
+        }
+        service
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(&self.files.log).unwrap_or_default()
+    }
+
+    fn status(&self) -> ProcessStatus {
+        ProcessStatus { process: self.process.id() }
+    }
+
+    #[track_caller]
+    fn show(&self) -> String {
+        let shown = self.pair.a.host.run(self.files.daemon.to_str().expect("a path"), &["show", "wg0"]).success();
+        let line = shown.lines().find(|line| line.starts_with("confinement: "));
+        line.unwrap_or_else(|| panic!("no line of the confinement in\n{shown}")).to_owned()
+    }
+
+    #[track_caller]
+    fn assert_everything_works(&self, may_mark: bool) {
+        let Pair { a, b } = &self.pair;
+        self.pair.assert_a_reaches_b();
+        self.pair.assert_b_reaches_a();
+        adit_tests::tcp_transfer(&a.host, &b.host, Side::B.inner_v4(), 4 << 20);
+
+        a.set("listen-port 40000");
+        assert_eq!(a.status().listen_port, 40000);
+        self.pair.assert_a_reaches_b();
+        a.set("listen-port 51820");
+        if may_mark {
+            a.set("fwmark 7");
+            assert_eq!(a.status().fwmark, "0x7");
+        }
+        let another = Keys::generate();
+        a.set(&format!("peer {} allowed-ips 10.77.0.0/16", another.public));
+        a.set(&format!("peer {} remove", another.public));
+
+        // Without its peer, the next packet takes a handshake.
+        a.set(&format!("peer {} remove", b.keys.public));
+        let Peer { allowed_ips, .. } = self.pair.peer_b();
+        let endpoint = Side::B.endpoint(Outer::V4);
+        a.set(&format!("peer {} allowed-ips {allowed_ips} endpoint {endpoint}", b.keys.public));
+        self.pair.assert_a_reaches_b();
+
+        a.host.ip("link set wg0 mtu 1300");
+        eventually("the MTU is followed", || self.log().contains("mtu=1300").then_some(()));
+        a.host.ip("link set wg0 down");
+        eventually("the link is followed", || self.log().contains("is_up=false").then_some(()));
+        a.host.ip("link set wg0 up");
+        eventually("A reaches B again", || self.pair.a_reaches_b().then_some(()));
+    }
+
+    #[track_caller]
+    fn assert_ends_and_leaves_nothing(mut self) {
+        self.process.signal(Signal::SIGTERM);
+        let status = self.process.wait();
+        assert!(status.success(), "{status}\n{}", self.log());
+        assert!(!self.pair.a.host.has_socket("wg0"), "the socket is left");
+        assert!(!self.pair.a.host.has_link("wg0"), "the interface is left");
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("---- log of the daemon\n{}", self.log());
+        }
+    }
+}
+
+/// What the kernel tells of the daemon.
+struct ProcessStatus {
+    process: u32,
+}
+
+impl ProcessStatus {
+    #[track_caller]
+    fn value(&self, name: &str) -> &'static str {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.process)).expect("the daemon's process");
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap_or_else(|| panic!("no {name} in\n{text}")).trim().to_owned().leak()
+    }
+
+    #[track_caller]
+    fn capabilities(&self, set: &str) -> u64 {
+        u64::from_str_radix(self.value(set), 16).expect("a number in base 16")
+    }
+
+    #[track_caller]
+    fn assert_confined(&self) {
+        assert_eq!((self.value("NoNewPrivs"), self.value("Seccomp")), ("1", "2"));
+        // Each thread is confined by itself.
+        let threads = fs::read_dir(format!("/proc/{}/task", self.process)).expect("the daemon's threads");
+        let mut count = 0;
+        for thread in threads {
+            let path = thread.expect("a thread").path().join("status");
+            let text = fs::read_to_string(path).expect("a thread's state");
+            assert!(text.contains("\nSeccomp:\t2\n") && text.contains("\nNoNewPrivs:\t1\n"), "{text}");
+            count += 1;
+        }
+        assert!(count > 1, "there are workers");
+        let limits = fs::read_to_string(format!("/proc/{}/limits", self.process)).expect("the daemon's limits");
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit of core dumps");
+        let numbers: Vec<&str> = core.split_whitespace().skip(4).take(2).collect();
+        assert_eq!(numbers, ["0", "0"]);
+    }
+}
+
+/// The daemon's program where any user may start it, its log, and a service manager's socket.
+struct Files {
+    folder: PathBuf,
+    daemon: PathBuf,
+    log: PathBuf,
+}
+
+impl Files {
+    fn new() -> Self {
+        let folder = std::env::temp_dir().join(format!("adit-privileges-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("its mode");
+        let daemon = folder.join("adit");
+        fs::copy(Adit.binary(), &daemon).expect("a copy of the daemon");
+        Self { log: folder.join("log"), daemon, folder }
+    }
+}
+
+impl Drop for Files {
+    fn drop(&mut self) {
+        let _gone = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A command of an ordinary user's, with these capabilities and no others.
+fn as_nobody(capabilities: &[&str], program: &str) -> Command {
+    let set = [&["-all"], capabilities].concat().join(",");
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    command.args(["--inh-caps", &set, "--ambient-caps", &set, "--bounding-set", &set, "--", program]);
+    command
+}
+
+/// What the service manager is told next.
+#[track_caller]
+fn hear(manager: &UnixDatagram) -> String {
+    let mut buffer = [0; 512];
+    let length = manager.recv(&mut buffer).expect("a word to the service manager");
+    String::from_utf8_lossy(&buffer[..length]).into_owned()
+}
+
+/// A copy that programs started from here inherit; the original they do not.
+fn inheritable(fd: OwnedFd) -> OwnedFd {
+    // SAFETY: dup takes an integer and touches no memory of ours.
+    let copy = unsafe { libc::dup(fd.as_raw_fd()) };
+    assert!(copy >= 0, "no copy of a file descriptor: {}", std::io::Error::last_os_error());
+    // SAFETY: the kernel has just opened the descriptor for us, and nobody else knows of it.
+    unsafe { OwnedFd::from_raw_fd(copy) }
+}
+
+/// A TUN device of this name, with room for offloads.
+fn open_tun(name: &str) -> File {
+    let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_CLOEXEC).open(Path::new("/dev/net/tun"));
+    let file = file.expect("the TUN driver");
+    // SAFETY: `ifreq` is a C struct of integers, pointers and unions of these, for which all zeros is a valid value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+    // SAFETY: TUNSETIFF reads and writes one `ifreq`, which `request` is.
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) };
+    assert_eq!(result, 0, "no TUN device: {}", std::io::Error::last_os_error());
+    file
+}

@@ -1,0 +1,228 @@
+//! A daemon replaced while it serves: no packet and no session is lost, and if it cannot be replaced nothing has
+//! happened.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use adit_tests::{Background, Host, Implementation, Node, Pair, PairBuilder, Ping, Side, eventually, tcp_transfer};
+use nix::sys::signal::Signal;
+
+/// A copy of the daemon's program, to be replaced at will.
+struct Program {
+    folder: PathBuf,
+    path: PathBuf,
+}
+
+impl Program {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("adit-test-{}-{name}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder for the program");
+        let program = Self { path: folder.join("adit"), folder };
+        program.replace(&Implementation::Adit.binary());
+        program
+    }
+
+    /// Puts another program in its place, as a package manager does: under the same name, as another file.
+    fn replace(&self, by: &Path) {
+        let new = self.folder.join("adit.new");
+        fs::copy(by, &new).expect("copy the program");
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).expect("make it executable");
+        fs::rename(&new, &self.path).expect("put it in place");
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.path);
+        command.args(arguments).stdin(Stdio::null()).env("LOG_LEVEL", "verbose");
+        command
+    }
+
+    /// Asks the daemon on this host to reload; what it says on failure.
+    fn reload(&self, host: &Host) -> Result<(), String> {
+        // By a copy, since the one on disk may be no such program.
+        let adit = Implementation::Adit.binary();
+        let outcome = host.run(adit.to_str().expect("a path in UTF-8"), &["reload", "wg0"]);
+        if outcome.is_success() { Ok(()) } else { Err(outcome.stderr()) }
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _gone_already = fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A tunnel between two hosts of which A's daemon runs this program in the foreground.
+fn pair(program: &Program) -> (Pair, Background) {
+    pair_of(program.command(&["-f", "wg0"]))
+}
+
+fn pair_of(command: Command) -> (Pair, Background) {
+    let mut pair = Pair::stopped(Implementation::Adit, Implementation::Adit);
+    let daemon = pair.a.host.start(command);
+    eventually("A's daemon opens its socket", || pair.a.host.has_socket("wg0").then_some(()));
+    pair.b.start();
+    PairBuilder::new(Implementation::Adit, Implementation::Adit).configure(&pair);
+    pair.assert_a_reaches_b();
+    pair.assert_b_reaches_a();
+    (pair, daemon)
+}
+
+/// Packets that the kernel has thrown away on their way into or out of the daemon.
+fn lost_in_queues(host: &Host) -> u64 {
+    host.enter(|| {
+        let number = |path: &str| -> u64 { fs::read_to_string(path).expect(path).trim().parse().expect("a number") };
+        let text = fs::read_to_string("/proc/thread-self/net/snmp").expect("the host's counters");
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix("Udp: "));
+        let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+        let udp = names.split(' ').zip(values.split(' ')).find(|(name, _)| *name == "RcvbufErrors");
+        let udp: u64 = udp.expect("the counter of full buffers").1.parse().expect("a number");
+        udp + number("/sys/class/net/wg0/statistics/tx_dropped")
+    })
+}
+
+fn received(node: &Node) -> u64 {
+    node.status().peers.iter().map(|peer| peer.received).sum()
+}
+
+/// Lets A ping B every 2 ms and both send a stream while `action` is done, and fails the test unless every packet is
+/// answered and every byte arrives.
+#[track_caller]
+fn while_busy(pair: &Pair, action: impl FnOnce()) {
+    let lost = [&pair.a, &pair.b].map(|node| lost_in_queues(&node.host));
+    let before = received(&pair.a);
+    std::thread::scope(|scope| {
+        let pings = scope.spawn(|| Ping::to(Side::B.inner_v4()).count(1500, 0.002).from(&pair.a.host));
+        let there = scope.spawn(|| tcp_transfer(&pair.a.host, &pair.b.host, Side::B.inner_v4(), 48 << 20));
+        let back = scope.spawn(|| tcp_transfer(&pair.b.host, &pair.a.host, Side::A.inner_v6(), 48 << 20));
+        eventually("traffic flows", || (received(&pair.a) > before + 100_000).then_some(()));
+        action();
+        assert!(!pings.is_finished(), "the pings have ended before all was done");
+        pings.join().expect("pings").assert_all_answered();
+        there.join().expect("the stream there");
+        back.join().expect("the stream back");
+    });
+    assert_eq!([&pair.a, &pair.b].map(|node| lost_in_queues(&node.host)), lost, "a queue was full");
+}
+
+#[test]
+fn a_ping_every_two_milliseconds_and_streams_both_ways_cross_a_reload_with_none_lost() {
+    let program = Program::new("busy");
+    let (pair, mut daemon) = pair(&program);
+    let (before, seen_by_b) = (pair.b_seen_by_a(), pair.a_seen_by_b());
+    let processes = pair.a.host.processes();
+    while_busy(&pair, || {
+        program.replace(&Implementation::Adit.binary());
+        program.reload(&pair.a.host).expect("the reload");
+    });
+    assert_ne!(pair.a.host.processes(), processes, "another process serves");
+    let after = pair.b_seen_by_a();
+    assert_eq!(after.latest_handshake, before.latest_handshake, "no handshake was needed");
+    assert_eq!(pair.a_seen_by_b().latest_handshake, seen_by_b.latest_handshake);
+    assert!(after.received > before.received && after.sent > before.sent);
+    assert_eq!((after.endpoint, after.allowed_ips), (before.endpoint, before.allowed_ips));
+    // The process that somebody waits for is still there, and passes on that it is to end.
+    assert_eq!(daemon.ended(), None);
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.wait().success());
+    assert!(pair.a.host.processes().is_empty());
+    assert!(!pair.a.host.has_link("wg0") && !pair.a.host.has_socket("wg0"));
+    assert_eq!(pair.a.host.enter(|| fs::read_dir("/run/wireguard").expect("the sockets").count()), 0);
+}
+
+#[test]
+fn ten_reloads_in_a_row_under_traffic_lose_nothing_and_leave_two_processes() {
+    let program = Program::new("ten");
+    let (pair, mut daemon) = pair(&program);
+    let before = pair.b_seen_by_a();
+    while_busy(&pair, || {
+        for _ in 0..10 {
+            program.reload(&pair.a.host).expect("the reload");
+        }
+    });
+    eventually("those that handed over end", || (pair.a.host.processes().len() == 2).then_some(()));
+    let after = pair.b_seen_by_a();
+    assert!(after.received >= before.received + (48 << 20) && after.sent >= before.sent + (48 << 20));
+    assert_eq!(after.latest_handshake, before.latest_handshake);
+    // The present process can be configured as the first could.
+    pair.a.set("listen-port 51999");
+    assert_eq!(pair.a.status().listen_port, 51999);
+    program.reload(&pair.a.host).expect("the reload");
+    assert_eq!(pair.a.status().listen_port, 51999);
+    pair.assert_a_reaches_b();
+    pair.a.host.ip("link delete wg0");
+    assert!(daemon.wait().success());
+    assert!(!pair.a.host.has_socket("wg0"));
+}
+
+#[test]
+fn a_program_that_cannot_take_over_leaves_the_daemon_serving_with_nothing_lost() {
+    let program = Program::new("broken");
+    let (pair, _daemon) = pair(&program);
+    let before = pair.b_seen_by_a();
+    let processes = pair.a.host.processes();
+    while_busy(&pair, || {
+        program.replace(Path::new("/bin/false"));
+        let why = program.reload(&pair.a.host).expect_err("false takes over nothing");
+        assert!(why.contains("the new program ended"), "{why}");
+        fs::remove_file(&program.path).expect("remove the program");
+        let why = program.reload(&pair.a.host).expect_err("there is no program");
+        assert!(why.contains("No such file"), "{why}");
+    });
+    assert_eq!(pair.a.host.processes(), processes);
+    assert_eq!(pair.b_seen_by_a().latest_handshake, before.latest_handshake);
+    program.replace(&Implementation::Adit.binary());
+    program.reload(&pair.a.host).expect("the reload");
+    assert_ne!(pair.a.host.processes(), processes);
+    pair.assert_a_reaches_b();
+}
+
+#[test]
+fn a_signal_does_the_same_and_reaches_whoever_serves() {
+    let program = Program::new("signal");
+    let log = program.folder.join("log");
+    let mut command = program.command(&["-f", "wg0"]);
+    command.stderr(fs::File::create(&log).expect("a file for the log")).stdout(Stdio::null());
+    let (pair, mut daemon) = pair_of(command);
+    for count in 1..=3 {
+        daemon.signal(Signal::SIGUSR2);
+        eventually("another process serves", || {
+            let log = fs::read_to_string(&log).expect("the log");
+            (log.matches("handed over").count() == count).then_some(())
+        });
+        pair.assert_a_reaches_b();
+    }
+    daemon.signal(Signal::SIGINT);
+    assert!(daemon.wait().success());
+}
+
+#[test]
+fn a_daemon_in_the_background_is_replaced_by_one_process() {
+    let program = Program::new("background");
+    let mut pair = Pair::stopped(Implementation::Adit, Implementation::Adit);
+    pair.b.start();
+    pair.a.host.run(program.path.to_str().expect("a path in UTF-8"), &["wg0"]).success();
+    PairBuilder::new(Implementation::Adit, Implementation::Adit).configure(&pair);
+    pair.assert_a_reaches_b();
+    for _ in 0..2 {
+        let before = pair.a.host.processes();
+        program.reload(&pair.a.host).expect("the reload");
+        eventually("the process that handed over ends", || {
+            let now = pair.a.host.processes();
+            (now.len() == 1 && now != before).then_some(())
+        });
+        pair.assert_a_reaches_b();
+    }
+    pair.a.host.ip("link delete wg0");
+    eventually("the daemon ends", || pair.a.host.processes().is_empty().then_some(()));
+    assert!(!pair.a.host.has_socket("wg0"));
+}
+
+#[test]
+fn without_a_daemon_a_reload_fails_and_says_so() {
+    let node = Node::stopped(Implementation::Adit, "A");
+    let program = Program::new("none");
+    let why = program.reload(&node.host).expect_err("nobody is there");
+    assert!(why.contains("no daemon of that interface"), "{why}");
+}
