@@ -1,14 +1,21 @@
 //! The project's chores, run as `cargo xtask CHORE`.
 //!
 //! `setup` installs what the tests need, `test` runs every test of the workspace, `ci` is what a submission must pass.
-//! `compare` measures Adit beside the other implementations.
+//! `compare` measures Adit beside the other implementations, `floods` the same under floods. `supply-chain`,
+//! `repeatable`, `constant-time` and `sanitize` are the proofs that `SECURITY.md` rests on.
 
 mod compare;
+mod constant_time;
 mod debian;
+mod floods;
+mod fuzz;
 mod kernel;
 mod peers;
+mod repeatable;
 mod run;
+mod sanitize;
 mod setup;
+mod supply_chain;
 mod test;
 
 use clap::{Args, Parser, Subcommand};
@@ -18,6 +25,12 @@ fn main() -> anyhow::Result<()> {
         Chore::Setup => setup::all(),
         Chore::Test(options) => test::all(&options),
         Chore::Compare(options) => compare::all(&options),
+        Chore::Floods(options) => floods::all(&options),
+        Chore::Fuzz(options) => fuzz::all(&options),
+        Chore::SupplyChain => supply_chain::check(),
+        Chore::Repeatable(options) => repeatable::all(&options),
+        Chore::ConstantTime(options) => constant_time::all(&options),
+        Chore::Sanitize(options) => sanitize::all(&options),
         Chore::Ci(options) => {
             test::lint()?;
             test::all(&options)
@@ -41,6 +54,19 @@ enum Chore {
     Test(TestOptions),
     /// Measure Adit and the other implementations side by side, and write the report with its charts
     Compare(compare::CompareOptions),
+    /// Measure Adit and the other implementations under floods side by side, and write the report
+    Floods(floods::FloodsOptions),
+    /// Whether a daemon holds no more memory and descriptors after long and eventful use than before
+    /// Give whatever Adit takes from outside to a coverage-guided fuzzer
+    Fuzz(fuzz::FuzzOptions),
+    /// Whether the dependencies keep the rules of deny.toml, and each has its reason in docs/dependencies.md
+    SupplyChain,
+    /// Build the release binary in two folders, and compare the bytes
+    Repeatable(repeatable::RepeatableOptions),
+    /// Whether timing tells of secrets
+    ConstantTime(constant_time::ConstantTimeOptions),
+    /// Tests under the compiler's sanitizers
+    Sanitize(sanitize::SanitizeOptions),
     /// Formatting, clippy and documentation with warnings denied, then `test`
     Ci(TestOptions),
 }
