@@ -14,8 +14,9 @@ pub fn run(input: &[u8]) {
             let message = wrong.to_string();
             assert!(!message.contains('\n'), "one mistake, one line: {message}");
             let is_of_a_key = |c: char| c.is_ascii_alphanumeric() || c == '+' || c == '/';
+            // Escaping may put a character before a row that is too short for a key.
             let longest = message.split(|c| !is_of_a_key(c)).map(str::len).max();
-            assert!(longest < Some(40), "what may be a key is repeated: {message}");
+            assert!(longest < Some(43), "what may be a key is repeated: {message}");
         }
     }
 }

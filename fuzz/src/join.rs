@@ -105,7 +105,8 @@ fn check(packets: &[Vec<u8>], offloads: Offloads) {
     }
 }
 
-/// The same bytes, or the same but for a checksum that is right in either form.
+/// The same bytes, or the same but for what may differ: checksums that are right, and the identification of a packet
+/// that may not be fragmented.
 fn is_same(before: &[u8], after: &[u8]) -> bool {
     if before == after {
         return true;
@@ -114,7 +115,9 @@ fn is_same(before: &[u8], after: &[u8]) -> bool {
         let mut packet = packet.to_vec();
         let (ip, udp) = if packet[0] >> 4 == 4 { (Some(10), packet[9] == 17) } else { (None, packet[6] == 17) };
         let transport = if ip.is_some() { 20 } else { 40 } + if udp { 6 } else { 16 };
-        for at in ip.into_iter().chain([transport]) {
+        // Where a packet may not be fragmented its identification means nothing, and the kernel counts it on.
+        let id = ip.filter(|_| packet[6] & 0x40 != 0).map(|_| 4);
+        for at in ip.into_iter().chain(id).chain([transport]) {
             packet.get_mut(at..at + 2).into_iter().for_each(|checksum| checksum.fill(0));
         }
         packet

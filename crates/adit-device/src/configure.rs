@@ -35,8 +35,11 @@ impl Handler for Configurator {
             allowed_ips: interface.allowed_ips(peer.id).collect(),
             protocol_version: 1,
         });
-        let device_drops = [("send_error", &self.shared.send_errors), ("tun_error", &self.shared.tun_errors)]
-            .map(|(name, count)| (name, count.load(Ordering::Relaxed)));
+        let device_drops = [
+            ("receive_overflow", self.shared.overflows()),
+            ("send_error", self.shared.send_errors.load(Ordering::Relaxed)),
+            ("tun_error", self.shared.tun_errors.load(Ordering::Relaxed)),
+        ];
         let drops = interface.drops().iter().map(|(reason, count)| (reason.name(), count));
         let drops = drops.chain(device_drops).filter(|&(_, count)| count > 0);
         DeviceState {

@@ -6,10 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use adit::{Instant, Interface, PeerId, Transmit};
+use arrayvec::ArrayVec;
 
 use crate::offload::Offloads;
 use crate::sys;
 use crate::udp::{Group, SendOutcome, Sockets};
+
+/// The most transmits that are given to the sockets at a time.
+const AT_ONCE: usize = 32;
 
 /// The engine, and what the control thread and the workers tell each other.
 pub(crate) struct Shared {
@@ -31,6 +35,8 @@ pub(crate) struct Shared {
     /// The moment until which the control thread sleeps.
     control_sleeps_until: AtomicU64,
     control: mio::Waker,
+    /// Datagrams that found no room in sockets that have been replaced since.
+    earlier_overflows: AtomicU64,
     /// Datagrams that the kernel did not take.
     pub(crate) send_errors: AtomicU64,
     /// Packets that the TUN device did not take.
@@ -67,6 +73,7 @@ impl Shared {
             tun_is_gone: AtomicBool::new(false),
             control_sleeps_until: AtomicU64::new(u64::MAX),
             control,
+            earlier_overflows: AtomicU64::new(0),
             send_errors: AtomicU64::new(0),
             tun_errors: AtomicU64::new(0),
         }
@@ -85,7 +92,17 @@ impl Shared {
 
     /// Puts other sockets in the place of the present ones.
     pub(crate) fn replace_sockets(&self, sockets: Vec<Arc<Sockets>>) {
-        *self.sockets.lock().unwrap_or_else(PoisonError::into_inner) = sockets;
+        let mut present = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        let overflows: u64 = present.iter().map(|sockets| sockets.overflows()).sum();
+        self.earlier_overflows.fetch_add(overflows, Ordering::Relaxed);
+        *present = sockets;
+    }
+
+    /// Datagrams that came and found no room in a socket's buffer.
+    pub(crate) fn overflows(&self) -> u64 {
+        let present = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        let overflows: u64 = present.iter().map(|sockets| sockets.overflows()).sum();
+        self.earlier_overflows.load(Ordering::Relaxed) + overflows
     }
 
     /// What there is to do after a step, asked before the lock is given back.
@@ -114,27 +131,45 @@ impl Shared {
         self.control_sleeps_until.store(deadline.map_or(u64::MAX, Instant::as_nanos), Ordering::Relaxed);
     }
 
-    /// Sends everything that [`Interface::poll_transmit`] gives, through `buffer`.
+    /// Sends everything that [`Interface::poll_transmit`] gives, through `buffer`: under a flood that is an answer to
+    /// every datagram, so many go in one system call.
     pub(crate) fn transmit_all(&self, sockets: &Sockets, buffer: &mut [u8]) {
         loop {
-            let transmit = self.interface().poll_transmit(now(), buffer);
-            match transmit {
+            let transmits = self.take_transmits(buffer);
+            if transmits.is_empty() {
+                return;
+            }
+            let groups: ArrayVec<_, AT_ONCE> = transmits.iter().map(|transmit| group(transmit, buffer)).collect();
+            sockets.send_many(&groups, |index, outcome| {
+                self.sent(transmits.get(index).and_then(|transmit| transmit.peer), &outcome);
+            });
+        }
+    }
+
+    /// The next datagrams, as many as go at once and fit into `buffer`.
+    fn take_transmits(&self, buffer: &mut [u8]) -> ArrayVec<Transmit, AT_ONCE> {
+        let mut transmits = ArrayVec::new();
+        let mut begin = 0;
+        let mut interface = self.interface();
+        let now = now();
+        while !transmits.is_full() {
+            let rest = buffer.get_mut(begin..).unwrap_or_default();
+            match interface.poll_transmit(now, rest) {
                 Ok(Some(transmit)) => {
-                    let outcome = sockets.send(
-                        &transmit.path,
-                        transmit.tos,
-                        buffer.get(transmit.range).unwrap_or_default(),
-                        transmit.segment_size,
-                    );
-                    self.sent(transmit.peer, &outcome);
+                    let range = begin + transmit.range.start..begin + transmit.range.end;
+                    begin = range.end;
+                    transmits.push(Transmit { range, ..transmit });
                 }
-                Ok(None) => return,
+                Ok(None) => break,
+                // What does not fit behind the others begins the next turn.
+                Err(_) if !transmits.is_empty() => break,
                 Err(error) => {
                     tracing::error!(%error, "a datagram cannot be sent");
-                    return;
+                    break;
                 }
             }
         }
+        transmits
     }
 
     /// Takes note of what the kernel said to a send.

@@ -37,6 +37,20 @@ pub(crate) fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) 
     check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), length) }).map(drop)
 }
 
+/// Datagrams that the kernel has dropped since there was no room in the socket's buffer (`SO_MEMINFO`).
+pub(crate) fn dropped(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    /// `SK_MEMINFO_DROPS`.
+    const DROPS: usize = 8;
+    let mut values = [0u32; DROPS + 1];
+    let mut length = size_of_val(&values) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes at `values`, and the length written at `length`; both are locals.
+    check(unsafe {
+        let values = values.as_mut_ptr().cast();
+        libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, values, &mut length)
+    })?;
+    Ok(values[DROPS])
+}
+
 /// Reads an option whose value is a C `int`.
 #[cfg(test)]
 pub(crate) fn option(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<i32> {

@@ -81,6 +81,11 @@ impl Sockets {
         self.v4.iter().chain(&self.v6)
     }
 
+    /// Datagrams that came and found no room in the sockets' buffers.
+    pub fn overflows(&self) -> u64 {
+        self.iter().filter_map(|socket| sys::dropped(socket.as_fd()).ok()).map(u64::from).sum()
+    }
+
     /// Marks everything sent from now on (`SO_MARK`); 0 takes the mark away.
     ///
     /// # Errors

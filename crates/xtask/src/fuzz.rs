@@ -39,6 +39,9 @@ pub(crate) struct FuzzOptions {
     /// How long each target runs
     #[arg(long, default_value_t = 60)]
     seconds: u64,
+    /// Make the same random choices as another run with this number; 0 is another one each time
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u32,
     /// Only this target; otherwise all
     #[arg(long)]
     target: Option<String>,
@@ -67,7 +70,7 @@ pub(crate) fn all(options: &FuzzOptions) -> Result<()> {
         for _ in 0..AT_ONCE.min(chosen.len()) {
             scope.spawn(|| {
                 while let Some(target) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Err(error) = fuzz(&binaries, target, options.seconds) {
+                    if let Err(error) = fuzz(&binaries, target, options) {
                         failures.lock().unwrap_or_else(|lock| lock.into_inner()).push(error);
                     }
                 }
@@ -116,7 +119,7 @@ fn build(target: Option<&str>) -> Result<PathBuf> {
 }
 
 /// Runs one target for so long, from its seeds and what earlier runs have found.
-fn fuzz(binaries: &Path, target: &str, seconds: u64) -> Result<()> {
+fn fuzz(binaries: &Path, target: &str, options: &FuzzOptions) -> Result<()> {
     let (corpus, artifacts) = (fuzz_folder().join("corpus").join(target), fuzz_folder().join("artifacts").join(target));
     fs::create_dir_all(&corpus)?;
     fs::create_dir_all(&artifacts)?;
@@ -125,7 +128,8 @@ fn fuzz(binaries: &Path, target: &str, seconds: u64) -> Result<()> {
         .arg(&corpus)
         .arg(fuzz_folder().join("seeds").join(target))
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
-        .arg(format!("-max_total_time={seconds}"))
+        .arg(format!("-seed={}", options.seed))
+        .arg(format!("-max_total_time={}", options.seconds.max(1)))
         .args([format!("-max_len={MAX_LEN}"), "-timeout=20".into(), "-rss_limit_mb=2048".into()])
         .args(["-print_final_stats=1", "-verbosity=1"]);
     let words = fuzz_folder().join("dictionaries").join(target);

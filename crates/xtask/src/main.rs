@@ -1,8 +1,9 @@
 //! The project's chores, run as `cargo xtask CHORE`.
 //!
 //! `setup` installs what the tests need, `test` runs every test of the workspace, `ci` is what a submission must pass.
-//! `compare` measures Adit beside the other implementations, `floods` the same under floods. `supply-chain`,
-//! `repeatable`, `constant-time` and `sanitize` are the proofs that `SECURITY.md` rests on.
+//! `compare` measures Adit beside the other implementations, `floods` the same under floods. `soak` looks for what a
+//! daemon does not give back. `supply-chain`, `repeatable`, `constant-time` and `sanitize` are the proofs that
+//! `SECURITY.md` rests on.
 
 mod compare;
 mod constant_time;
@@ -15,6 +16,7 @@ mod repeatable;
 mod run;
 mod sanitize;
 mod setup;
+mod soak;
 mod supply_chain;
 mod test;
 
@@ -26,6 +28,7 @@ fn main() -> anyhow::Result<()> {
         Chore::Test(options) => test::all(&options),
         Chore::Compare(options) => compare::all(&options),
         Chore::Floods(options) => floods::all(&options),
+        Chore::Soak(options) => soak::all(&options),
         Chore::Fuzz(options) => fuzz::all(&options),
         Chore::SupplyChain => supply_chain::check(),
         Chore::Repeatable(options) => repeatable::all(&options),
@@ -57,6 +60,7 @@ enum Chore {
     /// Measure Adit and the other implementations under floods side by side, and write the report
     Floods(floods::FloodsOptions),
     /// Whether a daemon holds no more memory and descriptors after long and eventful use than before
+    Soak(soak::SoakOptions),
     /// Give whatever Adit takes from outside to a coverage-guided fuzzer
     Fuzz(fuzz::FuzzOptions),
     /// Whether the dependencies keep the rules of deny.toml, and each has its reason in docs/dependencies.md

@@ -31,11 +31,13 @@ pub(crate) fn all(options: &TestOptions) -> Result<()> {
         nextest.args(["--profile", "fast"]);
     }
     run(nextest.args(&options.nextest))?;
+    // The daemon's features are on in the whole workspace; by itself the cipher falls back to a library in pure Rust.
+    run(cargo().args(["nextest", "run", "--package", "adit-aead"]))?;
     run(cargo().args(["test", "--workspace", "--doc", "--quiet"]))
 }
 
 /// Builds the daemon that the tests drive, and says where it is.
-fn build_daemon(release: bool) -> Result<PathBuf> {
+pub(crate) fn build_daemon(release: bool) -> Result<PathBuf> {
     let mut build = cargo();
     build.args(["build", "--package", "adit-cli"]);
     if release {

@@ -53,6 +53,24 @@ fn receive(socket: &UdpSocket, count: usize) -> Vec<Vec<u8>> {
     datagrams
 }
 
+#[test]
+fn what_finds_no_room_in_the_buffer_is_counted() {
+    const SENT: usize = 500;
+    let [sockets] = <[Sockets; 1]>::try_from(bind(0, 1, 0, true).expect("bound")).expect("one");
+    let socket = sockets.v4.as_ref().expect("IPv4");
+    SockRef::from(socket).set_recv_buffer_size(4096).expect("a small buffer");
+    for _ in 0..SENT {
+        assert_all_sent(&sockets.send(&to("127.0.0.1", &sockets), 0, &[0; 1000], 0), 1);
+    }
+    let mut buffer = vec![0; MAX_RECEIVED];
+    let mut received = 0;
+    while let Ok(datagrams) = socket.recv(&mut buffer) {
+        received += datagrams.datagrams().count();
+    }
+    assert!(received < SENT, "the buffer had room for all");
+    assert_eq!(sockets.overflows(), (SENT - received) as u64);
+}
+
 fn assert_all_sent(outcome: &SendOutcome, count: usize) {
     let SendOutcome { sent, dropped, unsent, error, .. } = outcome;
     assert_eq!((*sent, *dropped, *unsent), (count, 0, 0), "{error:?}");
