@@ -47,7 +47,8 @@ fn more(input: &mut Unstructured<'_>, packets: &mut Vec<Vec<u8>>) -> Result<()> 
                 packet.truncate(usize::from(value));
             } else if place >= 0xf0 {
                 // The other way to write a checksum that comes out as zero.
-                let at = if packet[0] >> 4 == 4 { 10 } else { 56 };
+                let is_v4 = packet.first().is_some_and(|first| first >> 4 == 4);
+                let at = if is_v4 { 10 } else { 56 };
                 if let Some(zero) = packet.get_mut(at..at + 2).filter(|bytes| *bytes == [0, 0]) {
                     zero.fill(0xff);
                 }
