@@ -107,7 +107,7 @@ fn the_daemon_goes_to_the_background_and_ends_with_its_interface() {
 #[test]
 fn the_daemon_ends_with_its_socket() {
     in_namespace('e', |name, mut netlink| {
-        assert!(output(adit([name, "--threads", "1", "--no-offload"]), "").0);
+        assert!(output(adit([name, "--threads", "1", "--no-offload", "--busy-poll", "50"]), "").0);
         let connection = UnixStream::connect(socket_path(name)).unwrap();
         fs::remove_file(socket_path(name)).unwrap();
         wait_for_end(connection);

@@ -1,5 +1,6 @@
 //! Ending early on Ctrl-C, with nothing left behind.
 
+use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -12,6 +13,21 @@ use signal_hook::iterator::Signals;
 use crate::measure::process::descendants;
 
 static REQUESTED: AtomicBool = AtomicBool::new(false);
+
+/// How a program ends whose work came out so; `interrupted` is what it says when it was told to end early.
+pub fn exit_code(outcome: Result<()>, interrupted: &str) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) if is_requested() => {
+            eprintln!("{interrupted}");
+            ExitCode::from(130)
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
 
 /// Ends what runs, and makes [`check`] fail, as soon as a signal asks for it.
 ///

@@ -51,17 +51,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) if interrupt::is_requested() => {
-            eprintln!("interrupted; nothing was written");
-            ExitCode::from(130)
-        }
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    interrupt::exit_code(run(&Options::parse()), "interrupted; nothing was written")
 }
 
 fn run(options: &Options) -> Result<()> {

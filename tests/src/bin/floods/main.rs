@@ -52,17 +52,10 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(_) if interrupt::is_requested() => {
-            eprintln!("interrupted; what was measured before is kept, `--add` goes on from there");
-            ExitCode::from(130)
-        }
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    interrupt::exit_code(
+        run(&Options::parse()),
+        "interrupted; what was measured before is kept, `--add` goes on from there",
+    )
 }
 
 fn run(options: &Options) -> Result<()> {
