@@ -86,13 +86,15 @@ impl Configurator {
     /// Everything about the device that another process needs to go on with it.
     pub(crate) fn state(&self, listener: BorrowedFd<'_>, reloader: &Reloader) -> io::Result<State> {
         let (shared, device) = (&self.shared, &self.device);
-        let sockets: Vec<_> = (0..self.workers.len()).filter_map(|index| shared.sockets(index)).collect();
+        let sockets = shared.all_sockets();
         let (asks, link) = (&reloader.asks, &reloader.link);
-        let first = sockets.first();
+        let (first, last) = (sockets.first(), sockets.last());
         let facts = [
             ("workers", self.workers.len() as u64),
             ("v4", first.is_some_and(|sockets| sockets.v4.is_some()).into()),
             ("v6", first.is_some_and(|sockets| sockets.v6.is_some()).into()),
+            ("handshakes_v4", last.is_some_and(|sockets| sockets.v4.is_some()).into()),
+            ("handshakes_v6", last.is_some_and(|sockets| sockets.v6.is_some()).into()),
             ("asks", asks.is_some().into()),
             ("link", link.is_some().into()),
             ("port", device.port.into()),
@@ -133,9 +135,8 @@ impl Configurator {
     }
 
     fn set_mark(&self, mark: u32) -> Result<(), SetError> {
-        (0..self.workers.len())
-            .filter_map(|index| self.shared.sockets(index))
-            .try_for_each(|sockets| sockets.set_mark(mark).map_err(SetError::from))
+        let sockets = self.shared.all_sockets();
+        sockets.iter().try_for_each(|sockets| sockets.set_mark(mark).map_err(SetError::from))
     }
 
     fn offloads(&self) -> String {

@@ -207,7 +207,7 @@ fn system(action: &'static str) -> impl Fn(io::Error) -> Error {
     move |source| Error::System { action, source }
 }
 
-/// Sockets for each worker.
+/// Sockets for each worker and, behind them, for handshakes.
 pub(crate) fn bind(port: u16, workers: usize, fwmark: u32, offload: bool) -> Result<Vec<Arc<Sockets>>, BindError> {
     Ok(udp::bind(port, workers, fwmark, offload)?.into_iter().map(Arc::new).collect())
 }
@@ -235,14 +235,16 @@ impl Workers {
     }
 
     fn start_threads(&mut self, queues: Vec<TunQueue>) -> Result<(), Error> {
-        for (index, queue) in queues.into_iter().enumerate() {
+        // The last is for handshakes, and has no queue.
+        for (index, queue) in queues.into_iter().map(Some).chain([None]).enumerate() {
+            let name = if queue.is_some() { format!("worker {index}") } else { "handshakes".to_owned() };
             let shared = &self.shared;
             let (gate, opened) = mpsc::channel::<()>();
             let start = || {
                 let poll = Poll::new()?;
                 let waker = Waker::new(poll.registry(), worker::WAKER)?;
                 let worker = Worker::new(shared.clone(), index, poll, queue)?;
-                let thread = std::thread::Builder::new().name(format!("worker {index}")).spawn(move || {
+                let thread = std::thread::Builder::new().name(name).spawn(move || {
                     // Nothing is ever sent: the other end goes.
                     let _ = opened.recv();
                     worker.run();

@@ -18,7 +18,7 @@ const AT_ONCE: usize = 32;
 /// The engine, and what the control thread and the workers tell each other.
 pub(crate) struct Shared {
     interface: Mutex<Interface>,
-    /// The sockets of each worker; replaced when the port changes.
+    /// The sockets of each worker, and of the one for handshakes; replaced when the port changes.
     sockets: Mutex<Vec<Arc<Sockets>>>,
     pub(crate) offloads: Offloads,
     pub(crate) vnet_header: bool,
@@ -85,9 +85,14 @@ impl Shared {
         self.interface.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The sockets of worker `index`.
+    /// The sockets of worker `index`; behind the workers come those for handshakes.
     pub(crate) fn sockets(&self, index: usize) -> Option<Arc<Sockets>> {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).get(index).cloned()
+    }
+
+    /// The sockets of all.
+    pub(crate) fn all_sockets(&self) -> Vec<Arc<Sockets>> {
+        self.sockets.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Puts other sockets in the place of the present ones.

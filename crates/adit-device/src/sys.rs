@@ -4,6 +4,7 @@
 mod message;
 mod namespace;
 mod process;
+mod program;
 mod vectors;
 
 use std::ffi::CStr;
@@ -14,6 +15,7 @@ use std::time::Duration;
 pub(crate) use message::{Outgoing, receive, send, send_many};
 pub(crate) use namespace::{effective_ids, enter, unshare_network, unshare_user_and_network};
 pub(crate) use process::answer_to_prctl;
+pub(crate) use program::{Instruction, attach_to_group};
 pub(crate) use vectors::with_vectors;
 
 /// Turns the result of a system call into a `Result`.

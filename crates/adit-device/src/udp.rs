@@ -6,6 +6,7 @@
 
 mod bind;
 mod send;
+mod steer;
 #[cfg(test)]
 mod tests;
 
@@ -28,7 +29,7 @@ pub const MAX_RECEIVED: usize = 65_535;
 /// How many errors of earlier datagrams (ICMP messages) one [`UdpSocket::recv`] passes over.
 const MAX_STALE_ERRORS: usize = 16;
 
-/// The sockets of one worker. At least one of them is there.
+/// The sockets of one thread: of a worker, which has at least one of them, or of the one for handshakes.
 #[derive(Debug)]
 pub struct Sockets {
     /// For IPv4, if the host has it.

@@ -1,4 +1,5 @@
-//! A worker: one TUN queue, a UDP socket of each family, and one loop that serves both sides.
+//! A worker: one TUN queue, a UDP socket of each family, and one loop that serves both sides. The worker for handshakes has
+//! no queue: see [`crate::udp::bind`].
 //!
 //! A burst is read, the engine is asked once for all of it, it is sealed or opened where it lies,
 //! and written. Nothing is handed to another thread but what no packet waits for.
@@ -49,7 +50,7 @@ pub(crate) struct Worker {
     shared: Arc<Shared>,
     index: usize,
     poll: Poll,
-    tun: TunQueue,
+    tun: Option<TunQueue>,
     sockets: Arc<Sockets>,
     /// The burst from inside, and the burst from the network.
     outbound: Box<[u8]>,
@@ -88,9 +89,12 @@ impl Ready {
 }
 
 impl Worker {
-    pub(crate) fn new(shared: Arc<Shared>, index: usize, poll: Poll, tun: TunQueue) -> io::Result<Self> {
+    pub(crate) fn new(shared: Arc<Shared>, index: usize, poll: Poll, tun: Option<TunQueue>) -> io::Result<Self> {
         let sockets = shared.sockets(index).ok_or(io::ErrorKind::NotFound)?;
-        poll.registry().register(&mut SourceFd(&tun.as_raw_fd()), TUN, Interest::READABLE)?;
+        if let Some(tun) = &tun {
+            poll.registry().register(&mut SourceFd(&tun.as_raw_fd()), TUN, Interest::READABLE)?;
+        }
+        let outbound_len = if tun.is_some() { UNCUT + MAX_READ } else { 0 };
         register(&poll, &sockets)?;
         Ok(Self {
             shared,
@@ -98,7 +102,7 @@ impl Worker {
             poll,
             tun,
             sockets,
-            outbound: vec![0; UNCUT + MAX_READ].into_boxed_slice(),
+            outbound: vec![0; outbound_len].into_boxed_slice(),
             inbound: vec![0; IN_LEN].into_boxed_slice(),
             packets: Packets::default(),
             datagrams: Datagrams::default(),
@@ -217,7 +221,7 @@ impl Worker {
         let header_len = if self.shared.vnet_header { VnetHeader::LEN } else { 0 };
         // The device's header comes to lie where the tunnel's will be.
         let place = self.outbound.get_mut(begin - header_len..begin + MAX_READ).ok_or(io::ErrorKind::OutOfMemory)?;
-        let len = self.tun.read(place)?;
+        let len = self.tun.as_ref().ok_or(io::ErrorKind::NotFound)?.read(place)?;
         if len == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -356,7 +360,11 @@ impl Worker {
         };
         let ranges = delivered.packets().map(|(_, range)| range);
         for run in self.joiner.join(&mut self.inbound, ranges, self.shared.offloads) {
-            let written = run.with_slices(self.shared.vnet_header, |slices| self.tun.write_vectored(slices));
+            let written = run.with_slices(self.shared.vnet_header, |slices| match &self.tun {
+                Some(tun) => tun.write_vectored(slices),
+                // Before the kernel knew what goes where.
+                None => Err(io::ErrorKind::NotFound.into()),
+            });
             if let Err(error) = written {
                 self.shared.tun_errors.fetch_add(run.count() as u64, Ordering::Relaxed);
                 tracing::debug!(%error, packets = run.count(), "the TUN device did not take a packet");

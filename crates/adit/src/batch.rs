@@ -11,6 +11,7 @@ use core::ops::Range;
 
 use arrayvec::ArrayVec;
 
+use crate::handshake::Admission;
 use crate::limits::{TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD};
 use crate::message::{Transport, transport_len};
 use crate::noise::SessionKeys;
@@ -27,6 +28,8 @@ pub(crate) enum Fate {
     Going,
     /// It was opened, and its tag was right.
     Authentic,
+    /// It is a handshake message, whose admission is decided on.
+    Handshake,
     /// It ends here.
     Gone,
 }
@@ -73,6 +76,7 @@ pub(crate) struct Batch {
     pub(crate) entries: Vec<Entry>,
     pub(crate) runs: Vec<Run>,
     pub(crate) paths: Vec<Path>,
+    pub(crate) admission: Admission,
     /// Where the next datagram may begin.
     end: u32,
 }
@@ -103,6 +107,7 @@ impl Batch {
         self.entries.clear();
         self.runs.clear();
         self.paths.clear();
+        self.admission.clear();
         self.end = 0;
         self
     }
@@ -331,14 +336,15 @@ impl Datagrams {
     }
 }
 
-/// Transport messages whose sessions are known. Handshake messages of the burst have been taken in.
+/// Transport messages whose sessions are known, and handshake messages that may be worth a Diffie-Hellman.
 #[derive(Debug)]
 #[must_use = "nothing has been decrypted yet"]
 pub struct Opening(pub(crate) Batch);
 
 impl Opening {
-    /// Verifies and decrypts. Needs no lock.
+    /// Verifies and decrypts; checks the MACs of handshake messages. Needs no lock.
     pub fn open(mut self, buffer: &mut [u8]) -> Opened {
+        Admission::check(&mut self.0, buffer);
         self.0.each_going(
             buffer,
             |keys| &keys.receiving,

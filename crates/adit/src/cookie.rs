@@ -14,6 +14,9 @@ use crate::time::Instant;
 const LABEL_MAC1: &[u8] = b"mac1----";
 const LABEL_COOKIE: &[u8] = b"cookie--";
 
+/// Length of a cookie reply's nonce.
+pub(crate) const NONCE_LEN: usize = 24;
+
 fn mac1_key(receiver: &PublicKey) -> [u8; 32] {
     crypto::hash(&[LABEL_MAC1, receiver.as_bytes()])
 }
@@ -30,6 +33,7 @@ fn split_macs(message: &[u8]) -> Option<(&[u8], &Mac, &Mac)> {
 }
 
 /// Checks the MACs of what arrives, and makes the cookies that mac2 is made from.
+#[derive(Clone)]
 pub(crate) struct CookieChecker {
     mac1_key: [u8; 32],
     cookie_key: [u8; 32],
@@ -53,38 +57,41 @@ impl CookieChecker {
         split_macs(message).is_some_and(|(body, mac1, _)| crypto::mac_eq(mac1, &crypto::mac(&self.mac1_key, &[body])))
     }
 
+    /// Whether the secret from which cookies are made is too old for that, or was never made.
+    pub(crate) fn is_stale(&self, now: Instant) -> bool {
+        self.secret_made.is_none_or(|made| made.is_older_than(COOKIE_REFRESH_TIME, now))
+    }
+
+    /// Makes another secret: cookies that were made from the one before are worth nothing any more.
+    pub(crate) fn renew_secret(&mut self, now: Instant, rng: &mut (impl CryptoRng + ?Sized)) {
+        rng.fill_bytes(&mut *self.secret);
+        self.secret_made = Some(now);
+    }
+
     /// Whether the sender has received a cookie of ours at the address and port it sends from.
     pub(crate) fn mac2_is_good(&self, now: Instant, message: &[u8], source: SocketAddr) -> bool {
-        if self.secret_made.is_none_or(|made| made.is_older_than(COOKIE_REFRESH_TIME, now)) {
+        if self.is_stale(now) {
             return false;
         }
         let cookie = self.cookie(source);
         split_macs(message).is_some_and(|(body, mac1, mac2)| crypto::mac_eq(mac2, &crypto::mac(&cookie, &[body, mac1])))
     }
 
-    /// A cookie for the sender of `message`, encrypted so that only who saw the message reads it.
+    /// A cookie for the sender of `message`, encrypted so that only who saw the message reads it. `nonce` must be as good
+    /// as random: two replies with the same one would tell of each other's cookies.
     pub(crate) fn create_reply(
-        &mut self,
-        now: Instant,
+        &self,
         message: &[u8],
         sender_index: u32,
         source: SocketAddr,
-        rng: &mut (impl CryptoRng + ?Sized),
+        nonce: &[u8; NONCE_LEN],
     ) -> Option<[u8; COOKIE_REPLY_LEN]> {
-        if self.secret_made.is_none_or(|made| made.is_older_than(COOKIE_REFRESH_TIME, now)) {
-            rng.fill_bytes(&mut *self.secret);
-            self.secret_made = Some(now);
-        }
         let (_, mac1, _) = split_macs(message)?;
-        let mut nonce = [0; 24];
-        rng.fill_bytes(&mut nonce);
         let mut encrypted_cookie = [0; 32];
         let (cookie, tag) = encrypted_cookie.split_at_mut(16);
         cookie.copy_from_slice(&self.cookie(source));
-        tag.copy_from_slice(&crypto::xseal(&self.cookie_key, &nonce, mac1, cookie));
-        Some(
-            CookieReply { receiver_index: sender_index, nonce: &nonce, encrypted_cookie: &encrypted_cookie }.to_bytes(),
-        )
+        tag.copy_from_slice(&crypto::xseal(&self.cookie_key, nonce, mac1, cookie));
+        Some(CookieReply { receiver_index: sender_index, nonce, encrypted_cookie: &encrypted_cookie }.to_bytes())
     }
 
     fn cookie(&self, source: SocketAddr) -> Mac {

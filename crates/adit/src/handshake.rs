@@ -3,6 +3,7 @@
 //!
 //! A forged message changes nothing: all that it leads to is computed on locals.
 
+mod admission;
 mod work;
 
 use alloc::boxed::Box;
@@ -25,6 +26,7 @@ use crate::peer::{Initiating, PeerId};
 use crate::time::{Instant, Tai64n};
 use crate::transmit::Outgoing;
 
+pub(crate) use admission::{Admission, Load};
 use work::{Done, Work};
 pub use work::{HandshakeDone, HandshakeWork};
 
@@ -44,30 +46,6 @@ impl Incoming {
 
     pub(crate) fn bytes(&self) -> &[u8] {
         self.message.get(..self.len.into()).unwrap_or_default()
-    }
-}
-
-/// Whether there is more to compute than is healthy, whoever it came from.
-#[derive(Default)]
-pub(crate) struct Load {
-    until: Option<Instant>,
-    window: Instant,
-    taken: u32,
-}
-
-impl Load {
-    /// How long a moment of load is remembered.
-    const MEMORY: Duration = Duration::from_secs(1);
-
-    fn is_high(&mut self, now: Instant, queued: usize, queue_bound: usize, per_second: u32) -> bool {
-        if self.window.is_older_than(Self::MEMORY, now) {
-            self.window = now;
-            self.taken = 0;
-        }
-        if queued >= (queue_bound / 8).max(1) || self.taken >= per_second {
-            self.until = Some(now + Self::MEMORY);
-        }
-        self.until.is_some_and(|until| now < until)
     }
 }
 
@@ -124,56 +102,6 @@ impl Interface {
                 next = self.finish_handshake(now, work.compute());
             }
         }
-    }
-
-    /// An initiation or a response has arrived. The cheap checks come first: mac1, then, under
-    /// load, mac2 and the source's share; then it waits for its turn.
-    pub(crate) fn admit(
-        &mut self,
-        now: Instant,
-        path: &Path,
-        datagram: &[u8],
-        message: &Message<'_>,
-    ) -> Result<(), Drop> {
-        let checker = self.checker.as_mut().ok_or(Drop::NoPrivateKey)?;
-        if !checker.mac1_is_good(datagram) {
-            return Err(Drop::BadMac1);
-        }
-        let sender_index = match message {
-            Message::Initiation(message) => message.sender_index,
-            Message::Response(message) => {
-                let waits = |id: &PeerId| {
-                    let handshake = self.peers.get(*id).and_then(|peer| peer.handshake.as_ref());
-                    handshake.is_some_and(|handshake| handshake.local_index == message.receiver_index)
-                };
-                if !self.indices.get(&message.receiver_index).is_some_and(waits) {
-                    return Err(Drop::UnknownIndex);
-                }
-                message.sender_index
-            }
-            _ => return Err(Drop::BadType),
-        };
-        let bound = self.bounds.handshake_queue;
-        if self.load.is_high(now, self.incoming.len(), bound, self.bounds.handshakes_per_second) {
-            if !checker.mac2_is_good(now, datagram, path.remote) {
-                let reply = checker.create_reply(now, datagram, sender_index, path.remote, &mut *self.rng);
-                let reply = reply.and_then(|reply| Outgoing::new(None, *path, HANDSHAKE_TOS, &reply));
-                if self.outgoing.len() >= self.bounds.outgoing {
-                    return Err(Drop::ReplyQueueFull);
-                }
-                self.outgoing.extend(reply);
-                return Err(Drop::CookieSent);
-            }
-            if !self.limiter.allow(now, path.remote.ip()) {
-                return Err(Drop::RateLimited);
-            }
-        }
-        if self.incoming.len() >= bound {
-            return Err(Drop::HandshakeQueueFull);
-        }
-        self.load.taken = self.load.taken.saturating_add(1);
-        self.incoming.extend(Incoming::new(*path, datagram));
-        Ok(())
     }
 
     /// A cookie reply has arrived: the next handshake message will carry the cookie.

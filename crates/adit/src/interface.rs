@@ -69,7 +69,7 @@ pub struct Interface {
     pub(crate) bounds: Bounds,
     pub(crate) mtu: u16,
     pub(crate) identity: Option<Arc<Identity>>,
-    pub(crate) checker: Option<CookieChecker>,
+    pub(crate) checker: Option<Arc<CookieChecker>>,
     pub(crate) peers: Peers,
     by_key: BTreeMap<PublicKey, PeerId>,
     /// The indices of sessions and handshakes, by which peers address this interface.
@@ -166,7 +166,7 @@ impl Interface {
         {
             self.remove_peer(own);
         }
-        self.checker = identity.as_ref().map(|identity| CookieChecker::new(&identity.public));
+        self.checker = identity.as_ref().map(|identity| Arc::new(CookieChecker::new(&identity.public)));
         self.identity = identity;
         self.incoming.clear();
         let Self { peers, indices, .. } = self;

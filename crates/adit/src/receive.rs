@@ -37,14 +37,12 @@ impl Interface {
     }
 
     /// The first step for a burst of datagrams, which lie in `buffer`: finds the session of each
-    /// transport message. Handshake messages are checked and queued for
-    /// [`Interface::poll_handshake`]; cookie replies are taken.
+    /// transport message, and takes cookie replies.
     pub fn begin_open(&mut self, now: Instant, datagrams: Datagrams, buffer: &[u8]) -> Opening {
         let mut batch = datagrams.0;
-        for entry in &mut batch.entries {
+        for (number, entry) in batch.entries.iter_mut().enumerate() {
             entry.run = batch.runs.len().saturating_sub(1) as u32;
-            let path = batch.paths.get(entry.path as usize).copied();
-            let (Some(datagram), Some(path)) = (buffer.get(entry.datagram()), path) else {
+            let Some(datagram) = buffer.get(entry.datagram()) else {
                 entry.fate = Fate::Gone;
                 continue;
             };
@@ -70,27 +68,29 @@ impl Interface {
                     }
                     entry.counter = message.counter;
                     entry.run = (batch.runs.len() - 1) as u32;
-                    Ok(true)
+                    Ok(Fate::Going)
                 }
-                Message::CookieReply(reply) => self.take_cookie(now, &reply).map(|()| false),
+                Message::CookieReply(reply) => self.take_cookie(now, &reply).map(|()| Fate::Gone),
                 Message::Initiation(_) | Message::Response(_) => {
-                    self.admit(now, &path, datagram, &message).map(|()| false)
+                    self.note_candidate(&mut batch.admission, number, &message);
+                    Ok(Fate::Handshake)
                 }
             });
-            if let Err(reason) = outcome {
+            entry.fate = outcome.unwrap_or_else(|reason| {
                 self.drop(None, reason);
-            }
-            if outcome != Ok(true) {
-                entry.fate = Fate::Gone;
-            }
+                Fate::Gone
+            });
         }
+        self.begin_admission(now, &mut batch.admission);
         Opening(batch)
     }
 
     /// The last step for a burst: replay window, source addresses, timers, roaming. What is
-    /// delivered may go to the inside of the tunnel, in the order given.
+    /// delivered may go to the inside of the tunnel, in the order given. Handshake messages that are
+    /// worth it are queued for [`Interface::poll_handshake`].
     pub fn commit(&mut self, now: Instant, opened: Opened, buffer: &mut [u8]) -> Delivered {
         let mut batch = opened.0;
+        self.finish_admission(now, &mut batch, buffer);
         let (runs, paths) = (&batch.runs, &batch.paths);
         let tried = |fate| fate == Fate::Authentic || fate == Fate::Going;
         for entries in batch.entries.chunk_by_mut(|a, b| a.run == b.run) {

@@ -6,6 +6,7 @@ mod peer;
 mod tests;
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
@@ -260,7 +261,7 @@ impl Interface {
             }
         }
         if let (Some((secret, made)), Some(checker)) = (cookie_secret, &mut interface.checker) {
-            restore_cookie_secret(checker, secret, made);
+            restore_cookie_secret(Arc::make_mut(checker), secret, made);
         }
         for field in snapshot.fields() {
             let (tag, value) = field?;

@@ -80,15 +80,17 @@ fn build(message: Message) -> Result<Received, String> {
     for _ in 1..workers {
         tun.queues.append(&mut adopt_tun(next("a TUN queue")?, offload)?.queues);
     }
-    let mut sockets = Vec::with_capacity(tun.queues.len());
-    for _ in 0..tun.queues.len() {
+    let mut sockets = Vec::with_capacity(tun.queues.len() + 1);
+    for index in 0..=tun.queues.len() {
+        let families = if index < tun.queues.len() { ["v4", "v6"] } else { ["handshakes_v4", "handshakes_v6"] };
         let mut adopt = |family| -> Result<Option<UdpSocket>, String> {
             if !facts.is_set(family) {
                 return Ok(None);
             }
             Ok(Some(UdpSocket::adopt(next("a UDP socket")?, offload)))
         };
-        let (v4, v6) = (adopt("v4")?, adopt("v6")?);
+        let [v4, v6] = families.map(&mut adopt);
+        let (v4, v6) = (v4?, v6?);
         sockets.push(Arc::new(Sockets { v4, v6, port: facts.number("port") }));
     }
     let listener = Listener::from_fd(next("the UAPI socket")?).map_err(|error| error.to_string())?;

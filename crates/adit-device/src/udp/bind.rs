@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::steer::steer;
 use super::{Segmentation, Sockets, UdpSocket};
 use crate::sys;
 
@@ -40,6 +41,9 @@ impl BindError {
 /// Opens the sockets of `workers` workers on one port; with port 0, on one that the kernel chooses. A family that the
 /// host has not is left out.
 ///
+/// One more is returned, at the end: to it goes everything that is not a transport message. Where the kernel cannot tell
+/// these apart it is empty, and the workers get everything.
+///
 /// # Errors
 /// The port is taken by any socket that is not of this call (EADDRINUSE), the host has neither family
 /// (EAFNOSUPPORT), or the mark is not permitted (EPERM).
@@ -65,7 +69,7 @@ fn bind_both(port: u16, workers: usize, fwmark: u32, offload: bool) -> Result<Ve
     };
     let mut v4 = v4.map(|(sockets, _)| sockets.into_iter());
     let mut v6 = v6.map(|(sockets, _)| sockets.into_iter());
-    Ok((0..workers)
+    Ok((0..=workers)
         .map(|_| Sockets {
             v4: v4.as_mut().and_then(Iterator::next),
             v6: v6.as_mut().and_then(Iterator::next),
@@ -75,12 +79,13 @@ fn bind_both(port: u16, workers: usize, fwmark: u32, offload: bool) -> Result<Ve
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Family {
+pub(super) enum Family {
     V4,
     V6,
 }
 
-/// One socket a worker and the port they are bound to; `None` if the host has not this family.
+/// One socket a worker, and one for the rest, if it can be, and the port they are bound to; `None` if the host has not
+/// this family.
 fn bind_family(
     family: Family,
     port: u16,
@@ -93,15 +98,17 @@ fn bind_family(
         move |source| BindError { port, family, action, source }
     };
     let mut port = port;
-    let mut sockets = Vec::with_capacity(workers);
-    for worker in 0..workers {
+    let mut count = workers + 1;
+    let mut sockets = Vec::with_capacity(count);
+    while sockets.len() < count {
+        let number = sockets.len();
         let socket = match open(family, fwmark, offload) {
-            Err((_, source)) if worker == 0 && is_absent(&source) => return Ok(None),
+            Err((_, source)) if number == 0 && is_absent(&source) => return Ok(None),
             opened => opened.map_err(|(action, source)| error(action)(source))?,
         };
         // The kernel lets a socket with SO_REUSEPORT share a port with others of the same user. So the first is bound
         // without it, which fails if anyone at all has the port, and only then opened to our own further ones.
-        if worker > 0 {
+        if number > 0 {
             socket.socket.set_reuse_port(true).map_err(error("SO_REUSEPORT cannot be set"))?;
         }
         let address = match family {
@@ -109,17 +116,24 @@ fn bind_family(
             Family::V6 => SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)),
         };
         match socket.socket.bind(&address.into()) {
-            Err(source) if worker == 0 && is_absent(&source) => return Ok(None),
+            Err(source) if number == 0 && is_absent(&source) => return Ok(None),
             bound => bound.map_err(error("it cannot be bound"))?,
         }
-        if worker == 0 {
+        if number == 0 {
             let bound = socket.socket.local_addr().map_err(error("its port cannot be read"))?;
             port = bound.as_socket().map_or(port, |address| address.port());
-            if workers > 1 {
-                socket.socket.set_reuse_port(true).map_err(error("SO_REUSEPORT cannot be set"))?;
-            }
+            socket.socket.set_reuse_port(true).map_err(error("SO_REUSEPORT cannot be set"))?;
         }
         sockets.push(socket);
+        // There is a group as soon as there are two. Before the last has joined it, nothing goes there.
+        if number == 1
+            && let Some(socket) = sockets.last()
+            && let Err(source) = steer(socket.as_fd(), family, u32::try_from(workers).unwrap_or(u32::MAX))
+        {
+            tracing::debug!(%source, "the kernel cannot tell handshakes from packets");
+            count = workers;
+            sockets.truncate(count);
+        }
     }
     Ok(Some((sockets, port)))
 }

@@ -88,7 +88,7 @@ fn connected() -> [End; 2] {
         let shared = Shared::new(interface, sockets, Offloads::ALL, true, Duration::ZERO, waker);
         shared.mtu.store(MTU, Ordering::Relaxed);
         let queue = TunQueue::from_fd(device.into());
-        End { worker: Worker::new(Arc::new(shared), 0, poll, queue).unwrap(), inside }
+        End { worker: Worker::new(Arc::new(shared), 0, poll, Some(queue)).unwrap(), inside }
     });
     [ends.next().unwrap(), ends.next().unwrap()]
 }

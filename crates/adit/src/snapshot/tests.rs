@@ -98,7 +98,7 @@ fn eventful() -> Interface {
     let _staged = end.handle_packet(NOW, &to_silent, &mut buffer).unwrap();
     end.drop_many(Some(id), Drop::BadMac1, 3);
     end.set_drop_events(true);
-    let checker = end.checker.as_mut().unwrap();
+    let checker = alloc::sync::Arc::get_mut(end.checker.as_mut().unwrap()).unwrap();
     checker.secret_made = Some(NOW);
     *checker.secret = [8; 32];
     let third = end.add_peer(PrivateKey::from_bytes([10; 32]).public_key()).unwrap();

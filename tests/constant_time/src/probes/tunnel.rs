@@ -26,7 +26,7 @@ const SMALL: &str = "whether a shared secret is zero: then a public key was of s
 /// In the order in which a handshake comes by.
 const ALLOWED: &[Allowed] = &[
     Allowed {
-        place: "adit/src/handshake.rs",
+        place: "adit/src/handshake/admission.rs",
         line: "mac2_is_good(",
         why: "whether the sender has a cookie of ours, which shows in what we answer",
     },

@@ -1,0 +1,216 @@
+//! Whether a handshake message that has arrived is worth a Diffie-Hellman: mac1, then, under load, mac2 and the source's
+//! share (paper, §5.3).
+//!
+//! An attacker may send such messages by the hundred thousand, so they take the same three steps as transport messages:
+//! bookkeeping, work on what was noted down, bookkeeping. All that costs time, the MACs and the cookies, is in the second,
+//! for which nobody has to wait.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::Incoming;
+use crate::batch::{Batch, Fate};
+use crate::cookie::{CookieChecker, NONCE_LEN};
+use crate::crypto;
+use crate::error::Drop;
+use crate::interface::{Bounds, Interface};
+use crate::limits::{COOKIE_REPLY_LEN, HANDSHAKE_TOS};
+use crate::message::Message;
+use crate::path::Path;
+use crate::time::Instant;
+use crate::transmit::Outgoing;
+
+/// Whether there is more to compute than is healthy, whoever it came from.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Load {
+    until: Option<Instant>,
+    window: Instant,
+    taken: u32,
+}
+
+impl Load {
+    /// How long a moment of load is remembered.
+    const MEMORY: Duration = Duration::from_secs(1);
+
+    fn is_high(&mut self, now: Instant, queued: usize, bounds: &Bounds) -> bool {
+        if self.window.is_older_than(Self::MEMORY, now) {
+            self.window = now;
+            self.taken = 0;
+        }
+        if queued >= (bounds.handshake_queue / 8).max(1) || self.taken >= bounds.handshakes_per_second {
+            self.until = Some(now + Self::MEMORY);
+        }
+        self.until.is_some_and(|until| now < until)
+    }
+
+    /// Whether it would be high if `more` messages were taken in at once.
+    fn may_become_high(mut self, now: Instant, queued: usize, more: usize, bounds: &Bounds) -> bool {
+        self.taken = self.taken.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
+        self.is_high(now, queued.saturating_add(more), bounds)
+    }
+}
+
+/// The handshake messages of a burst, and what is needed to judge them without the interface.
+#[derive(Default)]
+pub(crate) struct Admission {
+    candidates: Vec<Candidate>,
+    judge: Option<Judge>,
+}
+
+/// A message that has the form of an initiation or a response.
+struct Candidate {
+    /// Its place among the burst's entries.
+    entry: usize,
+    sender_index: u32,
+    /// It begins a handshake, or answers one that was begun here.
+    is_expected: bool,
+    verdict: Verdict,
+}
+
+#[derive(Clone, Copy)]
+enum Verdict {
+    Refused(Drop),
+    /// Under load: the sender has to prove its address first, with the cookie in this reply.
+    Cookie([u8; COOKIE_REPLY_LEN]),
+    /// Under load, and the sender has proven its address.
+    Proven,
+    /// Without load.
+    Admitted,
+}
+
+/// What was known when the burst began.
+struct Judge {
+    now: Instant,
+    checker: Arc<CookieChecker>,
+    /// From which the nonces of cookie replies are made. `None` if there cannot be load in this burst.
+    seed: Option<Zeroizing<[u8; 32]>>,
+    bounds: Bounds,
+    /// Carried on through the burst as the interface will carry on its own.
+    load: Load,
+    queued: usize,
+}
+
+impl Admission {
+    pub(crate) fn clear(&mut self) {
+        self.candidates.clear();
+        self.judge = None;
+    }
+
+    /// Judges the messages, which lie in `buffer`. Needs no lock.
+    pub(crate) fn check(batch: &mut Batch, buffer: &[u8]) {
+        let Batch { entries, paths, admission, .. } = batch;
+        let Some(judge) = &mut admission.judge else { return };
+        for (number, candidate) in admission.candidates.iter_mut().enumerate() {
+            let entry = entries.get(candidate.entry);
+            let path = entry.and_then(|entry| paths.get(entry.path as usize));
+            let datagram = entry.and_then(|entry| buffer.get(entry.datagram()));
+            if let (Some(path), Some(datagram)) = (path, datagram) {
+                candidate.verdict = judge.verdict(candidate, number, path, datagram);
+            }
+        }
+    }
+}
+
+impl Judge {
+    fn verdict(&mut self, candidate: &Candidate, number: usize, path: &Path, datagram: &[u8]) -> Verdict {
+        if !self.checker.mac1_is_good(datagram) {
+            return Verdict::Refused(Drop::BadMac1);
+        }
+        if !candidate.is_expected {
+            return Verdict::Refused(Drop::UnknownIndex);
+        }
+        let is_high = self.load.is_high(self.now, self.queued, &self.bounds);
+        if is_high && !self.checker.mac2_is_good(self.now, datagram, path.remote) {
+            let nonce = self.seed.as_ref().map(|seed| nonce(seed, number));
+            let reply = nonce
+                .and_then(|nonce| self.checker.create_reply(datagram, candidate.sender_index, path.remote, &nonce));
+            return reply.map_or(Verdict::Refused(Drop::ReplyQueueFull), Verdict::Cookie);
+        }
+        self.queued += 1;
+        self.load.taken = self.load.taken.saturating_add(1);
+        if is_high { Verdict::Proven } else { Verdict::Admitted }
+    }
+}
+
+/// One of the nonces that come of a secret seed: who does not know that cannot tell them from random ones.
+fn nonce(seed: &[u8; 32], number: usize) -> [u8; NONCE_LEN] {
+    let hash = crypto::hash(&[seed, &(number as u64).to_le_bytes()]);
+    let mut nonce = [0; NONCE_LEN];
+    nonce.copy_from_slice(hash.split_at(NONCE_LEN).0);
+    nonce
+}
+
+impl Interface {
+    /// The first step, for one message: notes it down.
+    pub(crate) fn note_candidate(&self, admission: &mut Admission, entry: usize, message: &Message<'_>) {
+        let (sender_index, is_expected) = match message {
+            Message::Initiation(message) => (message.sender_index, true),
+            Message::Response(message) => {
+                let waits = |peer: &crate::peer::Peer| {
+                    let handshake = peer.handshake.as_ref();
+                    handshake.is_some_and(|handshake| handshake.local_index == message.receiver_index)
+                };
+                let peer = self.indices.get(&message.receiver_index).and_then(|&id| self.peers.get(id));
+                (message.sender_index, peer.is_some_and(waits))
+            }
+            _ => return,
+        };
+        // Until it is judged.
+        let verdict = Verdict::Refused(Drop::NoPrivateKey);
+        admission.candidates.push(Candidate { entry, sender_index, is_expected, verdict });
+    }
+
+    /// The first step, at the end of the burst: hands over what it takes to judge the messages.
+    pub(crate) fn begin_admission(&mut self, now: Instant, admission: &mut Admission) {
+        let Some(checker) = self.checker.as_mut().filter(|_| !admission.candidates.is_empty()) else { return };
+        let (load, queued, bounds) = (self.load, self.incoming.len(), self.bounds);
+        let seed = load.may_become_high(now, queued, admission.candidates.len(), &bounds).then(|| {
+            if checker.is_stale(now) {
+                Arc::make_mut(checker).renew_secret(now, &mut *self.rng);
+            }
+            let mut seed = Zeroizing::new([0; 32]);
+            self.rng.fill_bytes(&mut *seed);
+            seed
+        });
+        admission.judge = Some(Judge { now, checker: checker.clone(), seed, bounds, load, queued });
+    }
+
+    /// The last step: carries out the verdicts.
+    pub(crate) fn finish_admission(&mut self, now: Instant, batch: &mut Batch, buffer: &[u8]) {
+        let Batch { entries, paths, admission, .. } = batch;
+        let bound = self.bounds.handshake_queue;
+        for candidate in &admission.candidates {
+            let Some(entry) = entries.get_mut(candidate.entry) else { continue };
+            entry.fate = Fate::Gone;
+            let (Some(path), Some(datagram)) = (paths.get(entry.path as usize), buffer.get(entry.datagram())) else {
+                continue;
+            };
+            let outcome = match candidate.verdict {
+                Verdict::Refused(reason) => Err(reason),
+                Verdict::Cookie(_) if self.outgoing.len() >= self.bounds.outgoing => Err(Drop::ReplyQueueFull),
+                Verdict::Cookie(reply) => {
+                    self.outgoing.extend(Outgoing::new(None, *path, HANDSHAKE_TOS, &reply));
+                    Err(Drop::CookieSent)
+                }
+                Verdict::Proven if !self.limiter.allow(now, path.remote.ip()) => Err(Drop::RateLimited),
+                Verdict::Proven | Verdict::Admitted if self.incoming.len() >= bound => Err(Drop::HandshakeQueueFull),
+                Verdict::Proven | Verdict::Admitted => Ok(()),
+            };
+            if !matches!(candidate.verdict, Verdict::Refused(_)) {
+                // Load is noticed by whoever knows the public key, whether or not they are let in.
+                self.load.is_high(now, self.incoming.len(), &self.bounds);
+            }
+            match outcome {
+                Ok(()) => {
+                    self.load.taken = self.load.taken.saturating_add(1);
+                    self.incoming.extend(Incoming::new(*path, datagram));
+                }
+                Err(reason) => self.drop(None, reason),
+            }
+        }
+        admission.clear();
+    }
+}
