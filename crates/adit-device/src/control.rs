@@ -17,7 +17,7 @@ use crate::device::Workers;
 use crate::handover::{self, Prepared, Reloader, State};
 use crate::netlink::{FarLinkMonitor, Link, LinkEvent, LinkMonitor, Netlink, NetlinkError};
 use crate::notify::Notifier;
-use crate::shared::{Shared, now, unix_time};
+use crate::shared::{Shared, Waiting, now, unix_time};
 use crate::sys;
 use crate::uapi::{MAX_CLIENTS, Server, Status};
 
@@ -295,14 +295,14 @@ impl Control {
         }
         drop(interface);
         if let Some(sockets) = self.shared.sockets(0) {
-            self.shared.transmit_all(&sockets, &mut self.buffer);
+            self.shared.transmit(Waiting::ForPeers, &sockets, &mut self.buffer);
         }
 
         let mut interface = self.shared.interface();
         while let Some(event) = interface.poll_event() {
             log(&interface, event);
         }
-        if interface.has_handshakes() || interface.has_transmits() {
+        if interface.has_handshakes() || interface.has_peer_transmits() {
             return Some(Duration::ZERO);
         }
         let deadline = interface.poll_timeout().filter(|_| is_up);

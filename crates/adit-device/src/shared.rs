@@ -15,6 +15,17 @@ use crate::udp::{Group, SendOutcome, Sockets};
 /// The most transmits that are given to the sockets at a time.
 const AT_ONCE: usize = 32;
 
+/// Which of the datagrams that wait in the engine are to be sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Waiting {
+    /// Those for peers.
+    ForPeers,
+    /// Those for peers, and of the answers to strangers as many as go at once.
+    Some,
+    /// Every one.
+    All,
+}
+
 /// The engine, and what the control thread and the workers tell each other.
 pub(crate) struct Shared {
     interface: Mutex<Interface>,
@@ -47,8 +58,10 @@ pub(crate) struct Shared {
 #[derive(Clone, Copy, Debug)]
 #[must_use = "something may wait to be sent or computed"]
 pub(crate) struct Aftermath {
-    /// [`Interface::poll_transmit`] has something.
-    pub(crate) transmits: bool,
+    /// [`Interface::poll_peer_transmit`] has something.
+    pub(crate) peer_transmits: bool,
+    /// [`Interface::poll_transmit`] has something besides.
+    pub(crate) answers: bool,
     wake_control: bool,
 }
 
@@ -90,6 +103,13 @@ impl Shared {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).get(index).cloned()
     }
 
+    /// Whether whoever has the sockets of worker `index` answers strangers: they are those to which handshake messages
+    /// come.
+    pub(crate) fn answers(&self, index: usize) -> bool {
+        let present = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        index + 1 == present.len() || present.last().is_none_or(|sockets| sockets.iter().next().is_none())
+    }
+
     /// The sockets of all.
     pub(crate) fn all_sockets(&self) -> Vec<Arc<Sockets>> {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -114,7 +134,8 @@ impl Shared {
     pub(crate) fn aftermath(&self, interface: &Interface) -> Aftermath {
         let sleeps_until = Instant::from_nanos(self.control_sleeps_until.load(Ordering::Relaxed));
         let wake_control = interface.has_handshakes() || interface.may_be_due_before(sleeps_until);
-        Aftermath { transmits: interface.has_transmits(), wake_control }
+        let (peer_transmits, answers) = (interface.has_peer_transmits(), interface.has_cookie_replies());
+        Aftermath { peer_transmits, answers, wake_control }
     }
 
     /// Wakes the control thread if it has something to do; at most once before it looks.
@@ -136,11 +157,11 @@ impl Shared {
         self.control_sleeps_until.store(deadline.map_or(u64::MAX, Instant::as_nanos), Ordering::Relaxed);
     }
 
-    /// Sends everything that [`Interface::poll_transmit`] gives, through `buffer`: under a flood that is an answer to
-    /// every datagram, so many go in one system call.
-    pub(crate) fn transmit_all(&self, sockets: &Sockets, buffer: &mut [u8]) {
+    /// Sends what waits in the engine, through `buffer`: under a flood that is an answer to every datagram, so many go in
+    /// one system call.
+    pub(crate) fn transmit(&self, waiting: Waiting, sockets: &Sockets, buffer: &mut [u8]) {
         loop {
-            let transmits = self.take_transmits(buffer);
+            let transmits = self.take_transmits(waiting, buffer);
             if transmits.is_empty() {
                 return;
             }
@@ -148,18 +169,25 @@ impl Shared {
             sockets.send_many(&groups, |index, outcome| {
                 self.sent(transmits.get(index).and_then(|transmit| transmit.peer), &outcome);
             });
+            if waiting == Waiting::Some && transmits.iter().any(|transmit| transmit.peer.is_none()) {
+                return;
+            }
         }
     }
 
     /// The next datagrams, as many as go at once and fit into `buffer`.
-    fn take_transmits(&self, buffer: &mut [u8]) -> ArrayVec<Transmit, AT_ONCE> {
+    fn take_transmits(&self, waiting: Waiting, buffer: &mut [u8]) -> ArrayVec<Transmit, AT_ONCE> {
         let mut transmits = ArrayVec::new();
         let mut begin = 0;
         let mut interface = self.interface();
         let now = now();
         while !transmits.is_full() {
             let rest = buffer.get_mut(begin..).unwrap_or_default();
-            match interface.poll_transmit(now, rest) {
+            let next = match waiting {
+                Waiting::ForPeers => interface.poll_peer_transmit(now, rest),
+                Waiting::Some | Waiting::All => interface.poll_transmit(now, rest),
+            };
+            match next {
                 Ok(Some(transmit)) => {
                     let range = begin + transmit.range.start..begin + transmit.range.end;
                     begin = range.end;

@@ -20,7 +20,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::offload::{Joiner, Split, SplitError, VnetHeader};
-use crate::shared::{Shared, group, is_idle, now};
+use crate::shared::{Shared, Waiting, group, is_idle, now};
 use crate::tun::TunQueue;
 use crate::udp::{Group, MAX_RECEIVED, MAX_SENT, Sockets};
 
@@ -52,6 +52,9 @@ pub(crate) struct Worker {
     poll: Poll,
     tun: Option<TunQueue>,
     sockets: Arc<Sockets>,
+    /// Whether it sends the answers to strangers, and whether some may have been left for later.
+    answers: bool,
+    owes_answers: bool,
     /// The burst from inside, and the burst from the network.
     outbound: Box<[u8]>,
     inbound: Box<[u8]>,
@@ -97,6 +100,8 @@ impl Worker {
         let outbound_len = if tun.is_some() { UNCUT + MAX_READ } else { 0 };
         register(&poll, &sockets)?;
         Ok(Self {
+            answers: shared.answers(index),
+            owes_answers: false,
             shared,
             index,
             poll,
@@ -171,6 +176,7 @@ impl Worker {
             tracing::error!(%error, "the new sockets cannot be watched");
         }
         self.sockets = sockets;
+        self.answers = self.shared.answers(self.index);
         (self.ready.v4, self.ready.v6) = (true, true);
     }
 
@@ -205,8 +211,8 @@ impl Worker {
         let sealed = sealing.seal(&mut self.outbound);
         self.send(&sealed);
         self.packets = sealed.into_empty();
-        if aftermath.transmits {
-            self.shared.transmit_all(&self.sockets, &mut self.inbound);
+        if aftermath.peer_transmits {
+            self.shared.transmit(Waiting::ForPeers, &self.sockets, &mut self.inbound);
         }
         self.shared.settle(aftermath);
     }
@@ -283,6 +289,19 @@ impl Worker {
         end
     }
 
+    /// Sends what the engine has made by itself. Before answers to strangers goes what waits to be read: among it may be
+    /// somebody who has a cookie already.
+    fn transmit(&mut self) {
+        let is_busy = self.ready.v4 || self.ready.v6;
+        let waiting = match (self.answers, is_busy) {
+            (false, _) => Waiting::ForPeers,
+            (true, true) => Waiting::Some,
+            (true, false) => Waiting::All,
+        };
+        self.owes_answers = waiting == Waiting::Some;
+        self.shared.transmit(waiting, &self.sockets, &mut self.inbound);
+    }
+
     fn unusable(&self, error: &SplitError, start: usize) -> usize {
         tracing::debug!(%error, "a packet from inside cannot be used");
         self.shared.tun_errors.fetch_add(1, Ordering::Relaxed);
@@ -348,6 +367,9 @@ impl Worker {
         }
         if datagrams.is_empty() {
             self.datagrams = datagrams;
+            if self.owes_answers {
+                self.transmit();
+            }
             return;
         }
         let now = now();
@@ -371,8 +393,8 @@ impl Worker {
             }
         }
         self.datagrams = delivered.into_empty();
-        if aftermath.transmits {
-            self.shared.transmit_all(&self.sockets, &mut self.inbound);
+        if aftermath.peer_transmits || aftermath.answers && self.answers {
+            self.transmit();
         }
         self.shared.settle(aftermath);
     }

@@ -70,11 +70,12 @@ impl CookieChecker {
 
     /// Whether the sender has received a cookie of ours at the address and port it sends from.
     pub(crate) fn mac2_is_good(&self, now: Instant, message: &[u8], source: SocketAddr) -> bool {
-        if self.is_stale(now) {
+        let Some((body, mac1, mac2)) = split_macs(message) else { return false };
+        // Who has no cookie says so by zeros: that is the case in a flood, and is told for next to nothing.
+        if self.is_stale(now) || *mac2 == Mac::default() {
             return false;
         }
-        let cookie = self.cookie(source);
-        split_macs(message).is_some_and(|(body, mac1, mac2)| crypto::mac_eq(mac2, &crypto::mac(&cookie, &[body, mac1])))
+        crypto::mac_eq(mac2, &crypto::mac(&self.cookie(source), &[body, mac1]))
     }
 
     /// A cookie for the sender of `message`, encrypted so that only who saw the message reads it. `nonce` must be as good

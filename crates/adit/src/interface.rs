@@ -41,7 +41,7 @@ pub struct Bounds {
     pub handshakes_per_second: u32,
     /// Sources whose handshakes are counted under load.
     pub rate_limited_sources: usize,
-    /// Answers and keepalives that wait to be sent.
+    /// Handshake messages and keepalives that wait to be sent, and as many cookie replies.
     pub outgoing: usize,
     /// Events that wait to be taken; beyond it the oldest go.
     pub events: usize,
@@ -84,6 +84,8 @@ pub struct Interface {
     /// Peers with staged packets that may go.
     pub(crate) ready: VecDeque<PeerId>,
     pub(crate) outgoing: VecDeque<Outgoing>,
+    /// Apart from the others: a flood of strangers must not keep back what is for peers.
+    pub(crate) cookie_replies: VecDeque<Outgoing>,
     pub(crate) limiter: RateLimiter,
     pub(crate) load: Load,
     pub(crate) last_timestamp: Tai64n,
@@ -126,6 +128,7 @@ impl Interface {
             wanted: VecDeque::new(),
             ready: VecDeque::new(),
             outgoing: VecDeque::new(),
+            cookie_replies: VecDeque::new(),
             limiter,
             load: Load::default(),
             last_timestamp: Tai64n::default(),
@@ -188,6 +191,7 @@ impl Interface {
         self.wanted.clear();
         self.ready.clear();
         self.outgoing.clear();
+        self.cookie_replies.clear();
         self.schedule.clear();
         let Self { peers, indices, by_key, staged_bytes, .. } = self;
         for id in by_key.values() {

@@ -199,7 +199,7 @@ impl Interface {
             });
         }
         let key_of = |id| self.peers.get(id).map(|peer| peer.public_key);
-        for outgoing in &self.outgoing {
+        for outgoing in self.outgoing.iter().chain(&self.cookie_replies) {
             out.field(tag::OUTGOING, |value| {
                 write_path(value, datagram::PATH, &outgoing.path);
                 value.bytes(datagram::BYTES, outgoing.bytes());

@@ -1,6 +1,8 @@
 //! What leaves without being a fresh packet from inside: handshakes, keepalives, cookies, and
 //! packets that waited for a session. And time, which makes some of them leave.
 
+use alloc::collections::VecDeque;
+
 use crate::batch::Transmit;
 use crate::error::{Drop, Error};
 use crate::event::Event;
@@ -34,6 +36,18 @@ impl Outgoing {
     }
 }
 
+/// Writes the first datagram of a queue to the beginning of `buffer`, and takes it off.
+fn write_first(queue: &mut VecDeque<Outgoing>, buffer: &mut [u8]) -> Result<Option<Transmit>, Error> {
+    let Some(next) = queue.front() else { return Ok(None) };
+    let (found, expected) = (buffer.len(), next.len);
+    let place = buffer.get_mut(..expected).ok_or(Error::BufferTooShort { found, expected })?;
+    place.copy_from_slice(next.bytes());
+    let transmit =
+        Transmit { peer: next.peer, path: next.path, tos: next.tos, range: 0..expected, segment_size: expected };
+    queue.pop_front();
+    Ok(Some(transmit))
+}
+
 impl Interface {
     /// The next datagrams for the network, written to the beginning of `buffer`: to be called
     /// after every other call that is given the time, until it returns `None`.
@@ -43,19 +57,21 @@ impl Interface {
     /// of 65,507 bytes is always enough, one of the MTU and 32 bytes, but at least 148, is enough
     /// if no packet exceeds the MTU.
     pub fn poll_transmit(&mut self, now: Instant, buffer: &mut [u8]) -> Result<Option<Transmit>, Error> {
-        if let Some(next) = self.outgoing.front() {
-            let (found, expected) = (buffer.len(), next.len);
-            let place = buffer.get_mut(..expected).ok_or(Error::BufferTooShort { found, expected })?;
-            place.copy_from_slice(next.bytes.get(..expected).unwrap_or_default());
-            let transmit = Transmit {
-                peer: next.peer,
-                path: next.path,
-                tos: next.tos,
-                range: 0..expected,
-                segment_size: expected,
-            };
-            self.outgoing.pop_front();
-            return Ok(Some(transmit));
+        match self.poll_peer_transmit(now, buffer)? {
+            None => write_first(&mut self.cookie_replies, buffer),
+            transmit => Ok(transmit),
+        }
+    }
+
+    /// As [`Interface::poll_transmit`], but leaves the cookie replies where they are: for callers with
+    /// several threads, of which one alone answers strangers. Under a flood there is one to each
+    /// datagram.
+    ///
+    /// # Errors
+    /// As for [`Interface::poll_transmit`].
+    pub fn poll_peer_transmit(&mut self, now: Instant, buffer: &mut [u8]) -> Result<Option<Transmit>, Error> {
+        if !self.outgoing.is_empty() {
+            return write_first(&mut self.outgoing, buffer);
         }
         while let Some(&id) = self.ready.front() {
             if let Some(transmit) = self.seal_staged(now, id, buffer)? {
@@ -71,7 +87,17 @@ impl Interface {
 
     /// Whether [`Interface::poll_transmit`] has something to give.
     pub fn has_transmits(&self) -> bool {
+        self.has_peer_transmits() || self.has_cookie_replies()
+    }
+
+    /// Whether [`Interface::poll_peer_transmit`] has something to give.
+    pub fn has_peer_transmits(&self) -> bool {
         !self.outgoing.is_empty() || !self.ready.is_empty()
+    }
+
+    /// Whether there are cookie replies to send.
+    pub fn has_cookie_replies(&self) -> bool {
+        !self.cookie_replies.is_empty()
     }
 
     /// When [`Interface::handle_timeout`] is to be called next: the earliest deadline of all, exact

@@ -75,6 +75,8 @@ enum Verdict {
     Refused(Drop),
     /// Under load: the sender has to prove its address first, with the cookie in this reply.
     Cookie([u8; COOKIE_REPLY_LEN]),
+    /// Likewise, but there are more replies waiting to be sent than is healthy.
+    NoCookie,
     /// Under load, and the sender has proven its address.
     Proven,
     /// Without load.
@@ -91,6 +93,8 @@ struct Judge {
     /// Carried on through the burst as the interface will carry on its own.
     load: Load,
     queued: usize,
+    /// How many cookie replies can still be sent.
+    room: usize,
 }
 
 impl Admission {
@@ -124,10 +128,12 @@ impl Judge {
         }
         let is_high = self.load.is_high(self.now, self.queued, &self.bounds);
         if is_high && !self.checker.mac2_is_good(self.now, datagram, path.remote) {
+            let Some(room) = self.room.checked_sub(1) else { return Verdict::NoCookie };
+            self.room = room;
             let nonce = self.seed.as_ref().map(|seed| nonce(seed, number));
             let reply = nonce
                 .and_then(|nonce| self.checker.create_reply(datagram, candidate.sender_index, path.remote, &nonce));
-            return reply.map_or(Verdict::Refused(Drop::ReplyQueueFull), Verdict::Cookie);
+            return reply.map_or(Verdict::NoCookie, Verdict::Cookie);
         }
         self.queued += 1;
         self.load.taken = self.load.taken.saturating_add(1);
@@ -167,6 +173,7 @@ impl Interface {
     pub(crate) fn begin_admission(&mut self, now: Instant, admission: &mut Admission) {
         let Some(checker) = self.checker.as_mut().filter(|_| !admission.candidates.is_empty()) else { return };
         let (load, queued, bounds) = (self.load, self.incoming.len(), self.bounds);
+        let room = bounds.outgoing.saturating_sub(self.cookie_replies.len());
         let seed = load.may_become_high(now, queued, admission.candidates.len(), &bounds).then(|| {
             if checker.is_stale(now) {
                 Arc::make_mut(checker).renew_secret(now, &mut *self.rng);
@@ -175,7 +182,7 @@ impl Interface {
             self.rng.fill_bytes(&mut *seed);
             seed
         });
-        admission.judge = Some(Judge { now, checker: checker.clone(), seed, bounds, load, queued });
+        admission.judge = Some(Judge { now, checker: checker.clone(), seed, bounds, load, queued, room });
     }
 
     /// The last step: carries out the verdicts.
@@ -190,9 +197,11 @@ impl Interface {
             };
             let outcome = match candidate.verdict {
                 Verdict::Refused(reason) => Err(reason),
-                Verdict::Cookie(_) if self.outgoing.len() >= self.bounds.outgoing => Err(Drop::ReplyQueueFull),
+                Verdict::NoCookie => Err(Drop::ReplyQueueFull),
+                // Another thread may have filled the queue.
+                Verdict::Cookie(_) if self.cookie_replies.len() >= self.bounds.outgoing => Err(Drop::ReplyQueueFull),
                 Verdict::Cookie(reply) => {
-                    self.outgoing.extend(Outgoing::new(None, *path, HANDSHAKE_TOS, &reply));
+                    self.cookie_replies.extend(Outgoing::new(None, *path, HANDSHAKE_TOS, &reply));
                     Err(Drop::CookieSent)
                 }
                 Verdict::Proven if !self.limiter.allow(now, path.remote.ip()) => Err(Drop::RateLimited),
