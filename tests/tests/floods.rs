@@ -70,6 +70,19 @@ fn is_survived(kind: FloodKind, reasons: &[&str]) {
     assert_eq!(daemon.ended(), None, "the daemon goes on");
 }
 
+/// Handshake messages that come faster than they can be answered overflow a buffer in which no packet of a session waits.
+#[test]
+fn sessions_go_on_while_initiations_flood_as_fast_as_a_core_can_send_them() {
+    let mut arena = Arena::new(Implementation::Adit);
+    let flood = arena.flood(FloodKind::ForgedInitiations, Rate::Max);
+    eventually("the flood is there", || (flood.sent() >= ENOUGH).then_some(()));
+    let (victim, peer) = (arena.victim(), arena.peer());
+    tcp_transfer(&peer.host, &victim.host, arena.inner(1), BULK);
+    tcp_transfer(&victim.host, &peer.host, arena.inner(2), BULK);
+    flood.stop();
+    assert_eq!(arena.trio.a.daemon().ended(), None, "the daemon goes on");
+}
+
 #[test]
 fn a_newcomer_needs_no_second_try_under_a_flood_that_costs_no_handshakes() {
     let arena = Arena::new(Implementation::Adit);

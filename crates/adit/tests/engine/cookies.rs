@@ -335,6 +335,84 @@ fn answers_that_nobody_fetches_are_bounded() {
 }
 
 #[test]
+fn strangers_keep_back_nothing_that_is_for_peers() {
+    let mut bounds = Bounds::default();
+    bounds.handshakes_per_second = 0;
+    bounds.outgoing = 10;
+    let mut sim = Sim::group_with(21, 2, Calls::Single, bounds);
+    let now = sim.now;
+    for number in 0..25 {
+        let mut message = junk(&sim, B, number);
+        assert_eq!(sim[B].interface.handle_datagram(now, &Path::to(address(1)), Ecn::NotEct, &mut message), None);
+    }
+    // B wants a session while there is no room for one more cookie reply.
+    let peer = sim[B].interface.peers(now).next().unwrap().id;
+    sim[B].interface.set_persistent_keepalive(now, peer, 1).unwrap();
+    sim[B].interface.handle_timeout(now);
+
+    let mut buffer = [0; 148];
+    assert!(sim[B].interface.has_peer_transmits());
+    let first = sim[B].interface.poll_peer_transmit(now, &mut buffer).unwrap().unwrap();
+    assert_eq!((first.peer, first.range.len()), (Some(peer), 148));
+    assert_eq!(sim[B].interface.poll_peer_transmit(now, &mut buffer).unwrap(), None);
+    assert!(!sim[B].interface.has_peer_transmits() && sim[B].interface.has_cookie_replies());
+    let others = std::iter::from_fn(|| sim[B].interface.poll_transmit(now, &mut buffer).unwrap());
+    assert_eq!(others.map(|reply| (reply.peer, reply.range.len())).collect::<Vec<_>>(), [(None, 64); 10]);
+    assert!(!sim[B].interface.has_cookie_replies());
+}
+
+#[test]
+fn bursts_that_are_checked_at_the_same_time_keep_the_bounds_together() {
+    let mut bounds = Bounds::default();
+    bounds.handshake_queue = 16;
+    bounds.outgoing = 5;
+    let mut sim = Sim::group_with(22, 2, Calls::Steps, bounds);
+    let now = sim.now;
+    let path = Path::to(address(1));
+    let bursts: Vec<_> = (0..4)
+        .map(|burst| {
+            let mut buffer: Vec<u8> = (0..10).flat_map(|number| junk(&sim, B, burst * 10 + number)).collect();
+            let mut datagrams = Datagrams::new();
+            for number in 0..10 {
+                assert!(datagrams.push(number * 148..(number + 1) * 148, &path, Ecn::NotEct));
+            }
+            let opened = sim[B].interface.begin_open(now, datagrams, &buffer).open(&mut buffer);
+            (opened, buffer)
+        })
+        .collect();
+    // Each was looked at when nothing was queued: the first two of it are no load yet, and five replies have room.
+    for (opened, mut buffer) in bursts {
+        assert_eq!(sim[B].interface.commit(now, opened, &mut buffer).packets().count(), 0);
+    }
+    assert_eq!(std::iter::from_fn(|| sim[B].interface.poll_handshake(now)).count(), 8);
+    assert_eq!((sim.drops(B, Drop::CookieSent), sim.drops(B, Drop::ReplyQueueFull)), (5, 27));
+    assert_eq!(sim[B].interface.drops().iter().map(|(_, count)| count).sum::<u64>(), 32);
+}
+
+#[test]
+fn no_two_cookie_replies_have_the_same_nonce() {
+    let mut sim = under_load(23, B);
+    let now = sim.now;
+    let mut nonces = std::collections::BTreeSet::new();
+    for burst in 0..3 {
+        // The same message again and again: all that differs is the nonce.
+        let message = junk(&sim, B, 1);
+        let mut buffer = message.repeat(20);
+        let mut datagrams = Datagrams::new();
+        for number in 0..20 {
+            assert!(datagrams.push(number * 148..(number + 1) * 148, &Path::to(address(1)), Ecn::NotEct));
+        }
+        let opened = sim[B].interface.begin_open(now, datagrams, &buffer).open(&mut buffer);
+        assert_eq!(sim[B].interface.commit(now, opened, &mut buffer).packets().count(), 0);
+        let mut reply = [0; 148];
+        while let Some(transmit) = sim[B].interface.poll_transmit(now, &mut reply).unwrap() {
+            nonces.insert(reply[transmit.range][8..32].to_vec());
+        }
+        assert_eq!(nonces.len(), 20 * (burst + 1));
+    }
+}
+
+#[test]
 fn a_full_queue_of_handshakes_refuses_more() {
     let mut bounds = Bounds::default();
     bounds.handshakes_per_second = 0;
