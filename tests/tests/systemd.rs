@@ -122,14 +122,16 @@ fn a_daemon_that_is_killed_is_started_again_with_its_configuration() {
     fs::create_dir(&folder).expect("a folder for the configuration");
     fs::write(folder.join("wg0.conf"), pair.a.configuration(Some(51820), &[pair.peer_b()])).expect("a configuration");
     systemd.run(&format!("systemctl start {SERVICE}"));
+    await_active(&systemd);
     configure(&pair);
     pair.assert_a_reaches_b();
     // First the only process, then the one that has taken over, of which the first is told.
     for (count, is_reloaded) in [(1, false), (2, true)] {
+        let [first] = systemd.processes(SERVICE)[..] else { panic!("one process serves") };
         if is_reloaded {
             systemd.run("systemctl reload adit@wg0");
         }
-        let serving = *systemd.processes(SERVICE).last().expect("a process that serves");
+        let serving = systemd.processes(SERVICE).into_iter().find(|process| *process != first).unwrap_or(first);
         let process = nix::unistd::Pid::from_raw(serving.try_into().expect("a process"));
         nix::sys::signal::kill(process, nix::sys::signal::SIGKILL).expect("kill it");
         eventually("it is started again", || {
