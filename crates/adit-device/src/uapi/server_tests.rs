@@ -224,6 +224,7 @@ fn a_server_that_is_replaced_finishes_replies_and_leaves_requests_that_are_not_w
         client.write_all(b"get=1\n\n").unwrap();
     }
     changes.write_all(b"set=1\nlisten_port=7\n").unwrap();
+    asks.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let _ = rig.run();
     let expected = write_state(&rig.recorder.get(), false);
     let mut reply = String::new();
