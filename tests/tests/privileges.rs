@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,8 +17,17 @@ use nix::sys::signal::Signal;
 const NOBODY: u32 = 65_534;
 const SOCKETS: &str = "/run/wireguard";
 const CAP_NET_ADMIN: u64 = 1 << 12;
+const CAP_SYS_ADMIN: u64 = 1 << 21;
 /// `CAP_NET_BIND_SERVICE`, and `CAP_IPC_LOCK`, which is kept where it alone permits memory to be locked.
 const CAP_OTHERS_OF_ROOT: u64 = 1 << 10 | 1 << 14;
+
+/// The measures of least privilege, as they are counted here.
+const CAPABILITIES: usize = 0;
+const NEW_PRIVILEGES: usize = 1;
+const SECCOMP: usize = 2;
+const LANDLOCK: usize = 3;
+const CORE_DUMPS: usize = 4;
+const LOCKED_MEMORY: usize = 5;
 
 #[test]
 fn as_root_only_what_serving_takes_is_left_and_everything_works() {
@@ -67,25 +76,38 @@ fn with_a_device_handed_in_no_right_at_all_is_needed() {
 }
 
 #[test]
-fn each_measure_has_its_word_and_shows_what_it_keeps() {
-    let words = [
-        ("--keep-capabilities", "capabilities kept"),
-        ("--no-seccomp", "no seccomp"),
-        ("--no-landlock", "no landlock"),
-        ("--allow-core-dumps", "core dumps possible"),
-        ("--no-mlock", "memory not locked"),
+fn each_measure_is_turned_off_by_its_word_alone_and_is_shown_to_be_off() {
+    // Beside the words, what is shown then, and the measures that are off.
+    let cases: [(&[&str], &[&str], &[usize]); 7] = [
+        (&[], &[], &[]),
+        (&["--keep-capabilities"], &["capabilities kept"], &[CAPABILITIES]),
+        (
+            &["--allow-new-privileges", "--no-seccomp", "--no-landlock"],
+            &["new privileges possible", "no seccomp", "no landlock"],
+            &[NEW_PRIVILEGES, SECCOMP, LANDLOCK],
+        ),
+        (&["--no-seccomp"], &["no seccomp"], &[SECCOMP]),
+        (&["--no-landlock"], &["no landlock"], &[LANDLOCK]),
+        (&["--allow-core-dumps"], &["core dumps possible"], &[CORE_DUMPS]),
+        (&["--no-mlock"], &["memory not locked"], &[LOCKED_MEMORY]),
     ];
-    let given: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
-    let service = Service::start(Rights::Root, &given);
-    let status = service.status();
-    assert_ne!(status.capabilities("CapEff") & 1 << 21, 0, "CAP_SYS_ADMIN is kept");
-    assert_eq!((status.value("Seccomp"), status.value("VmLck")), ("0", "0 kB"));
-    assert_eq!(status.value("NoNewPrivs"), "1");
-    let shown = service.show();
-    for (word, shows) in words {
-        assert!(shown.contains(shows), "{word}: {shows:?} is missing in\n{shown}");
+    let on = ["capabilities dropped", "no_new_privs", "seccomp", "landlock", "no core dumps", "locked memory"];
+    for (words, shows, off) in cases {
+        let service = Service::start(Rights::RootOfAnotherGroup, words);
+        service.pair.assert_a_reaches_b();
+        let shown = service.show();
+        let shown: Vec<&str> = shown.split([':', ',']).skip(1).map(str::trim).collect();
+        for word in shows {
+            assert!(shown.contains(word), "{words:?}: {word:?} is missing in {shown:?}");
+        }
+        for (measure, word) in on.iter().enumerate() {
+            let is_shown = shown.iter().any(|shown| *shown == *word || shown.starts_with(&format!("{word} (")));
+            assert_eq!(is_shown, !off.contains(&measure), "{words:?}: {word:?} in {shown:?}");
+        }
+        let expected: Vec<bool> = (0..on.len()).map(|measure| !off.contains(&measure)).collect();
+        assert_eq!(service.measures_in_force(), expected, "{words:?}: of {on:?}");
+        service.assert_ends_and_leaves_nothing();
     }
-    service.pair.assert_a_reaches_b();
 }
 
 #[test]
@@ -119,6 +141,10 @@ fn a_service_manager_is_told_and_its_socket_is_used_and_left() {
     assert_eq!(service.status().capabilities("CapEff"), CAP_NET_ADMIN);
     service.status().assert_confined();
     service.assert_everything_works(true);
+    // The folder of the sockets is not the daemon's, and no socket for this was handed in.
+    let adit = Adit.binary();
+    let why = service.pair.a.host.run(adit.to_str().expect("a path"), &["reload", "wg0"]).failure();
+    assert!(why.contains("send SIGUSR2 to its process instead"), "{why}");
     service.process.signal(Signal::SIGTERM);
     assert!(service.process.wait().success());
     let manager = service.manager.as_ref().expect("a service manager");
@@ -129,10 +155,29 @@ fn a_service_manager_is_told_and_its_socket_is_used_and_left() {
     assert!(!service.pair.a.host.has_link("wg0"));
 }
 
+#[test]
+fn who_cannot_hear_of_another_namespace_takes_an_interface_there_to_be_up() {
+    let service = Service::start(Rights::NetAdmin, &[]);
+    let pair = &service.pair;
+    pair.assert_a_reaches_b();
+    let inside = Host::new("inside");
+    // It is down when it has just been moved, and that it is set up there is not heard.
+    pair.a.host.ip(&format!("link set wg0 netns {}", inside.network_path()));
+    eventually("it is seen to be gone", || service.log().contains("another network namespace now").then_some(()));
+    inside.add_address(&format!("{}/24", Side::A.inner_v4()), "wg0");
+    inside.ip("link set wg0 up");
+    let to_b = Ping::to(Side::B.inner_v4());
+    eventually("B is reached from inside", || to_b.from(&inside).all_answered().then_some(()));
+    assert!(pair.a.try_wg("show wg0", "").is_success(), "it can still be asked");
+    service.assert_ends_and_leaves_nothing();
+}
+
 /// Whom the daemon runs as.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Rights {
     Root,
+    /// Root whose files are of another group than root's: what the kernel takes from him shows.
+    RootOfAnotherGroup,
     /// A user with `CAP_NET_ADMIN`.
     NetAdmin,
     /// A user without any, with a device that root has opened.
@@ -159,6 +204,11 @@ impl Service {
         let daemon = files.daemon.to_str().expect("a path of text");
         let mut command = match rights {
             Rights::Root => Command::new(daemon),
+            Rights::RootOfAnotherGroup => {
+                let mut command = Command::new("setpriv");
+                command.args(["--regid", "65534", "--clear-groups", "--", daemon]);
+                command
+            }
             Rights::NetAdmin => as_nobody(&["+net_admin"], daemon),
             Rights::None => as_nobody(&[], daemon),
             Rights::Service => {
@@ -176,8 +226,11 @@ impl Service {
         let mut handed_in: Option<OwnedFd> = None;
         let mut manager = None;
         match rights {
-            Rights::Root => {}
-            Rights::NetAdmin => host.enter(|| chown(SOCKETS, Some(NOBODY), None)).expect("a folder for the socket"),
+            Rights::Root | Rights::RootOfAnotherGroup => {}
+            Rights::NetAdmin => {
+                host.enter(|| chown(SOCKETS, Some(NOBODY), None)).expect("a folder for the socket");
+                let_everybody_open_tun(host);
+            }
             Rights::None => {
                 host.enter(|| chown(SOCKETS, Some(NOBODY), None)).expect("a folder for the socket");
                 let device = inheritable(host.enter(|| open_tun("wg0")).into());
@@ -185,6 +238,7 @@ impl Service {
                 handed_in = Some(device);
             }
             Rights::Service => {
+                let_everybody_open_tun(host);
                 let socket = host.enter(|| UnixListener::bind("/run/wireguard/wg0.sock")).expect("a socket");
                 let socket = inheritable(socket.into());
                 command.env("ADIT_TEST_FD", socket.as_raw_fd().to_string());
@@ -229,6 +283,33 @@ impl Service {
         let shown = self.pair.a.host.run(self.files.daemon.to_str().expect("a path"), &["show", "wg0"]).success();
         let line = shown.lines().find(|line| line.starts_with("confinement: "));
         line.unwrap_or_else(|| panic!("no line of the confinement in\n{shown}")).to_owned()
+    }
+
+    /// Of each measure, in the order of the constants, whether it can be seen from outside. Puts an end to reloads.
+    #[track_caller]
+    fn measures_in_force(&self) -> Vec<bool> {
+        let status = self.status();
+        // The files of a process that must not be looked at are root's own.
+        let group = fs::metadata(format!("/proc/{}/mem", self.process.id())).expect("the daemon's process").gid();
+        // A program that takes another one to run, from a folder that Landlock does not know.
+        let script = self.files.folder.join("script");
+        fs::write(&script, "#!/bin/sh\nexit 1\n").expect("a script");
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("its mode");
+        fs::rename(&script, &self.files.daemon).expect("put it in place");
+        let adit = Adit.binary();
+        let why = self.pair.a.host.run(adit.to_str().expect("a path"), &["reload", "wg0"]).failure();
+        let is_refused = why.contains("Permission denied");
+        assert!(is_refused || why.contains("the new program ended"), "{why}");
+        fs::copy(&adit, &script).and_then(|_| fs::rename(&script, &self.files.daemon)).expect("put it back");
+
+        let mut measures = vec![false; 6];
+        measures[CAPABILITIES] = status.capabilities("CapEff") & CAP_SYS_ADMIN == 0;
+        measures[NEW_PRIVILEGES] = status.value("NoNewPrivs") == "1";
+        measures[SECCOMP] = status.value("Seccomp") == "2";
+        measures[LANDLOCK] = is_refused;
+        measures[CORE_DUMPS] = group == 0;
+        measures[LOCKED_MEMORY] = status.value("VmLck") != "0 kB";
+        measures
     }
 
     #[track_caller]
@@ -352,6 +433,13 @@ fn as_nobody(capabilities: &[&str], program: &str) -> Command {
     command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
     command.args(["--inh-caps", &set, "--ambient-caps", &set, "--bounding-set", &set, "--", program]);
     command
+}
+
+/// Gives the host a TUN driver of its own that any user may open, as udev has it; not every machine has udev.
+#[track_caller]
+fn let_everybody_open_tun(host: &Host) {
+    let script = "mknod -m 666 $0/tun c 10 200; mount --bind $0/tun /dev/net/tun; rm $0/tun";
+    host.run("sh", &["-euc", script, SOCKETS]).success();
 }
 
 /// What the service manager is told next.

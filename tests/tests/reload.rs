@@ -2,9 +2,13 @@
 //! happened.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use adit_tests::{Background, Host, Implementation, Node, Pair, PairBuilder, Ping, Side, eventually, tcp_transfer};
 use nix::sys::signal::Signal;
@@ -38,6 +42,19 @@ impl Program {
         command
     }
 
+    /// Puts a script in its place. Its words are `take`, a state from the process that hands over, and `say`, a message of
+    /// this kind to it.
+    fn replace_by_script(&self, script: &str) {
+        let new = self.folder.join("script");
+        fs::write(&new, format!("{WORDS}{script}\n")).expect("write the script");
+        self.replace(&new);
+    }
+
+    /// The daemon's command if it is to start scripts as well.
+    fn unconfined(&self) -> Command {
+        self.command(&["-f", "--no-seccomp", "--no-landlock", "wg0"])
+    }
+
     /// Asks the daemon on this host to reload; what it says on failure.
     fn reload(&self, host: &Host) -> Result<(), String> {
         // By a copy, since the one on disk may be no such program.
@@ -46,6 +63,18 @@ impl Program {
         if outcome.is_success() { Ok(()) } else { Err(outcome.stderr()) }
     }
 }
+
+/// The state has a head of four numbers: magic and kind, and how many open files, bytes of text and bytes there are. A
+/// byte goes with each 64 files.
+const WORDS: &str = r#"#!/bin/sh
+take() {
+    set -- $(head -c 16 | od -A n -t u4)
+    head -c $((($2 + 63) / 64 + $3 + $4)) > /dev/null
+}
+say() {
+    printf "adi\\00$1\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0" >&0
+}
+"#;
 
 impl Drop for Program {
     fn drop(&mut self) {
@@ -176,6 +205,140 @@ fn a_program_that_cannot_take_over_leaves_the_daemon_serving_with_nothing_lost()
     program.reload(&pair.a.host).expect("the reload");
     assert_ne!(pair.a.host.processes(), processes);
     pair.assert_a_reaches_b();
+}
+
+#[test]
+fn a_program_that_goes_silent_or_dies_on_the_way_leaves_the_daemon_serving_with_nothing_lost() {
+    let whole = "take; say 2; ";
+    let cases = [
+        ("silent", "exec cat > /dev/null", "says nothing for 10 seconds"),
+        ("hangs", &format!("{whole} exec cat > /dev/null"), "says nothing for 3 seconds"),
+        ("dies", &format!("{whole} exec head -c 20 > /dev/null"), "the new program ended"),
+        ("refuses", &format!("{whole} take; say 3"), "the new program refuses"),
+        ("raves", "take; echo what is all this >&0", "talking to the new program"),
+    ];
+    std::thread::scope(|scope| {
+        for (name, script, expected) in cases {
+            scope.spawn(move || {
+                let program = Program::new(name);
+                let (pair, _daemon) = pair_of(program.unconfined());
+                let (before, processes) = (pair.b_seen_by_a(), pair.a.host.processes());
+                program.replace_by_script(script);
+                let host = &pair.a.host;
+                std::thread::scope(|scope| {
+                    // While the other one is silent few packets come, so that there is room for them to wait.
+                    let pings = Ping::to(Side::B.inner_v4()).count(100, 0.05).patience(10);
+                    let pings = scope.spawn(move || pings.from(host));
+                    let why = program.reload(&pair.a.host).expect_err("nobody takes over");
+                    assert!(why.contains(expected), "{name}: {why}");
+                    pings.join().expect("the pings").assert_all_answered();
+                });
+                pair.assert_b_reaches_a();
+                assert_eq!(pair.b_seen_by_a().latest_handshake, before.latest_handshake, "{name}: the same session");
+                assert_eq!(pair.a.host.processes(), processes, "{name}: nothing is left of the other one");
+            });
+        }
+    });
+}
+
+#[test]
+fn a_program_that_has_taken_over_and_makes_no_sense_costs_the_sessions_and_not_the_tunnel() {
+    let program = Program::new("taken");
+    let (pair, _daemon) = pair_of(program.unconfined());
+    let (before, processes) = (pair.b_seen_by_a(), pair.a.host.processes());
+    eventually("handshakes can be told apart, by the second", || {
+        (std::time::UNIX_EPOCH.elapsed().ok()?.as_secs() > before.latest_handshake).then_some(())
+    });
+    // It says twice that it is prepared, and that it has taken over: it may have used the sessions.
+    program.replace_by_script("take; say 2; say 2; say 4; exec cat > /dev/null");
+    let why = program.reload(&pair.a.host).expect_err("what takes over must make sense");
+    assert!(why.contains("makes no sense"), "{why}");
+    assert_eq!(pair.a.host.processes(), processes);
+    pair.assert_a_reaches_b();
+    assert!(pair.b_seen_by_a().latest_handshake > before.latest_handshake, "no counter can have been used twice");
+    pair.assert_b_reaches_a();
+}
+
+#[test]
+fn a_program_that_dies_when_it_serves_ends_the_process_that_stayed_with_a_failure() {
+    let program = Program::new("died");
+    let (pair, mut daemon) = pair_of(program.unconfined());
+    program.replace_by_script("take; say 2; take; say 4");
+    program.reload(&pair.a.host).expect("it has taken over, as far as anybody can tell");
+    assert!(!daemon.wait().success(), "whoever waits is told, and can start it again");
+    assert!(pair.a.host.processes().is_empty() && !pair.a.host.has_link("wg0"));
+}
+
+#[test]
+fn an_interface_in_another_namespace_is_not_handed_over_until_it_is_back() {
+    let program = Program::new("moved");
+    let (pair, _daemon) = pair(&program);
+    let inside = Host::new("inside");
+    pair.a.host.ip(&format!("link set wg0 netns {}", inside.network_path()));
+    // Not to be mistaken for the daemon's.
+    pair.a.host.ip("tuntap add wg0 mode tun");
+    inside.add_address(&format!("{}/24", Side::A.inner_v4()), "wg0");
+    inside.ip("link set wg0 up");
+    let to_b = Ping::to(Side::B.inner_v4());
+    eventually("B is reached from inside", || to_b.from(&inside).all_answered().then_some(()));
+    let processes = pair.a.host.processes();
+    let why = program.reload(&pair.a.host).expect_err("the next one could not follow it");
+    assert!(why.contains("wg0 is in another network namespace"), "{why}");
+    assert_eq!(pair.a.host.processes(), processes);
+    to_b.from(&inside).assert_all_answered();
+
+    pair.a.host.ip("link delete wg0");
+    inside.ip(&format!("link set wg0 netns {}", pair.a.host.network_path()));
+    pair.a.up(&[&format!("{}/24", Side::A.inner_v4())], 1420);
+    eventually("B is reached from home", || pair.a_reaches_b().then_some(()));
+    program.reload(&pair.a.host).expect("the reload");
+    pair.assert_a_reaches_b();
+}
+
+#[test]
+fn an_idle_connection_ends_cleanly_and_the_next_one_is_the_new_process_s() {
+    let program = Program::new("idle");
+    let (pair, _daemon) = pair(&program);
+    let connect = || pair.a.host.enter(|| UnixStream::connect("/run/wireguard/wg0.sock")).expect("the daemon's socket");
+    let (mut idle, mut half) = (connect(), connect());
+    idle.write_all(b"get=1\n\n").expect("ask");
+    let mut text = String::new();
+    let mut reader = BufReader::new(&idle);
+    while text.lines().last() != Some("errno=0") {
+        reader.read_line(&mut text).expect("the answer");
+    }
+    half.write_all(b"set=1\nlisten_port=7\n").expect("half a request");
+    program.reload(&pair.a.host).expect("the reload");
+    for mut stream in [&idle, &half] {
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a time-out");
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).expect("a clean end");
+        assert_eq!(rest.iter().filter(|byte| **byte != b'\n').count(), 0, "nothing more is said");
+    }
+    assert_eq!(pair.a.status().listen_port, 51820);
+    pair.assert_a_reaches_b();
+}
+
+#[test]
+fn a_socket_that_was_handed_in_is_left_by_the_next_process_as_by_the_first() {
+    let program = Program::new("left");
+    let mut pair = Pair::stopped(Implementation::Adit, Implementation::Adit);
+    let socket = pair.a.host.enter(|| UnixListener::bind("/run/wireguard/wg0.sock")).expect("a socket");
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec 3<&0 < /dev/null; WG_UAPI_FD=3 exec \"$0\" -f wg0"]).arg(&program.path);
+    command.stdin(OwnedFd::from(socket));
+    let mut daemon = pair.a.host.start(command);
+    pair.b.start();
+    PairBuilder::new(Implementation::Adit, Implementation::Adit).configure(&pair);
+    for _ in 0..2 {
+        program.reload(&pair.a.host).expect("the reload");
+    }
+    pair.assert_a_reaches_b();
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.wait().success());
+    assert!(pair.a.host.has_socket("wg0"), "somebody else's socket");
+    let left = pair.a.host.enter(|| fs::read_dir("/run/wireguard").expect("the sockets").count());
+    assert_eq!(left, 1, "its own are removed");
 }
 
 #[test]

@@ -19,12 +19,37 @@ fn main() -> ExitCode {
         // Whoever reads has read enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("adit: {error:#}");
+            eprintln!("adit: {}", explain(&error));
             ExitCode::FAILURE
         }
     }
 }
 
+/// The error and its causes in a line, without those that an error has told already.
+fn explain(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.ends_with(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let twice = io::Error::other(anyhow::anyhow!("cannot be opened"));
+        let error = anyhow::Error::new(twice).context("the device: cannot be opened").context("no tunnel");
+        assert_eq!(explain(&error), "no tunnel: the device: cannot be opened");
+    }
 }

@@ -1,7 +1,7 @@
 //! The control thread: configuration, timers, handshakes, and what happens to the interface.
 
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -84,6 +84,8 @@ pub(crate) struct Control {
     is_deaf: bool,
     /// The number of the network namespace that the interface was moved to, if it was.
     namespace: Option<i32>,
+    /// The network namespace of this process, as far as the kernel tells.
+    home: Option<(u64, u64)>,
     signals: Signals,
     reloader: Option<Reloader>,
     buffer: Box<[u8]>,
@@ -125,6 +127,7 @@ impl Control {
         }
         registry.register(&mut SourceFd(&monitor.as_raw_fd()), LINKS, Interest::READABLE)?;
         server.register(registry, UAPI..UAPI + 2 + MAX_CLIENTS)?;
+        let home = namespace_of(device.probe.as_fd());
         let configurator = Configurator { shared: shared.clone(), device, workers };
         let buffer = vec![0; BUFFER_LEN].into_boxed_slice();
         let (namespace, is_deaf) = (None, far_monitor.is_none());
@@ -137,6 +140,7 @@ impl Control {
             far_monitor,
             is_deaf,
             namespace,
+            home,
             signals,
             reloader,
             buffer,
@@ -269,7 +273,15 @@ impl Control {
 
     /// What another process needs. While the workers run it is of no use but to be looked at.
     fn state(&self, reloader: &Reloader) -> io::Result<State> {
-        self.configurator.state(self.server.listener_fd(), reloader)
+        if namespace_of(self.configurator.device.probe.as_fd()) != self.home {
+            let name = &self.configurator.device.name;
+            // It finds nothing there by the name, or another interface.
+            return Err(io::Error::other(format!(
+                "{name} is in another network namespace than the daemon, where a new process could not follow it; \
+                 move it back before a reload, or restart the daemon"
+            )));
+        }
+        self.configurator.state(self.server.listener(), reloader)
     }
 
     /// Timers, handshakes and what they send. Returns how long there is nothing to do.
@@ -423,6 +435,12 @@ impl Control {
             self.configurator.device.name.clone_from(&link.name);
         }
     }
+}
+
+/// What tells the network namespace of a TUN device from others; `None` where the kernel does not say.
+fn namespace_of(tun: BorrowedFd<'_>) -> Option<(u64, u64)> {
+    let stat = rustix::fs::fstat(sys::tun_namespace(tun).ok()?).ok()?;
+    Some((stat.st_dev, stat.st_ino))
 }
 
 /// One line an event. Public keys name peers; nothing secret is known here.

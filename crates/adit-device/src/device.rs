@@ -66,8 +66,8 @@ pub enum Error {
 /// # Errors
 /// [`Error`]; nothing is left behind.
 pub fn run(options: Options) -> Result<(), Error> {
-    let Options { name, threads, offload, busy_poll, tun_fd, uapi_fd, confinement, notifier, ready, reload, handover } =
-        options;
+    let Options { name, threads, offload, busy_poll, tun_fd, uapi_fd, reload_fd, .. } = options;
+    let Options { confinement, notifier, ready, reload, handover, .. } = options;
     let signals = control::Signals::listen().map_err(system("signals cannot be received"))?;
     if let Some(fd) = handover {
         let stream = UnixStream::from(fd);
@@ -84,11 +84,18 @@ pub fn run(options: Options) -> Result<(), Error> {
         None => Listener::bind(&tun.name),
     };
     let listener = listener.map_err(|source| Error::Uapi { name: tun.name.clone(), source })?;
+    let asks = match reload_fd {
+        _ if reload.is_none() => None,
+        Some(fd) => Some(Listener::from_fd(fd).map_err(system("the socket for reloads"))?),
+        None => handover::listen(&tun.name),
+    };
     let sockets = bind(0, tun.queues.len(), 0, offload)?;
     let parts = Received {
         sockets,
+        keep_uapi: listener.path().is_none(),
+        keep_asks: asks.as_ref().is_some_and(|asks| asks.path().is_none()),
         listener,
-        asks: reload.as_ref().and_then(|_| handover::listen(&tun.name)),
+        asks,
         link: None,
         interface: Interface::new(now(), unix_time(), Box::new(UnwrapErr(SysRng))),
         fwmark: 0,
@@ -139,8 +146,10 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
     );
     if taken_from.is_some() {
         // So that they are removed at the end; should this process not take over after all, it puts that right below.
-        listener.own();
-        asks.iter_mut().for_each(Listener::own);
+        if !parts.keep_uapi {
+            listener.own();
+        }
+        asks.iter_mut().filter(|_| !parts.keep_asks).for_each(Listener::own);
     }
     let (guardian, link) = match &reload {
         Some(Reload { stays: true, .. }) if link.is_none() => {

@@ -43,8 +43,8 @@ use adit::Snapshot;
 use crate::uapi::Listener;
 use channel::{Kind, Message};
 
-pub(crate) use ask::listen;
 pub use ask::reload;
+pub(crate) use ask::{RELOAD_ENDING, listen};
 pub(crate) use guardian::{Guardian, Link};
 pub(crate) use successor::{Received, receive, say_taken};
 

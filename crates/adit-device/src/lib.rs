@@ -46,5 +46,5 @@ pub use confine::Confinement;
 pub use device::{Error, run};
 pub use handover::Reload;
 pub use inherited::take_fd;
-pub use notify::{Notifier, activated_socket};
+pub use notify::{Activated, Notifier, activated_sockets};
 pub use options::{Options, Ready, name_refusal};

@@ -11,6 +11,9 @@ use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 
+use socket2::SockRef;
+
+use crate::handover::RELOAD_ENDING;
 use crate::inherited::take_fd;
 
 /// The number of the first file descriptor that a service manager hands over.
@@ -73,19 +76,40 @@ impl Notifier {
     }
 }
 
-/// The listening UAPI socket that a service manager hands over: the one that `LISTEN_FDNAMES` calls `uapi`, or the only
-/// one. To be called before the program opens files of its own, as [`take_fd`].
+/// What a service manager listens on for a daemon.
+#[derive(Debug, Default)]
+pub struct Activated {
+    /// The UAPI socket.
+    pub uapi: Option<OwnedFd>,
+    /// Where reloads are asked for.
+    pub reload: Option<OwnedFd>,
+}
+
+/// The listening sockets that a service manager hands over: those that `LISTEN_FDNAMES` calls `uapi` (all sockets of a
+/// unit have one name), or the only one. Where reloads are asked for is told by the path, which ends in `.reload`. To be
+/// called before the program opens files of its own, as [`take_fd`].
 ///
 /// # Errors
-/// Sockets are handed over, and it is not clear which it is, or it is not open.
-pub fn activated_socket() -> io::Result<Option<OwnedFd>> {
+/// Sockets are handed over, and it is not clear which is which, or one is not open.
+pub fn activated_sockets() -> io::Result<Activated> {
     let variable = |name| env::var(name).ok();
-    let Some(number) =
-        activated(std::process::id(), variable("LISTEN_PID"), variable("LISTEN_FDS"), variable("LISTEN_FDNAMES"))?
-    else {
-        return Ok(None);
-    };
-    take_fd(number).map(Some)
+    let numbers =
+        activated(std::process::id(), variable("LISTEN_PID"), variable("LISTEN_FDS"), variable("LISTEN_FDNAMES"))?;
+    let sockets = numbers.into_iter().map(take_fd).collect::<io::Result<_>>()?;
+    sort(sockets)
+}
+
+fn sort(sockets: Vec<OwnedFd>) -> io::Result<Activated> {
+    let mut sorted = Activated::default();
+    for socket in sockets {
+        let path = SockRef::from(&socket).local_addr().ok().and_then(|address| Some(address.as_pathname()?.to_owned()));
+        let is_for_reloads = path.is_some_and(|path| path.extension() == Some(OsStr::new(RELOAD_ENDING)));
+        let place = if is_for_reloads { &mut sorted.reload } else { &mut sorted.uapi };
+        if place.replace(socket).is_some() {
+            return Err(invalid("several sockets are handed over for the same purpose".to_owned()));
+        }
+    }
+    Ok(sorted)
 }
 
 fn activated(
@@ -93,26 +117,28 @@ fn activated(
     listen_pid: Option<String>,
     listen_fds: Option<String>,
     names: Option<String>,
-) -> io::Result<Option<RawFd>> {
+) -> io::Result<Vec<RawFd>> {
     // Variables that a parent was given, and left in the environment, are not meant for this process.
     if listen_pid.and_then(|value| value.parse::<u32>().ok()) != Some(pid) {
-        return Ok(None);
+        return Ok(Vec::new());
     }
-    let invalid = |message: String| io::Error::new(io::ErrorKind::InvalidInput, message);
     let count = listen_fds.unwrap_or_default();
     let count = count.parse::<RawFd>().ok().filter(|count| (0..=MAX_FDS).contains(count));
     let count = count.ok_or_else(|| invalid("LISTEN_FDS: expected the number of sockets handed over".to_owned()))?;
-    if count == 0 {
-        return Ok(None);
-    }
     let names = names.unwrap_or_default();
-    match names.split(':').take(count.unsigned_abs() as usize).position(|name| name == "uapi") {
-        Some(index) => Ok(RawFd::try_from(index).ok().map(|index| FIRST_FD + index)),
-        None if count == 1 => Ok(Some(FIRST_FD)),
-        None => {
+    let called = names.split(':').zip(FIRST_FD..FIRST_FD + count).filter(|(name, _)| *name == "uapi");
+    let numbers: Vec<RawFd> = called.map(|(_, number)| number).collect();
+    match (numbers.is_empty(), count) {
+        (true, 1) => Ok(vec![FIRST_FD]),
+        (true, 2..) => {
             Err(invalid(format!("{count} sockets are handed over, and LISTEN_FDNAMES calls none of them \"uapi\"")))
         }
+        _ => Ok(numbers),
     }
+}
+
+fn invalid(message: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, message)
 }
 
 fn one_line(text: &str) -> String {
@@ -121,30 +147,50 @@ fn one_line(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixListener;
+
     use super::*;
 
-    fn found(pid: &str, fds: &str, names: Option<&str>) -> Result<Option<RawFd>, String> {
+    fn found(pid: &str, fds: &str, names: Option<&str>) -> Result<Vec<RawFd>, String> {
         activated(7, Some(pid.to_owned()), Some(fds.to_owned()), names.map(str::to_owned))
             .map_err(|error| error.to_string())
     }
 
     #[test]
-    fn the_socket_called_uapi_or_the_only_one_is_taken() {
-        assert_eq!(found("7", "1", None), Ok(Some(3)));
-        assert_eq!(found("7", "1", Some("adit@wg0.socket")), Ok(Some(3)));
-        assert_eq!(found("7", "3", Some("a:uapi:b")), Ok(Some(4)));
+    fn the_sockets_called_uapi_or_the_only_one_are_taken() {
+        assert_eq!(found("7", "1", None), Ok(vec![3]));
+        assert_eq!(found("7", "1", Some("adit@wg0.socket")), Ok(vec![3]));
+        assert_eq!(found("7", "3", Some("a:uapi:b")), Ok(vec![4]));
+        assert_eq!(found("7", "3", Some("uapi:a:uapi")), Ok(vec![3, 5]));
         assert!(found("7", "2", Some("a:b")).unwrap_err().contains("uapi"));
         assert!(found("7", "2", Some("a:b:uapi")).is_err(), "a name without a socket");
     }
 
     #[test]
     fn what_is_meant_for_another_process_or_is_no_number_is_not_taken() {
-        assert_eq!(found("8", "1", None), Ok(None));
-        assert_eq!(activated(7, None, Some("1".to_owned()), None).unwrap(), None);
-        assert_eq!(found("7", "0", None), Ok(None));
+        assert_eq!(found("8", "1", None), Ok(vec![]));
+        assert_eq!(activated(7, None, Some("1".to_owned()), None).unwrap(), vec![]);
+        assert_eq!(found("7", "0", None), Ok(vec![]));
         for wrong in ["", "-1", "many", "99999999999"] {
             assert!(found("7", wrong, None).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_socket_for_reloads_is_known_by_its_path() {
+        let folder = env::temp_dir().join(format!("adit-activated-{}", std::process::id()));
+        std::fs::create_dir(&folder).unwrap();
+        let listen = |name: &str| OwnedFd::from(UnixListener::bind(folder.join(name)).unwrap());
+        let path = |socket: Option<OwnedFd>| {
+            let address = UnixListener::from(socket.unwrap()).local_addr().unwrap();
+            address.as_pathname().unwrap().file_name().unwrap().to_owned()
+        };
+        let both = sort(vec![listen("wg0.reload"), listen("wg0.sock")]).unwrap();
+        assert_eq!((path(both.uapi), path(both.reload)), ("wg0.sock".into(), "wg0.reload".into()));
+        let one = sort(vec![listen("uapi")]).unwrap();
+        assert!(one.reload.is_none() && path(one.uapi) == "uapi");
+        assert!(sort(vec![listen("a.sock"), listen("b.sock")]).is_err());
+        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct Options {
     pub tun_fd: Option<OwnedFd>,
     /// A listening UAPI socket opened by somebody else, instead of creating one.
     pub uapi_fd: Option<OwnedFd>,
+    /// A listening socket opened by somebody else on which reloads are asked for, instead of creating one.
+    pub reload_fd: Option<OwnedFd>,
     /// What the calling thread, and those that it starts, give up once the device is set up, for good.
     pub confinement: Confinement,
     /// The service manager, to be told of the beginning and the end.
@@ -51,6 +53,7 @@ impl Options {
             busy_poll: Duration::ZERO,
             tun_fd: None,
             uapi_fd: None,
+            reload_fd: None,
             confinement: Confinement::NONE,
             notifier: None,
             ready: None,
@@ -69,6 +72,7 @@ impl fmt::Debug for Options {
             .field("busy_poll", &self.busy_poll)
             .field("tun_fd", &self.tun_fd)
             .field("uapi_fd", &self.uapi_fd)
+            .field("reload_fd", &self.reload_fd)
             .field("confinement", &self.confinement)
             .field("reload", &self.reload)
             .field("handover", &self.handover)

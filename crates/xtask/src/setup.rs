@@ -18,6 +18,7 @@ const PACKAGES: &[debian::Package] = &[
     debian::Package { name: "procps", why: "sysctl, which wg-quick runs" },
     debian::Package { name: "qemu-system-x86", why: "a machine for the real Linux kernel as a partner" },
     debian::Package { name: "busybox-static", why: "the user land of that machine" },
+    debian::Package { name: "systemd", why: "the service manager for which there are units, booted in namespaces" },
     debian::Package { name: "xz-utils", why: "unpacks that kernel's modules" },
 ];
 

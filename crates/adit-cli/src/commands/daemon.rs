@@ -13,7 +13,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use adit_device::handover::VARIABLE;
-use adit_device::{Notifier, Options, Reload};
+use adit_device::{Activated, Notifier, Options, Reload};
 use anyhow::{Context as _, bail};
 use clap::ValueEnum as _;
 use rustix::process::setsid;
@@ -66,12 +66,12 @@ pub(crate) fn spawn(name: &str, daemon: &DaemonArgs, format: LogFormat) -> io::R
 fn serve(name: String, daemon: &DaemonArgs, format: LogFormat, report: bool) -> anyhow::Result<()> {
     // Before any file is opened that could be given the number of an inherited one.
     let handover = if takes_over() { Some(take_stdin().context("standard input")?) } else { None };
-    let (mut tun_fd, mut uapi_fd) = (None, None);
+    let (mut tun_fd, mut sockets) = (None, Activated::default());
     if handover.is_none() {
         tun_fd = inherited("WG_TUN_FD")?;
-        uapi_fd = match inherited("WG_UAPI_FD")? {
-            None => adit_device::activated_socket().context("socket activation")?,
-            fd => fd,
+        sockets = match inherited("WG_UAPI_FD")? {
+            None => adit_device::activated_sockets().context("socket activation")?,
+            uapi => Activated { uapi, reload: None },
         };
         if report {
             setsid().context("cannot begin a session of its own")?;
@@ -81,7 +81,8 @@ fn serve(name: String, daemon: &DaemonArgs, format: LogFormat, report: bool) -> 
     let is_first_report = report && handover.is_none();
     logging::start(format, Audience::Daemon);
     let confinement = daemon.confinement.confinement();
-    let mut options = Options { offload: !daemon.no_offload, tun_fd, uapi_fd, confinement, ..Options::new(name) };
+    let mut options = Options { offload: !daemon.no_offload, tun_fd, confinement, ..Options::new(name) };
+    (options.uapi_fd, options.reload_fd) = (sockets.uapi, sockets.reload);
     options.busy_poll = Duration::from_micros(daemon.busy_poll.into());
     options.handover = handover;
     // By its name as it is now: that of a file which is replaced later does not tell where the next one is.

@@ -41,7 +41,7 @@ pub(super) fn restrict(socket: Option<&Path>, reload: bool) -> Result<Extent, St
     match status {
         RulesetStatus::FullyEnforced => Ok(Extent::Whole),
         RulesetStatus::PartiallyEnforced => Ok(Extent::Part),
-        RulesetStatus::NotEnforced => Err("not in this kernel".to_owned()),
+        RulesetStatus::NotEnforced => Err("not in this kernel, or not permitted".to_owned()),
     }
 }
 

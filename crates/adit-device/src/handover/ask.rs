@@ -9,6 +9,8 @@ use crate::uapi::{Listener, socket_path};
 
 /// Longer than a daemon takes to say no.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How the socket's path ends: not as that of the UAPI, so that `wg` does not take it for an interface.
+pub(crate) const RELOAD_ENDING: &str = "reload";
 
 /// Makes the daemon of the interface `name` hand over to the program on disk, and waits until that one serves. Returns
 /// the process that does.
@@ -18,17 +20,22 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub fn reload(name: &str) -> io::Result<u32> {
     let path = path(name);
     let mut stream = UnixStream::connect(&path).map_err(|error| {
-        let hint = match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => {
-                "no daemon of that interface can be reloaded: "
+        let why = match error.kind() {
+            // A daemon that could not listen there, for instance as an ordinary user, still hears the signal.
+            io::ErrorKind::NotFound if socket_path(name).exists() => {
+                "the daemon of that interface cannot be asked; send SIGUSR2 to its process instead"
             }
-            _ => "",
+            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => "no daemon of that interface can be reloaded",
+            _ => return io::Error::new(error.kind(), format!("{}: {error}", path.display())),
         };
-        io::Error::new(error.kind(), format!("{hint}{}: {error}", path.display()))
+        io::Error::new(error.kind(), format!("{why}: {}: {error}", path.display()))
     })?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
+    stream.read_to_string(&mut answer).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => io::Error::other("the daemon says nothing"),
+        _ => error,
+    })?;
     match answer.trim_end().split_once(' ') {
         Some(("ok", pid)) => pid.parse().map_err(|_| io::ErrorKind::InvalidData.into()),
         Some(("error", why)) => Err(io::Error::other(why.to_owned())),
@@ -43,7 +50,7 @@ pub(crate) fn listen(name: &str) -> Option<Listener> {
     listener.inspect_err(|error| tracing::warn!(%error, "reloads cannot be asked for")).ok()
 }
 
-/// Beside the UAPI's, with another ending, so that `wg` does not take it for an interface.
+/// Beside the UAPI's.
 fn path(name: &str) -> PathBuf {
-    socket_path(name).with_file_name(format!("{name}.reload"))
+    socket_path(name).with_file_name(format!("{name}.{RELOAD_ENDING}"))
 }

@@ -23,6 +23,9 @@ pub(crate) struct Received {
     pub(crate) sockets: Vec<Arc<Sockets>>,
     pub(crate) listener: Listener,
     pub(crate) asks: Option<Listener>,
+    /// Whether the files of these two stay when the device ends.
+    pub(crate) keep_uapi: bool,
+    pub(crate) keep_asks: bool,
     pub(crate) link: Option<Link>,
     pub(crate) interface: Interface,
     pub(crate) fwmark: u32,
@@ -111,6 +114,8 @@ fn build(message: Message) -> Result<Received, String> {
         sockets,
         listener,
         asks,
+        keep_uapi: facts.is_set("keep_uapi"),
+        keep_asks: facts.is_set("keep_asks"),
         link,
         interface: interface.map_err(|error| error.to_string())?,
         fwmark: facts.number("fwmark"),

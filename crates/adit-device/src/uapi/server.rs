@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::ops::Range;
-use std::os::fd::{AsFd as _, AsRawFd, BorrowedFd};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
 
 use mio::event::Event;
 use mio::net::UnixStream;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use socket2::SockRef;
 use zeroize::Zeroizing;
 
 use super::listener::Listener;
@@ -24,6 +26,9 @@ const INPUT: usize = 32 << 10;
 
 /// How many bytes a client may send and be sent before the others have their turn.
 const TURN: usize = 1 << 20;
+
+/// How long replies may take to be read that are under way when another process takes over.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What the interface does for its clients.
 pub trait Handler {
@@ -128,13 +133,20 @@ impl Server {
     }
 
     /// The listening socket, to be handed over.
-    pub(crate) fn listener_fd(&self) -> BorrowedFd<'_> {
-        self.listener.as_fd()
+    pub(crate) fn listener(&self) -> &Listener {
+        &self.listener
     }
 
-    /// Leaves the socket's file to another process.
+    /// Leaves the socket's file to another process, and sends what is left of replies: none ends in the middle, unless
+    /// its client does not read for so long.
     pub(crate) fn let_go(&mut self) {
         self.listener.let_go();
+        let end = Instant::now() + LAST_WORDS;
+        for client in self.clients.values_mut().filter(|client| !client.output.is_empty()) {
+            if let Err(error) = client.finish(end) {
+                tracing::debug!(%error, "a UAPI client is gone");
+            }
+        }
     }
 
     fn accept(&mut self) {
@@ -267,6 +279,21 @@ impl Client {
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Turn::Waits),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Sends the rest of a reply, and waits until `end` for the client to read.
+    fn finish(&mut self, end: Instant) -> io::Result<()> {
+        SockRef::from(&self.stream).set_nonblocking(false)?;
+        loop {
+            let left = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
+            SockRef::from(&self.stream).set_write_timeout(Some(left.ok_or(ErrorKind::TimedOut)?))?;
+            match self.stream.write(self.output.as_bytes().get(self.sent..).unwrap_or_default()) {
+                Ok(0) => return Ok(()),
+                Ok(bytes) => self.sent += bytes,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }

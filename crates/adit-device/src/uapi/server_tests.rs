@@ -216,6 +216,36 @@ fn a_client_that_reads_slowly_is_sent_everything_and_blocks_nobody() {
 }
 
 #[test]
+fn a_server_that_is_replaced_finishes_replies_and_leaves_requests_that_are_not_whole() {
+    let mut rig = Rig::new("replaced");
+    rig.recorder.peers = many_peers(5000).iter().map(|peer| PeerState::new(peer.public_key)).collect();
+    let (mut asks, mut changes, idle, deaf) = (rig.connect(), rig.connect(), rig.connect(), rig.connect());
+    for mut client in [&asks, &deaf] {
+        client.write_all(b"get=1\n\n").unwrap();
+    }
+    changes.write_all(b"set=1\nlisten_port=7\n").unwrap();
+    asks.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    let _ = rig.run();
+    let expected = write_state(&rig.recorder.get(), false);
+    let mut reply = String::new();
+    thread::scope(|scope| {
+        // The deaf one's time ends, and the file is left.
+        scope.spawn(|| rig.server.let_go());
+        let mut part = vec![0; expected.len()];
+        asks.read_exact(&mut part).unwrap();
+        reply = String::from_utf8(part).unwrap();
+    });
+    assert!(reply == *expected, "the reply is not whole");
+    let Rig { server, recorder, path, .. } = rig;
+    drop(server);
+    for mut client in [&asks, &changes, &idle] {
+        assert_eq!(client.read(&mut [0]).unwrap_or(0), 0, "nothing more is said");
+    }
+    assert!(recorder.updates.is_empty(), "half a request changes nothing");
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
 fn ten_thousand_peers_are_one_request() {
     let mut rig = Rig::new("bulk");
     let update = DeviceUpdate {
