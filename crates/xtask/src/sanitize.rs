@@ -30,7 +30,8 @@ pub(crate) fn all(options: &SanitizeOptions) -> Result<()> {
     }
     if !options.thread {
         under("address", "adit-aead", &[])?;
-        under("address", "adit-device", &["--lib"])?;
+        // A program that begins confined cannot read in /proc that it is not to look for leaks, nor can it look.
+        under("address", "adit-device", &["--lib", "-E", "not test(the_program_can_be_started_again)"])?;
     }
     Ok(())
 }
