@@ -1,5 +1,7 @@
 //! What the threads of a device have in common.
 
+mod wake;
+
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +13,8 @@ use arrayvec::ArrayVec;
 use crate::offload::Offloads;
 use crate::sys;
 use crate::udp::{Group, SendOutcome, Sockets};
+
+use wake::ControlSleep;
 
 /// The most transmits that are given to the sockets at a time.
 const AT_ONCE: usize = 32;
@@ -43,8 +47,7 @@ pub(crate) struct Shared {
     pub(crate) ends: AtomicBool,
     /// Whether the TUN device is gone.
     pub(crate) tun_is_gone: AtomicBool,
-    /// The moment until which the control thread sleeps.
-    control_sleeps_until: AtomicU64,
+    control_sleep: ControlSleep,
     control: mio::Waker,
     /// Datagrams that found no room in sockets that have been replaced since.
     earlier_overflows: AtomicU64,
@@ -84,7 +87,7 @@ impl Shared {
             is_up: AtomicBool::new(false),
             ends: AtomicBool::new(false),
             tun_is_gone: AtomicBool::new(false),
-            control_sleeps_until: AtomicU64::new(u64::MAX),
+            control_sleep: ControlSleep::new(),
             control,
             earlier_overflows: AtomicU64::new(0),
             send_errors: AtomicU64::new(0),
@@ -132,15 +135,13 @@ impl Shared {
 
     /// What there is to do after a step, asked before the lock is given back.
     pub(crate) fn aftermath(&self, interface: &Interface) -> Aftermath {
-        let sleeps_until = Instant::from_nanos(self.control_sleeps_until.load(Ordering::Relaxed));
-        let wake_control = interface.has_handshakes() || interface.may_be_due_before(sleeps_until);
         let (peer_transmits, answers) = (interface.has_peer_transmits(), interface.has_cookie_replies());
-        Aftermath { peer_transmits, answers, wake_control }
+        Aftermath { peer_transmits, answers, wake_control: self.control_sleep.is_too_long(interface) }
     }
 
     /// Wakes the control thread if it has something to do; at most once before it looks.
     pub(crate) fn settle(&self, aftermath: Aftermath) {
-        if aftermath.wake_control && self.control_sleeps_until.swap(0, Ordering::Relaxed) != 0 {
+        if aftermath.wake_control && self.control_sleep.interrupt() {
             self.wake_control();
         }
     }
@@ -154,7 +155,7 @@ impl Shared {
 
     /// The control thread tells until when it will sleep; to be called with the engine's lock held.
     pub(crate) fn control_sleeps_until(&self, deadline: Option<Instant>) {
-        self.control_sleeps_until.store(deadline.map_or(u64::MAX, Instant::as_nanos), Ordering::Relaxed);
+        self.control_sleep.set(deadline);
     }
 
     /// Sends what waits in the engine, through `buffer`: under a flood that is an answer to every datagram, so many go in

@@ -187,6 +187,8 @@ impl Interface {
     /// The link has gone down: every session, handshake and waiting packet is given up, and nothing
     /// is due any more. Configuration, counters and the memory of old handshakes stay.
     pub fn link_down(&mut self) {
+        // A handshake that is being computed belongs to another identity from now on, and comes to nothing.
+        self.identity = self.identity.as_deref().cloned().map(Arc::new);
         self.incoming.clear();
         self.wanted.clear();
         self.ready.clear();

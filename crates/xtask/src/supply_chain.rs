@@ -11,7 +11,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-use crate::run::root;
+use crate::run::{cargo, root, run, succeeds};
 use graph::{Graph, Kind, Package};
 use lists::{Accounted, Rules};
 
@@ -39,7 +39,16 @@ pub(crate) fn check() -> Result<()> {
     }
     let shipped = graph.reachable(&SHIPPED, &[Kind::Normal, Kind::Build], &[]).len() - SHIPPED.len();
     eprintln!("{} crates from outside, {shipped} of them for the daemon: all keep the rules", graph.outside().count());
-    Ok(())
+    check_again()
+}
+
+/// The rules of `deny.toml` as others read them, where `cargo-deny` is installed.
+fn check_again() -> Result<()> {
+    if !succeeds(cargo().args(["deny", "--version"])) {
+        eprintln!("cargo-deny is not installed, and was not asked");
+        return Ok(());
+    }
+    run(cargo().args(["deny", "--locked", "check", "licenses", "bans", "sources"]))
 }
 
 fn text(path: &str) -> Result<String> {

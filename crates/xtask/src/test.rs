@@ -33,6 +33,9 @@ pub(crate) fn all(options: &TestOptions) -> Result<()> {
     run(nextest.args(&options.nextest))?;
     // The daemon's features are on in the whole workspace; by itself the cipher falls back to a library in pure Rust.
     run(cargo().args(["nextest", "run", "--package", "adit-aead"]))?;
+    // A workspace of its own; without the fuzzer itself, it is built from what there is.
+    let seeds = ["nextest", "run", "--manifest-path", "fuzz/Cargo.toml", "--no-default-features"];
+    run(cargo().args(seeds).env("CARGO_TARGET_DIR", target()))?;
     run(cargo().args(["test", "--workspace", "--doc", "--quiet"]))
 }
 

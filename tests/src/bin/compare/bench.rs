@@ -81,8 +81,8 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// Sets up the hosts, and the tunnel unless the wire alone is asked for.
-    pub(crate) fn new(subject: Subject) -> Result<Self> {
+    /// Sets up the hosts, and the tunnel unless the wire alone is asked for; the daemons get these options as well.
+    pub(crate) fn new(subject: Subject, options: &[&str]) -> Result<Self> {
         let (near, far) = (Host::new("near"), Host::new("far"));
         near.join("eth0", &far, "eth0");
         for (number, host) in [(1, &near), (2, &far)] {
@@ -90,17 +90,17 @@ impl Bench {
         }
         let mut bench = Self { daemons: Vec::new(), near, far, address: outer(2).into() };
         if let Subject::Daemon(implementation) = subject {
-            bench.tunnel(implementation)?;
+            bench.tunnel(implementation, options)?;
         }
         run(&bench.near, 20, "ping", &["-c", "3", "-i", "0.2", "-W", "2", &bench.address.to_string()])?;
         Ok(bench)
     }
 
-    fn tunnel(&mut self, implementation: Implementation) -> Result<()> {
+    fn tunnel(&mut self, implementation: Implementation, options: &[&str]) -> Result<()> {
         let keys = [Keys::generate(), Keys::generate()];
         let [near, far] = &keys;
         for (number, host, own, other) in [(1, &self.near, near, far), (2, &self.far, far, near)] {
-            let mut daemon = start(implementation, host)?;
+            let mut daemon = start(implementation, options, host)?;
             let peer = Peer::new(other, "192.168.7.0/24").at(&format!("{}:{PORT}", outer(3 - number)));
             let configuration = configuration(own, &[peer]);
             configure(host, &mut daemon, &configuration)?;
@@ -139,7 +139,7 @@ impl Lone {
     pub(crate) fn new(implementation: Implementation) -> Result<Self> {
         let host = Host::new("alone");
         let keys = Keys::generate();
-        let mut daemon = start(implementation, &host)?;
+        let mut daemon = start(implementation, &[], &host)?;
         configure(&host, &mut daemon, &configuration(&keys, &[]))?;
         up(&host, 1)?;
         Ok(Self { daemon, host, keys })
@@ -162,9 +162,10 @@ pub(crate) fn configuration(keys: &Keys, peers: &[Peer]) -> String {
     peers.iter().fold(interface, |text, peer| text + &peer.section())
 }
 
-fn start(implementation: Implementation, host: &Host) -> Result<Background> {
+fn start(implementation: Implementation, options: &[&str], host: &Host) -> Result<Background> {
     interrupt::check()?;
     let mut command: Command = implementation.foreground(INTERFACE);
+    command.args(options);
     command.env("LOG_LEVEL", "error").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     let mut daemon = host.start(command);
     let ready = for_a_while(START, || {

@@ -53,7 +53,12 @@ pub(crate) const SECTIONS: &[Section] = &[
     },
     Section {
         title: "Ping, mean round trip",
-        figures: &[lower("ping_us", "5 ms apart", "µs"), lower("ping_flood_us", "Back to back", "µs")],
+        figures: &[
+            lower("ping_us", "5 ms apart", "µs"),
+            lower("ping_flood_us", "Back to back", "µs"),
+            neither("ping_busy_us", "5 ms apart, with `--busy-poll 500`", "µs"),
+            neither("ping_flood_busy_us", "Back to back, with `--busy-poll 500`", "µs"),
+        ],
     },
     Section {
         title: "Memory of a daemon, resident",

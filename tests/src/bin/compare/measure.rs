@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use adit_tests::measure::figure::number;
 use adit_tests::measure::programs::guarded;
 use adit_tests::measure::{interrupt, parse, programs};
-use adit_tests::{Peer, for_a_while};
+use adit_tests::{Implementation, Peer, for_a_while};
 use anyhow::Result;
 use clap::ValueEnum;
 
@@ -21,6 +21,8 @@ pub(crate) enum Test {
     Ping,
     /// Round trips back to back
     PingFlood,
+    /// Both again by an Adit that looks for packets before it sleeps
+    BusyPoll,
     /// One TCP flow
     Tcp,
     /// One TCP flow from the far end
@@ -43,6 +45,12 @@ impl fmt::Display for Test {
         f.write_str(value.as_ref().map_or("", |value| value.get_name()))
     }
 }
+
+const APART: &[&str] = &["-c", "300", "-i", "0.005"];
+const BACK_TO_BACK: &[&str] = &["-c", "5000", "-f"];
+
+/// What makes Adit look for packets before it sleeps: for longer than a round trip takes.
+const BUSY_POLL: &[&str] = &["--busy-poll", "500"];
 
 const PEERS: u32 = 10_000;
 
@@ -71,9 +79,10 @@ pub(crate) fn run(subject: Subject, tests: &[Test], seconds: u32, tell: &dyn Fn(
         }
         Ok(())
     };
-    let (lone, traffic): (Vec<Test>, Vec<Test>) = tests.iter().partition(|test| **test == Test::Peers);
+    let (own, traffic): (Vec<Test>, Vec<Test>) =
+        tests.iter().partition(|test| [Test::Peers, Test::BusyPoll].contains(test));
     if !traffic.is_empty() {
-        match guarded(|| Bench::new(subject)) {
+        match guarded(|| Bench::new(subject, &[])) {
             Ok(bench) => {
                 keep("idle", Ok(bench.resident_memory().map(|mib| ("memory_idle_mib", mib)).into_iter().collect()))?;
                 for test in traffic {
@@ -84,7 +93,10 @@ pub(crate) fn run(subject: Subject, tests: &[Test], seconds: u32, tell: &dyn Fn(
             Err(error) => keep("set-up", Err(error))?,
         }
     }
-    if let (Subject::Daemon(implementation), false) = (subject, lone.is_empty()) {
+    if own.contains(&Test::BusyPoll) && subject == Subject::Daemon(Implementation::Adit) {
+        keep("busy-poll", guarded(|| busy_polling(&Bench::new(subject, BUSY_POLL)?)))?;
+    }
+    if let (Subject::Daemon(implementation), true) = (subject, own.contains(&Test::Peers)) {
         match guarded(|| many_peers(Lone::new(implementation)?)) {
             Ok((figures, problem)) => {
                 keep("peers", Ok(figures))?;
@@ -98,15 +110,19 @@ pub(crate) fn run(subject: Subject, tests: &[Test], seconds: u32, tell: &dyn Fn(
 
 fn traffic_test(bench: &Bench, test: Test, seconds: u32) -> Result<Figures> {
     match test {
-        Test::Ping => Ok(vec![("ping_us", ping(bench, &["-c", "300", "-i", "0.005"])?)]),
-        Test::PingFlood => Ok(vec![("ping_flood_us", ping(bench, &["-c", "5000", "-f"])?)]),
+        Test::Ping => Ok(vec![("ping_us", ping(bench, APART)?)]),
+        Test::PingFlood => Ok(vec![("ping_flood_us", ping(bench, BACK_TO_BACK)?)]),
         Test::Tcp => tcp(bench, seconds, &[], ["tcp_gbps", "tcp_cpu_s_gb"]),
         Test::TcpReversed => tcp(bench, seconds, &["-R"], ["tcp_reversed_gbps", "tcp_reversed_cpu_s_gb"]),
         Test::TcpFour => tcp(bench, seconds, &["-P", "4"], ["tcp_four_gbps", "tcp_four_cpu_s_gb"]),
         Test::Udp64 => udp(bench, seconds, "64", ["udp_64_kpps", "udp_64_lost_percent", "udp_64_cpu_us"]),
         Test::Udp1372 => udp(bench, seconds, "1372", ["udp_1372_kpps", "udp_1372_lost_percent", "udp_1372_cpu_us"]),
-        Test::Peers => Ok(Figures::new()),
+        Test::Peers | Test::BusyPoll => Ok(Figures::new()),
     }
+}
+
+fn busy_polling(bench: &Bench) -> Result<Figures> {
+    Ok(vec![("ping_busy_us", ping(bench, APART)?), ("ping_flood_busy_us", ping(bench, BACK_TO_BACK)?)])
 }
 
 fn ping(bench: &Bench, arguments: &[&str]) -> Result<f64> {
