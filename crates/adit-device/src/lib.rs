@@ -10,8 +10,9 @@
 //! - [`conf`] and [`quick`]: `wg-quick(8)`'s files, and bringing an interface up and down by them;
 //! - [`netlink`]: links, addresses, routes, rules and namespaces.
 //!
-//! Worker threads carry packets and nothing else; the thread that called [`run`] does handshakes,
-//! timers, configuration and what happens to the link.
+//! Worker threads carry packets and nothing else. One more checks what comes from the network and is no
+//! packet, and answers strangers. The thread that called [`run`] computes handshakes, and does timers,
+//! configuration and what happens to the link.
 //!
 //! # What the caller owes
 //!

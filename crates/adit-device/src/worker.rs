@@ -152,8 +152,11 @@ impl Worker {
                     self.serve_network();
                 }
             }
-            if !busy_poll.is_zero() && !events.is_empty() {
+            if !events.is_empty() && !busy_poll.is_zero() {
                 last_packet = Instant::now();
+            } else if looks_on {
+                // Whoever else wants this core may be the one who is waited for.
+                std::thread::yield_now();
             }
         }
         // What was read and not yet cut to its end is nobody else's.

@@ -201,6 +201,63 @@ fn segments_and_whole_packets_arrive_in_order_whichever_was_expected() {
 }
 
 #[test]
+fn strangers_are_answered_by_whoever_gets_handshakes_and_by_every_worker_where_the_kernel_cannot_tell_them_apart() {
+    for (has_socket_for_handshakes, answers) in [(true, [false, false, true]), (false, [true, true, true])] {
+        let mut sockets = bind(0, 2, 0, true).unwrap();
+        if !has_socket_for_handshakes {
+            let last = sockets.last_mut().unwrap();
+            (last.v4, last.v6) = (None, None);
+        }
+        let interface = adit::Interface::new(now(), crate::shared::unix_time(), Box::new(UnwrapErr(SysRng)));
+        let waker = Waker::new(Poll::new().unwrap().registry(), WAKER).unwrap();
+        let sockets = sockets.into_iter().map(Arc::new).collect();
+        let shared = Arc::new(Shared::new(interface, sockets, Offloads::ALL, true, Duration::ZERO, waker));
+        let found =
+            [0, 1, 2].map(|index| Worker::new(shared.clone(), index, Poll::new().unwrap(), None).unwrap().answers);
+        assert_eq!(found, answers);
+    }
+}
+
+#[test]
+fn answers_that_were_put_off_leave_when_nothing_more_has_come() {
+    let [mut a, _] = connected();
+    let attacker = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    attacker.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket2::SockRef::from(&attacker).set_recv_buffer_size(1 << 20).unwrap();
+    // Under load, and more has come than one turn answers.
+    let count = 2 * BURST;
+    let key = PrivateKey::from_bytes([1; 32]).public_key();
+    let port = a.worker.sockets.port;
+    for number in 0..count {
+        attacker.send_to(&initiation(key, number as u64), ("127.0.0.1", port)).unwrap();
+    }
+    a.worker.ready.v4 = true;
+    while a.worker.ready.v4 {
+        a.worker.serve_network();
+    }
+    // The first 64 wait for their turn; the others are sent a cookie.
+    for _ in 64..count {
+        let mut reply = [0; 148];
+        assert_eq!((attacker.recv(&mut reply).unwrap(), reply[0]), (64, 3));
+    }
+    assert!(!a.worker.owes_answers);
+}
+
+/// A stranger's initiation, all of it as it should be.
+fn initiation(to: adit::PublicKey, number: u64) -> Vec<u8> {
+    let own = PrivateKey::from_bytes(std::array::from_fn(|at| number.to_le_bytes()[at % 8] ^ at as u8));
+    let mut stranger = adit::Interface::new(now(), crate::shared::unix_time(), Box::new(UnwrapErr(SysRng)));
+    stranger.set_private_key(Some(own));
+    let peer = stranger.add_peer(to).unwrap();
+    stranger.set_endpoint(peer, Some(SocketAddr::from(([127, 0, 0, 1], 9)))).unwrap();
+    stranger.set_persistent_keepalive(now(), peer, 1).unwrap();
+    stranger.handle_timeout(now());
+    let mut buffer = [0; 148];
+    let transmit = stranger.poll_transmit(now(), &mut buffer).unwrap().unwrap();
+    buffer[transmit.range].to_vec()
+}
+
+#[test]
 fn more_small_segments_than_a_burst_holds_all_leave() {
     let [mut a, mut b] = connected();
     let bulk = Spec::tcp4(20_000);
