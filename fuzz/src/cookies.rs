@@ -135,9 +135,6 @@ impl Responder {
             }
             Some(Drop::ReplyQueueFull) => {
                 assert!(!is_proven);
-                if !is_fresh {
-                    self.secret = (self.secret.0 + 1, Some(self.now));
-                }
                 assert_eq!(self.replies, self.bounds.outgoing);
             }
             Some(other) => panic!("{other:?} of a sound message"),

@@ -68,6 +68,12 @@ impl CookieChecker {
         self.secret_made = Some(now);
     }
 
+    /// Makes cookies as `other` does from now on.
+    pub(crate) fn take_secret(&mut self, other: &Self) {
+        self.secret = other.secret.clone();
+        self.secret_made = other.secret_made;
+    }
+
     /// Whether the sender has received a cookie of ours at the address and port it sends from.
     pub(crate) fn mac2_is_good(&self, now: Instant, message: &[u8], source: SocketAddr) -> bool {
         let Some((body, mac1, mac2)) = split_macs(message) else { return false };

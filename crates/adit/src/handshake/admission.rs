@@ -171,18 +171,20 @@ impl Interface {
 
     /// The first step, at the end of the burst: hands over what it takes to judge the messages.
     pub(crate) fn begin_admission(&mut self, now: Instant, admission: &mut Admission) {
-        let Some(checker) = self.checker.as_mut().filter(|_| !admission.candidates.is_empty()) else { return };
+        let Some(checker) = self.checker.as_ref().filter(|_| !admission.candidates.is_empty()) else { return };
         let (load, queued, bounds) = (self.load, self.incoming.len(), self.bounds);
         let room = bounds.outgoing.saturating_sub(self.cookie_replies.len());
+        let mut checker = checker.clone();
         let seed = load.may_become_high(now, queued, admission.candidates.len(), &bounds).then(|| {
             if checker.is_stale(now) {
-                Arc::make_mut(checker).renew_secret(now, &mut *self.rng);
+                // For this burst; it becomes the interface's if a cookie is made from it.
+                Arc::make_mut(&mut checker).renew_secret(now, &mut *self.rng);
             }
             let mut seed = Zeroizing::new([0; 32]);
             self.rng.fill_bytes(&mut *seed);
             seed
         });
-        admission.judge = Some(Judge { now, checker: checker.clone(), seed, bounds, load, queued, room });
+        admission.judge = Some(Judge { now, checker, seed, bounds, load, queued, room });
     }
 
     /// The last step: carries out the verdicts.
@@ -201,6 +203,11 @@ impl Interface {
                 // Another thread may have filled the queue.
                 Verdict::Cookie(_) if self.cookie_replies.len() >= self.bounds.outgoing => Err(Drop::ReplyQueueFull),
                 Verdict::Cookie(reply) => {
+                    if let (Some(ours), Some(judge)) = (&mut self.checker, &admission.judge)
+                        && ours.is_stale(now)
+                    {
+                        Arc::make_mut(ours).take_secret(&judge.checker);
+                    }
                     self.cookie_replies.extend(Outgoing::new(None, *path, HANDSHAKE_TOS, &reply));
                     Err(Drop::CookieSent)
                 }

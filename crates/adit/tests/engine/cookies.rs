@@ -180,6 +180,26 @@ fn a_cookie_is_good_for_120_s_at_the_one_who_made_it() {
 }
 
 #[test]
+fn who_does_not_know_the_public_key_cannot_shorten_the_life_of_a_cookie() {
+    let mut sim = under_load(24, B);
+    let mut forged = junk(&sim, B, 1);
+    forged[116] ^= 1;
+    sim.inject_by(B, &Path::to(address(1)), Ecn::NotEct, &forged);
+    assert_eq!(sim.drops(B, Drop::BadMac1), 1);
+    sim.run_for(secs(60));
+    // No cookie has been made yet: the secret for this one is new.
+    sim.send(A, B);
+    let made = sim.now + RTT / 2;
+    sim.run_for(RTT);
+    sim.network.cut(A, B);
+    sim.run_for(secs(6));
+    let initiation = sim.last_sent(A, Kind::Initiation);
+    sim.run_until(made + millis(119_999));
+    sim.replay(B, &initiation);
+    assert_eq!(sim.count(B, Kind::Response), 1);
+}
+
+#[test]
 fn a_cookie_is_used_for_120_s_by_the_one_who_got_it() {
     let mut sim = under_load(9, B);
     sim.send(A, B);
@@ -318,17 +338,23 @@ fn a_response_to_a_session_that_is_there_already_gets_no_cookie() {
     assert_eq!((sim.drops(A, Drop::UnknownIndex), sim.count(A, Kind::CookieReply)), (1, before));
 }
 
-#[test]
-fn answers_that_nobody_fetches_are_bounded() {
+/// B has room for ten cookie replies, and twenty-five strangers have come that nobody has answered yet.
+fn with_ten_replies_waiting(seed: u64) -> Sim {
     let mut bounds = Bounds::default();
     bounds.handshakes_per_second = 0;
     bounds.outgoing = 10;
-    let mut sim = Sim::group_with(18, 2, Calls::Single, bounds);
+    let mut sim = Sim::group_with(seed, 2, Calls::Single, bounds);
     let now = sim.now;
     for number in 0..25 {
         let mut message = junk(&sim, B, number);
         assert_eq!(sim[B].interface.handle_datagram(now, &Path::to(address(1)), Ecn::NotEct, &mut message), None);
     }
+    sim
+}
+
+#[test]
+fn answers_that_nobody_fetches_are_bounded() {
+    let mut sim = with_ten_replies_waiting(18);
     assert_eq!((sim.drops(B, Drop::CookieSent), sim.drops(B, Drop::ReplyQueueFull)), (10, 15));
     sim.flush(B);
     assert_eq!(sim.count(B, Kind::CookieReply), 10);
@@ -336,15 +362,8 @@ fn answers_that_nobody_fetches_are_bounded() {
 
 #[test]
 fn strangers_keep_back_nothing_that_is_for_peers() {
-    let mut bounds = Bounds::default();
-    bounds.handshakes_per_second = 0;
-    bounds.outgoing = 10;
-    let mut sim = Sim::group_with(21, 2, Calls::Single, bounds);
+    let mut sim = with_ten_replies_waiting(21);
     let now = sim.now;
-    for number in 0..25 {
-        let mut message = junk(&sim, B, number);
-        assert_eq!(sim[B].interface.handle_datagram(now, &Path::to(address(1)), Ecn::NotEct, &mut message), None);
-    }
     // B wants a session while there is no room for one more cookie reply.
     let peer = sim[B].interface.peers(now).next().unwrap().id;
     sim[B].interface.set_persistent_keepalive(now, peer, 1).unwrap();
