@@ -71,7 +71,7 @@
 //! whole burst at once: [`Interface::begin_seal`] and [`Sealing::seal`] on the way out;
 //! [`Interface::begin_open`], [`Opening::open`] and [`Interface::commit`] on the way in;
 //! [`Interface::poll_handshake`], [`HandshakeWork::compute`] and [`Interface::finish_handshake`]
-//! for handshakes.
+//! for handshakes. [`Interface::poll_peer_transmit`] leaves answers to strangers to another thread.
 //!
 //! # What it does not do
 //!
