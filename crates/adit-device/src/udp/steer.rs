@@ -4,6 +4,9 @@
 //! same; everything else, whatever it is, goes to a socket of its own. So a flood of handshakes, or of bytes without
 //! meaning, fills a buffer in which no packet of a session waits.
 
+#[cfg(test)]
+mod tests;
+
 use std::io;
 use std::os::fd::BorrowedFd;
 

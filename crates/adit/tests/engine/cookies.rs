@@ -161,16 +161,21 @@ fn a_cookie_is_bound_to_the_address_and_to_the_port() {
     assert_eq!(sim.count(B, Kind::Response), 1);
 }
 
+/// When B has made a cookie for A, and A's initiation with that cookie, which does not arrive.
+fn initiation_with_a_new_cookie(sim: &mut Sim) -> (adit::Instant, Sent) {
+    sim.send(A, B);
+    let made = sim.now + RTT / 2;
+    sim.run_for(RTT);
+    sim.network.cut(A, B);
+    sim.run_for(secs(6));
+    (made, sim.last_sent(A, Kind::Initiation))
+}
+
 #[test]
 fn a_cookie_is_good_for_120_s_at_the_one_who_made_it() {
     for (age, responses) in [(119_999, 1), (120_000, 0)] {
         let mut sim = under_load(8, B);
-        sim.send(A, B);
-        let made = sim.now + RTT / 2;
-        sim.run_for(RTT);
-        sim.network.cut(A, B);
-        sim.run_for(secs(6));
-        let initiation = sim.last_sent(A, Kind::Initiation);
+        let (made, initiation) = initiation_with_a_new_cookie(&mut sim);
         sim.run_until(made + millis(age));
         let before = sim.drops(B, Drop::CookieSent);
         sim.replay(B, &initiation);
@@ -188,12 +193,7 @@ fn who_does_not_know_the_public_key_cannot_shorten_the_life_of_a_cookie() {
     assert_eq!(sim.drops(B, Drop::BadMac1), 1);
     sim.run_for(secs(60));
     // No cookie has been made yet: the secret for this one is new.
-    sim.send(A, B);
-    let made = sim.now + RTT / 2;
-    sim.run_for(RTT);
-    sim.network.cut(A, B);
-    sim.run_for(secs(6));
-    let initiation = sim.last_sent(A, Kind::Initiation);
+    let (made, initiation) = initiation_with_a_new_cookie(&mut sim);
     sim.run_until(made + millis(119_999));
     sim.replay(B, &initiation);
     assert_eq!(sim.count(B, Kind::Response), 1);
