@@ -111,7 +111,7 @@ fn what_the_kernel_coalesced_goes_to_a_worker_as_one() {
                 SockRef::from(socket).set_nonblocking(true).expect("non-blocking");
                 socket.recv(&mut vec![0; MAX_RECEIVED]).ok().map(|received| received.datagrams().count())
             };
-            let found: Vec<_> = receivers.iter().filter_map(socket).collect();
+            let found: Vec<_> = receivers[..2].iter().filter_map(socket).collect();
             assert_eq!(found, [3], "{address}");
             assert_eq!(socket(&receivers[2]), None);
         }
