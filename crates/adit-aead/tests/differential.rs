@@ -34,6 +34,17 @@ fn batches_larger_than_any_group_are_sealed_and_opened_alike() {
     check(&keys, &[]);
 }
 
+#[test]
+fn a_row_of_empty_packets_longer_than_any_group_is_sealed_and_opened_like_what_is_around_it() {
+    let keys = [key(4)];
+    for empty in [7, 8, 9, 15, 16, 17, 40] {
+        let mut batch = vec![(0, 0, vec![1; 20_000])];
+        batch.extend((1..=empty).map(|counter| (0, counter, Vec::new())));
+        batch.push((0, empty + 1, vec![2; 20_000]));
+        check(&keys, &batch);
+    }
+}
+
 fn batches() -> impl Strategy<Value = Vec<Spec>> {
     let text = |lengths| prop::collection::vec(any::<u8>(), lengths);
     let any_length = (0..3_usize, any::<u64>(), text(0..=2048_usize));

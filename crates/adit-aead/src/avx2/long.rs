@@ -28,50 +28,86 @@ pub(super) fn is_for(packets: &[Packet<'_>]) -> bool {
 
 /// See [`crate::seal`].
 pub(super) fn seal(vector: Avx2, packets: &mut [Packet<'_>]) {
-    for group in packets.chunks_mut(GROUP) {
-        let mut stream = KeyStream::new();
-        let mut macs = authenticators(vector, group, &mut stream);
-        // The packet that is being authenticated.
-        let mut behind = 0;
-        for i in 0..group.len() {
-            for start in (0..group[i].text.len()).step_by(STEP) {
-                let segment = segment(&group[i], start);
-                let sealed = if behind < i { usize::MAX } else { start };
-                macs[behind].step(vector, segment, &mut stream, group[behind].text, sealed);
-                if behind < i && macs[behind].is_near_end(group[behind].text) {
-                    *group[behind].tag = macs[behind].finish(group[behind].text);
-                    behind += 1;
-                }
-                apply(vector, &mut group[i], start, &stream);
+    let mut stream = KeyStream::new();
+    let mut macs = Authenticators::new();
+    // The packet that is being authenticated.
+    let mut behind = 0;
+    for i in 0..packets.len() {
+        if i % GROUP == 0 {
+            // Those of the group before may still be at work; empty packets can leave more behind than that.
+            while behind + GROUP < i {
+                *packets[behind].tag = macs.of(behind).finish(packets[behind].text);
+                behind += 1;
             }
+            macs.make(vector, packets, i, &mut stream);
         }
-        for i in behind..group.len() {
-            *group[i].tag = macs[i].finish(group[i].text);
+        for start in (0..packets[i].text.len()).step_by(STEP) {
+            let segment = segment(&packets[i], start);
+            let sealed = if behind < i { usize::MAX } else { start };
+            macs.of(behind).step(vector, segment, &mut stream, packets[behind].text, sealed);
+            if behind < i && macs.of(behind).is_near_end(packets[behind].text) {
+                *packets[behind].tag = macs.of(behind).finish(packets[behind].text);
+                behind += 1;
+            }
+            apply(vector, &mut packets[i], start, &stream);
         }
+    }
+    for (i, packet) in packets.iter_mut().enumerate().skip(behind) {
+        *packet.tag = macs.of(i).finish(packet.text);
     }
 }
 
 /// See [`crate::open`].
 pub(super) fn open(vector: Avx2, packets: &mut [Packet<'_>]) {
-    for group in packets.chunks_mut(GROUP) {
-        let mut stream = KeyStream::new();
-        let mut macs = authenticators(vector, group, &mut stream);
-        for i in 0..group.len() {
-            let tag = macs[i].finish(group[i].text);
-            group[i].authentic = stream::is_equal(group[i].tag, &tag).into();
-            if !group[i].authentic {
-                continue;
+    let mut stream = KeyStream::new();
+    let mut macs = Authenticators::new();
+    macs.make(vector, packets, 0, &mut stream);
+    for i in 0..packets.len() {
+        if (i + 1) % GROUP == 0 {
+            macs.make(vector, packets, i + 1, &mut stream);
+        }
+        let tag = macs.of(i).finish(packets[i].text);
+        packets[i].authentic = stream::is_equal(packets[i].tag, &tag).into();
+        if !packets[i].authentic {
+            continue;
+        }
+        for start in (0..packets[i].text.len()).step_by(STEP) {
+            let segment = segment(&packets[i], start);
+            match packets.get(i + 1) {
+                Some(next) => macs.of(i + 1).step(vector, segment, &mut stream, next.text, usize::MAX),
+                None => vector.key_stream(&[segment], &mut stream),
             }
-            for start in (0..group[i].text.len()).step_by(STEP) {
-                let segment = segment(&group[i], start);
-                match (macs.get_mut(i + 1), group.get(i + 1)) {
-                    (Some(mac), Some(next)) => {
-                        mac.step(vector, segment, &mut stream, next.text, usize::MAX);
-                    }
-                    _ => vector.key_stream(&[segment], &mut stream),
-                }
-                apply(vector, &mut group[i], start, &stream);
-            }
+            apply(vector, &mut packets[i], start, &stream);
+        }
+    }
+}
+
+/// The authenticators of a group of packets and of the group before, so that the work on one goes over into the next.
+struct Authenticators([Progress; 2 * GROUP]);
+
+impl Authenticators {
+    fn new() -> Authenticators {
+        Authenticators([const { Progress { mac: Scalar::EMPTY, done: 0 } }; 2 * GROUP])
+    }
+
+    /// That of packet `i`.
+    fn of(&mut self, i: usize) -> &mut Progress {
+        &mut self.0[i % (2 * GROUP)]
+    }
+
+    /// Makes those of the group that begins with packet `first`, with keys from a step of their own.
+    fn make(&mut self, vector: Avx2, packets: &[Packet<'_>], first: usize, stream: &mut KeyStream) {
+        let group = packets[first..].iter().take(GROUP);
+        let segments: ArrayVec<_, GROUP> =
+            group.enumerate().map(|(i, packet)| stream::segment(packet, i, 0, 1)).collect();
+        if segments.is_empty() {
+            return;
+        }
+        vector.key_stream(&segments, stream);
+        let (blocks, _) = stream.0.as_chunks::<{ stream::BLOCK_LEN }>();
+        let keys = blocks.iter().filter_map(|block| block.first_chunk());
+        for (i, key) in keys.enumerate().take(segments.len()) {
+            *self.of(first + i) = Progress { mac: Scalar::new(key), done: 0 };
         }
     }
 }
@@ -106,19 +142,9 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.mac = Scalar::new(&[0; 32]);
+        self.mac = Scalar::EMPTY;
         optimization_barrier(self);
     }
-}
-
-/// The packets' authenticators, with keys from a step of their own.
-fn authenticators(vector: Avx2, group: &[Packet<'_>], stream: &mut KeyStream) -> ArrayVec<Progress, GROUP> {
-    let segments: ArrayVec<_, GROUP> =
-        group.iter().enumerate().map(|(i, packet)| stream::segment(packet, i, 0, 1)).collect();
-    vector.key_stream(&segments, stream);
-    let (blocks, _) = stream.0.as_chunks::<{ stream::BLOCK_LEN }>();
-    let keys = blocks.iter().filter_map(|block| block.first_chunk());
-    keys.zip(group).map(|(key, _)| Progress { mac: Scalar::new(key), done: 0 }).collect()
 }
 
 /// The key stream for a step's text.

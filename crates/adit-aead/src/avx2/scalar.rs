@@ -15,6 +15,9 @@ pub(super) struct Scalar {
 }
 
 impl Scalar {
+    /// One without a key.
+    pub(super) const EMPTY: Scalar = Scalar { h: [0; 3], r: [0; 2], r1_wrapped: 0, s: 0 };
+
     pub(super) fn new(key: &[u8; 32]) -> Scalar {
         let (words, _) = key.as_chunks();
         let word = |i: usize| u64::from_le_bytes(words[i]);
