@@ -74,7 +74,8 @@ pub(super) fn open(vector: Avx2, packets: &mut [Packet<'_>]) {
         for start in (0..packets[i].text.len()).step_by(STEP) {
             let segment = segment(&packets[i], start);
             match packets.get(i + 1) {
-                Some(next) => macs.of(i + 1).step(vector, segment, &mut stream, next.text, usize::MAX),
+                // As far as this packet has come, so that each step takes its share.
+                Some(next) => macs.of(i + 1).step(vector, segment, &mut stream, next.text, start + STEP),
                 None => vector.key_stream(&[segment], &mut stream),
             }
             apply(vector, &mut packets[i], start, &stream);
