@@ -4,8 +4,9 @@ use blake2::Blake2s256;
 use blake2::Blake2sMac;
 use blake2::digest::consts::U16;
 use blake2::digest::{Digest, FixedOutput, KeyInit as _, Update};
+use chacha20::{R20, hchacha};
+use chacha20poly1305::ChaCha20Poly1305;
 use chacha20poly1305::aead::AeadInOut;
-use chacha20poly1305::{ChaCha20Poly1305, XChaCha20Poly1305};
 use hkdf::SimpleHkdf;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
@@ -63,39 +64,61 @@ pub(crate) fn public_key(private: &[u8; 32]) -> [u8; 32] {
 
 /// AEAD with counter 0: encrypts `text` in place and returns the tag.
 pub(crate) fn seal(key: &[u8; 32], aad: &[u8], text: &mut [u8]) -> [u8; TAG_LEN] {
-    seal_with(&ChaCha20Poly1305::new(key.into()), &[0; 12], aad, text)
+    seal_with(key, &[0; 12], aad, text)
 }
 
 /// AEAD with counter 0: decrypts `text` in place if `tag` proves it, else leaves it as it is.
 #[must_use]
 pub(crate) fn open(key: &[u8; 32], aad: &[u8], text: &mut [u8], tag: &[u8; TAG_LEN]) -> bool {
-    ChaCha20Poly1305::new(key.into()).decrypt_inout_detached(&[0; 12].into(), aad, text.into(), tag.into()).is_ok()
+    open_with(key, &[0; 12], aad, text, tag)
 }
 
 /// XAEAD: as [`seal`], with a random nonce of 24 bytes.
 pub(crate) fn xseal(key: &[u8; 32], nonce: &[u8; 24], aad: &[u8], text: &mut [u8]) -> [u8; TAG_LEN] {
-    seal_with(&XChaCha20Poly1305::new(key.into()), nonce, aad, text)
+    let (key, nonce) = extended(key, nonce);
+    seal_with(&key, &nonce, aad, text)
 }
 
 /// XAEAD: as [`open`], with a random nonce of 24 bytes.
 #[must_use]
 pub(crate) fn xopen(key: &[u8; 32], nonce: &[u8; 24], aad: &[u8], text: &mut [u8], tag: &[u8; TAG_LEN]) -> bool {
-    XChaCha20Poly1305::new(key.into()).decrypt_inout_detached(nonce.into(), aad, text.into(), tag.into()).is_ok()
+    let (key, nonce) = extended(key, nonce);
+    open_with(&key, &nonce, aad, text, tag)
 }
 
-fn seal_with<A, const N: usize>(cipher: &A, nonce: &[u8; N], aad: &[u8], text: &mut [u8]) -> [u8; TAG_LEN]
-where
-    A: AeadInOut<TagSize = U16>,
-    for<'a> &'a chacha20poly1305::aead::Nonce<A>: From<&'a [u8; N]>,
-{
-    // Sealing is refused only above 256 GiB.
-    cipher.encrypt_inout_detached(nonce.into(), aad, text.into()).map_or([0; TAG_LEN], Into::into)
+/// The key and the nonce of the AEAD within the XAEAD (draft-irtf-cfrg-xchacha, §2.3).
+fn extended(key: &[u8; 32], nonce: &[u8; 24]) -> (Zeroizing<[u8; 32]>, [u8; 12]) {
+    let mut input = [0; 16];
+    let mut inner_nonce = [0; 12];
+    let (begin, end) = nonce.split_at(input.len());
+    input.copy_from_slice(begin);
+    inner_nonce.split_at_mut(4).1.copy_from_slice(end);
+    (Zeroizing::new(hchacha::<R20>(key.into(), &input.into()).into()), inner_nonce)
+}
+
+fn seal_with(key: &[u8; 32], nonce: &[u8; 12], aad: &[u8], text: &mut [u8]) -> [u8; TAG_LEN] {
+    imp::seal(key, nonce, aad, text).unwrap_or_else(|| {
+        // Sealing is refused only above 256 GiB, or without memory. What is not encrypted must not go out.
+        text.fill(0);
+        [0; TAG_LEN]
+    })
+}
+
+fn open_with(key: &[u8; 32], nonce: &[u8; 12], aad: &[u8], text: &mut [u8], tag: &[u8; TAG_LEN]) -> bool {
+    // Of both libraries the one that verifies before it decrypts.
+    ChaCha20Poly1305::new(key.into()).decrypt_inout_detached(nonce.into(), aad, text.into(), tag.into()).is_ok()
 }
 
 #[cfg(not(feature = "aws-lc-rs"))]
 mod imp {
+    use chacha20poly1305::aead::AeadInOut;
+    use chacha20poly1305::{ChaCha20Poly1305, KeyInit as _};
     use x25519_dalek::{PublicKey, StaticSecret};
     use zeroize::Zeroizing;
+
+    pub(super) fn seal(key: &[u8; 32], nonce: &[u8; 12], aad: &[u8], text: &mut [u8]) -> Option<[u8; super::TAG_LEN]> {
+        ChaCha20Poly1305::new(key.into()).encrypt_inout_detached(nonce.into(), aad, text.into()).ok().map(Into::into)
+    }
 
     pub(super) fn dh(private: &[u8; 32], public: &[u8; 32]) -> Option<super::SharedSecret> {
         let secret = StaticSecret::from(*private).diffie_hellman(&PublicKey::from(*public));
@@ -109,9 +132,16 @@ mod imp {
 
 #[cfg(feature = "aws-lc-rs")]
 mod imp {
+    use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
     use aws_lc_rs::agreement::{PrivateKey, UnparsedPublicKey, X25519, agree};
     use aws_lc_rs::error::Unspecified;
     use zeroize::Zeroizing;
+
+    pub(super) fn seal(key: &[u8; 32], nonce: &[u8; 12], aad: &[u8], text: &mut [u8]) -> Option<[u8; super::TAG_LEN]> {
+        let key = LessSafeKey::new(UnboundKey::new(&CHACHA20_POLY1305, key).ok()?);
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        key.seal_in_place_separate_tag(nonce, Aad::from(aad), text).ok()?.as_ref().try_into().ok()
+    }
 
     pub(super) fn dh(private: &[u8; 32], public: &[u8; 32]) -> Option<super::SharedSecret> {
         let private = PrivateKey::from_private_key(&X25519, private).ok()?;
