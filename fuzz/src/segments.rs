@@ -184,8 +184,8 @@ impl<'a> Flow<'a> {
     }
 
     pub(crate) fn keeps_order_with(&self, other: &Self) -> bool {
-        let differ = |(a, b): (&(u8, &[u8]), &(u8, &[u8]))| a != b;
-        self.addresses == other.addresses && !self.ports.as_ref().zip(other.ports.as_ref()).is_some_and(differ)
+        let differ = self.ports.zip(other.ports).is_some_and(|(a, b)| a != b);
+        self.addresses == other.addresses && !differ
     }
 }
 

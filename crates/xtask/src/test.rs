@@ -7,10 +7,16 @@ use anyhow::Result;
 use crate::run::{cargo, root, run, target};
 use crate::{TestOptions, kernel, peers, setup};
 
+/// A workspace of its own; without the fuzzer itself, it is built from what there is.
+const FUZZ: &str = "fuzz/Cargo.toml";
+
 /// Formatting, lints and documentation.
 pub(crate) fn lint() -> Result<()> {
     run(cargo().args(["fmt", "--all", "--check"]))?;
     run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    run(cargo()
+        .args(["clippy", "--manifest-path", FUZZ, "--no-default-features", "--all-targets", "--", "-D", "warnings"])
+        .env("CARGO_TARGET_DIR", target()))?;
     run(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
 }
 
@@ -33,8 +39,7 @@ pub(crate) fn all(options: &TestOptions) -> Result<()> {
     run(nextest.args(&options.nextest))?;
     // The daemon's features are on in the whole workspace; by itself the cipher falls back to a library in pure Rust.
     run(cargo().args(["nextest", "run", "--package", "adit-aead"]))?;
-    // A workspace of its own; without the fuzzer itself, it is built from what there is.
-    let seeds = ["nextest", "run", "--manifest-path", "fuzz/Cargo.toml", "--no-default-features"];
+    let seeds = ["nextest", "run", "--manifest-path", FUZZ, "--no-default-features"];
     run(cargo().args(seeds).env("CARGO_TARGET_DIR", target()))?;
     run(cargo().args(["test", "--workspace", "--doc", "--quiet"]))
 }

@@ -42,11 +42,14 @@ pub(super) struct Node {
     sent: Vec<Flight>,
 }
 
+/// Where each datagram of a burst begins, and its congestion.
+type Places = Vec<(usize, u8)>;
+
 /// What a threaded caller has begun and not finished.
 #[derive(Default)]
 struct Held {
     sealing: Vec<(Sealing, Vec<u8>)>,
-    opened: Vec<(Opened, Vec<u8>, Vec<(usize, u8)>)>,
+    opened: Vec<(Opened, Vec<u8>, Places)>,
     work: Vec<HandshakeWork>,
 }
 

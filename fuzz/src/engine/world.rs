@@ -358,8 +358,8 @@ impl World {
                 self.send(from, 1, 0);
             }
             self.deliver_all();
-            for to in 0..2 {
-                arrived[to] |= self.nodes[to].has_arrived();
+            for (arrived, node) in arrived.iter_mut().zip(&mut self.nodes) {
+                *arrived |= node.has_arrived();
             }
             self.check();
             self.pass(STEP);
