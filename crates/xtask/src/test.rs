@@ -37,8 +37,10 @@ pub(crate) fn all(options: &TestOptions) -> Result<()> {
         nextest.args(["--profile", "fast"]);
     }
     run(nextest.args(&options.nextest))?;
-    // The daemon's features are on in the whole workspace; by itself the cipher falls back to a library in pure Rust.
+    // The daemon's features are on in the whole workspace; by themselves the cipher falls back to a library in pure Rust,
+    // and the engine's primitives are from such.
     run(cargo().args(["nextest", "run", "--package", "adit-aead"]))?;
+    run(cargo().args(["nextest", "run", "--package", "adit", "--lib"]))?;
     let seeds = ["nextest", "run", "--manifest-path", FUZZ, "--no-default-features"];
     run(cargo().args(seeds).env("CARGO_TARGET_DIR", target()))?;
     run(cargo().args(["test", "--workspace", "--doc", "--quiet"]))
