@@ -63,9 +63,10 @@ pub(crate) struct DaemonArgs {
     #[arg(long)]
     pub(crate) no_offload: bool,
 
-    /// Look for packets for so long before sleeping: quicker answers for the price of a busy core a thread
-    #[arg(long, value_name = "MICROSECONDS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1_000_000))]
-    pub(crate) busy_poll: u32,
+    /// Look for packets for so long before sleeping: quicker answers for the price of a busy core a thread. 0: never;
+    /// unless given, up to 250 while small packets go to and fro faster than that
+    #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u32).range(..=1_000_000))]
+    pub(crate) busy_poll: Option<u32>,
 
     #[command(flatten)]
     pub(crate) confinement: ConfinementArgs,

@@ -112,7 +112,7 @@ pub fn run(options: Options) -> Result<(), Error> {
 /// What a device begins with beside itself.
 struct Beginning {
     signals: control::Signals,
-    busy_poll: Duration,
+    busy_poll: Option<Duration>,
     confinement: confine::Confinement,
     notifier: Option<crate::notify::Notifier>,
     ready: Option<crate::options::Ready>,

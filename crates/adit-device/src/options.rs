@@ -22,8 +22,9 @@ pub struct Options {
     /// Let the kernel split and join packets where it can.
     pub offload: bool,
     /// How long a worker goes on looking for packets before it sleeps: each look costs processor time, and saves the
-    /// time that waking takes. Zero, the usual, is not to look.
-    pub busy_poll: Duration,
+    /// time that waking takes. Zero is never to look. `None`, the usual, is to look for 250 µs at most, and that only
+    /// while small packets go to and fro faster than that, a question and its answer.
+    pub busy_poll: Option<Duration>,
     /// A TUN device opened by somebody else, instead of creating one.
     pub tun_fd: Option<OwnedFd>,
     /// A listening UAPI socket opened by somebody else, instead of creating one.
@@ -50,7 +51,7 @@ impl Options {
             name: name.into(),
             threads: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             offload: true,
-            busy_poll: Duration::ZERO,
+            busy_poll: None,
             tun_fd: None,
             uapi_fd: None,
             reload_fd: None,

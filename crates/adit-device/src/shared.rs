@@ -37,8 +37,8 @@ pub(crate) struct Shared {
     sockets: Mutex<Vec<Arc<Sockets>>>,
     pub(crate) offloads: Offloads,
     pub(crate) vnet_header: bool,
-    /// How long a worker goes on looking for packets before it sleeps.
-    pub(crate) busy_poll: Duration,
+    /// How long a worker goes on looking for packets before it sleeps, if the user has said so.
+    pub(crate) busy_poll: Option<Duration>,
     pub(crate) mtu: AtomicU16,
     /// Whether the link is up, as far as the control thread knows. While it is down there are no
     /// sessions, and none is made.
@@ -74,7 +74,7 @@ impl Shared {
         sockets: Vec<Arc<Sockets>>,
         offloads: Offloads,
         vnet_header: bool,
-        busy_poll: Duration,
+        busy_poll: Option<Duration>,
         control: mio::Waker,
     ) -> Self {
         Self {

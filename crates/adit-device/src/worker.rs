@@ -4,6 +4,7 @@
 //! A burst is read, the engine is asked once for all of it, it is sealed or opened where it lies,
 //! and written. Nothing is handed to another thread but what no packet waits for.
 
+mod patience;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,8 @@ use crate::offload::{Joiner, Split, SplitError, VnetHeader};
 use crate::shared::{Shared, Waiting, group, is_idle, now};
 use crate::tun::TunQueue;
 use crate::udp::{Group, MAX_RECEIVED, MAX_SENT, Sockets};
+
+use patience::{Patience, Turn};
 
 pub(crate) const WAKER: Token = Token(0);
 const TUN: Token = Token(1);
@@ -121,10 +124,9 @@ impl Worker {
     /// Serves until the device ends.
     pub(crate) fn run(mut self) {
         let mut events = Events::with_capacity(8);
-        let mut last_packet = Instant::now();
+        let mut patience = Patience::new(self.shared.busy_poll, Instant::now());
         while !self.shared.ends.load(Ordering::Relaxed) {
-            let busy_poll = self.shared.busy_poll;
-            let looks_on = !busy_poll.is_zero() && last_packet.elapsed() < busy_poll;
+            let looks_on = patience.looks_on(Instant::now);
             match self.poll.poll(&mut events, looks_on.then_some(Duration::ZERO)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -143,21 +145,28 @@ impl Worker {
                     _ => self.ready.v6 = true,
                 }
             }
+            if events.is_empty() {
+                // Whoever else wants this core may be the one who is waited for.
+                std::thread::yield_now();
+                continue;
+            }
+            let mut turn = Turn::default();
             // Both sides are served in turn until neither has anything left.
             while self.ready.any() && !self.shared.ends.load(Ordering::Relaxed) {
                 if self.ready.tun {
-                    self.serve_tun();
+                    turn.outbound += self.serve_tun();
+                    if self.ready.tun && !self.is_bulk {
+                        // The burst is full of packets that came one by one, and more wait: it may be more than can be
+                        // carried. What is to be lost had better be lost in the device's queue, before it has cost
+                        // anything, than behind the tunnel, for want of processor time for whoever receives it.
+                        std::thread::yield_now();
+                    }
                 }
                 if self.ready.v4 || self.ready.v6 {
-                    self.serve_network();
+                    turn.inbound += self.serve_network();
                 }
             }
-            if !events.is_empty() && !busy_poll.is_zero() {
-                last_packet = Instant::now();
-            } else if looks_on {
-                // Whoever else wants this core may be the one who is waited for.
-                std::thread::yield_now();
-            }
+            patience.moved(turn, Instant::now());
         }
         // What was read and not yet cut to its end is nobody else's.
         while self.rest.is_some() {
@@ -183,8 +192,8 @@ impl Worker {
         (self.ready.v4, self.ready.v6) = (true, true);
     }
 
-    /// One burst from inside the tunnel to the network.
-    fn serve_tun(&mut self) {
+    /// One burst from inside the tunnel to the network. Returns how many packets it had.
+    fn serve_tun(&mut self) -> usize {
         let mut packets = std::mem::take(&mut self.packets);
         packets.set_mtu(self.shared.mtu.load(Ordering::Relaxed));
         let mut end = 0;
@@ -202,9 +211,10 @@ impl Worker {
                 }
             }
         }
-        if packets.is_empty() {
+        let count = packets.len();
+        if count == 0 {
             self.packets = packets;
-            return;
+            return 0;
         }
         let (sealing, aftermath) = {
             let mut interface = self.shared.interface();
@@ -218,6 +228,7 @@ impl Worker {
             self.shared.transmit(Waiting::ForPeers, &self.sockets, &mut self.inbound);
         }
         self.shared.settle(aftermath);
+        count
     }
 
     /// Reads once from the TUN device, and adds what comes to the burst, at `start`. Returns where the next datagram may
@@ -339,8 +350,8 @@ impl Worker {
         }
     }
 
-    /// One burst from the network to the inside of the tunnel.
-    fn serve_network(&mut self) {
+    /// One burst from the network to the inside of the tunnel. Returns how many datagrams it had.
+    fn serve_network(&mut self) -> usize {
         let mut datagrams = std::mem::take(&mut self.datagrams);
         let mut end = 0;
         let Ready { v4, v6, .. } = &mut self.ready;
@@ -368,12 +379,13 @@ impl Worker {
                 }
             }
         }
-        if datagrams.is_empty() {
+        let count = datagrams.len();
+        if count == 0 {
             self.datagrams = datagrams;
             if self.owes_answers {
                 self.transmit();
             }
-            return;
+            return 0;
         }
         let now = now();
         let opening = self.shared.interface().begin_open(now, datagrams, &self.inbound);
@@ -400,6 +412,7 @@ impl Worker {
             self.transmit();
         }
         self.shared.settle(aftermath);
+        count
     }
 }
 

@@ -46,8 +46,8 @@ pub(crate) fn spawn(name: &str, daemon: &DaemonArgs, format: LogFormat) -> io::R
     if daemon.no_offload {
         command.arg("--no-offload");
     }
-    if daemon.busy_poll > 0 {
-        command.arg("--busy-poll").arg(daemon.busy_poll.to_string());
+    if let Some(busy_poll) = daemon.busy_poll {
+        command.arg("--busy-poll").arg(busy_poll.to_string());
     }
     command.args(daemon.confinement.words());
     // The daemon keeps no folder from being unmounted.
@@ -83,7 +83,7 @@ fn serve(name: String, daemon: &DaemonArgs, format: LogFormat, report: bool) -> 
     let confinement = daemon.confinement.confinement();
     let mut options = Options { offload: !daemon.no_offload, tun_fd, confinement, ..Options::new(name) };
     (options.uapi_fd, options.reload_fd) = (sockets.uapi, sockets.reload);
-    options.busy_poll = Duration::from_micros(daemon.busy_poll.into());
+    options.busy_poll = daemon.busy_poll.map(|time| Duration::from_micros(time.into()));
     options.handover = handover;
     // By its name as it is now: that of a file which is replaced later does not tell where the next one is.
     options.reload =

@@ -85,7 +85,7 @@ fn connected() -> [End; 2] {
         let poll = Poll::new().unwrap();
         let waker = Waker::new(poll.registry(), WAKER).unwrap();
         let sockets = vec![Arc::new(sockets)];
-        let shared = Shared::new(interface, sockets, Offloads::ALL, true, Duration::ZERO, waker);
+        let shared = Shared::new(interface, sockets, Offloads::ALL, true, None, waker);
         shared.mtu.store(MTU, Ordering::Relaxed);
         let queue = TunQueue::from_fd(device.into());
         End { worker: Worker::new(Arc::new(shared), 0, poll, Some(queue)).unwrap(), inside }
@@ -211,7 +211,7 @@ fn strangers_are_answered_by_whoever_gets_handshakes_and_by_every_worker_where_t
         let interface = adit::Interface::new(now(), crate::shared::unix_time(), Box::new(UnwrapErr(SysRng)));
         let waker = Waker::new(Poll::new().unwrap().registry(), WAKER).unwrap();
         let sockets = sockets.into_iter().map(Arc::new).collect();
-        let shared = Arc::new(Shared::new(interface, sockets, Offloads::ALL, true, Duration::ZERO, waker));
+        let shared = Arc::new(Shared::new(interface, sockets, Offloads::ALL, true, None, waker));
         let found =
             [0, 1, 2].map(|index| Worker::new(shared.clone(), index, Poll::new().unwrap(), None).unwrap().answers);
         assert_eq!(found, answers);

@@ -1,0 +1,144 @@
+//! Whether a worker that has nothing to do sleeps, or looks on for a while.
+//!
+//! To sleep costs nothing, but to be woken takes tens of microseconds: most of the time of an exchange of small packets, a
+//! question and its answer. So while packets go to and fro, few at a time and each soon after the last, the worker looks
+//! on. A stream in one direction, packets in bulk, and packets far apart let it sleep.
+
+use std::time::{Duration, Instant};
+
+/// How soon in an exchange a packet follows the last, and how long it is looked for.
+const SOON: Duration = Duration::from_micros(250);
+/// How many turns make an exchange.
+const EXCHANGE: u32 = 8;
+/// The most packets that a turn of an exchange moves in one direction.
+const FEW: usize = 4;
+/// The most turns by which one direction of an exchange runs ahead of the other.
+const LEAD: u32 = 4;
+
+#[derive(Debug)]
+pub(super) struct Patience {
+    /// How long is looked every time, if that was asked for.
+    fixed: Option<Duration>,
+    /// When packets were moved last.
+    last: Instant,
+    /// The turns of the present exchange.
+    turns: u32,
+    /// How many more of them moved packets outwards only than inwards only.
+    lead: i32,
+}
+
+/// The packets that a worker moved between two waits.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Turn {
+    pub(super) outbound: usize,
+    pub(super) inbound: usize,
+}
+
+impl Patience {
+    /// Of a worker that always looks for as long as `fixed`, or, without that, as long as it is of use.
+    pub(super) fn new(fixed: Option<Duration>, now: Instant) -> Self {
+        Self { fixed, last: now, turns: 0, lead: 0 }
+    }
+
+    /// Whether to look once more rather than sleep.
+    pub(super) fn looks_on(&self, now: impl FnOnce() -> Instant) -> bool {
+        let in_exchange = if self.turns < EXCHANGE { Duration::ZERO } else { SOON };
+        let limit = self.fixed.unwrap_or(in_exchange);
+        !limit.is_zero() && now().saturating_duration_since(self.last) < limit
+    }
+
+    /// Takes note of what was moved after a wait.
+    pub(super) fn moved(&mut self, turn: Turn, now: Instant) {
+        let Turn { outbound, inbound } = turn;
+        if outbound == 0 && inbound == 0 {
+            return;
+        }
+        self.lead += i32::from(inbound == 0) - i32::from(outbound == 0);
+        let is_soon = now.saturating_duration_since(self.last) < SOON;
+        if is_soon && outbound.max(inbound) <= FEW && self.lead.unsigned_abs() <= LEAD {
+            self.turns = self.turns.saturating_add(1);
+        } else {
+            (self.turns, self.lead) = (0, 0);
+        }
+        self.last = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUT: Turn = Turn { outbound: 1, inbound: 0 };
+    const IN: Turn = Turn { outbound: 0, inbound: 1 };
+    const BOTH: Turn = Turn { outbound: 1, inbound: 1 };
+    const STEP: Duration = Duration::from_micros(100);
+
+    /// Whether a worker looks on after these turns, again and again, each so long after the last.
+    fn looks_after(turns: &[Turn], step: Duration) -> bool {
+        let mut now = Instant::now();
+        let mut patience = Patience::new(None, now);
+        for turn in turns.iter().cycle().take(100) {
+            now += step;
+            patience.moved(*turn, now);
+        }
+        patience.looks_on(|| now)
+    }
+
+    #[test]
+    fn a_worker_looks_on_while_packets_go_to_and_fro() {
+        assert!(looks_after(&[OUT, IN], STEP), "who asks");
+        assert!(looks_after(&[BOTH], STEP), "who answers at once");
+        assert!(looks_after(&[OUT, OUT, IN, Turn { inbound: 2, ..IN }], STEP), "several who ask");
+    }
+
+    #[test]
+    fn a_worker_sleeps_after_packets_that_go_one_way_or_are_many_or_far_apart() {
+        assert!(!looks_after(&[OUT], STEP), "a stream out");
+        assert!(!looks_after(&[IN], STEP), "a stream in");
+        assert!(!looks_after(&[IN, IN, IN, OUT], STEP), "a stream in, acknowledged");
+        assert!(!looks_after(&[Turn { outbound: 40, ..OUT }, IN], STEP), "bulk");
+        assert!(!looks_after(&[OUT, IN], Duration::from_millis(5)), "far apart");
+        assert!(!looks_after(&[OUT, IN, OUT, IN, OUT, Turn { inbound: 5, ..IN }], STEP), "no eight turns in a row");
+    }
+
+    #[test]
+    fn a_worker_sleeps_when_nothing_has_come_for_a_while_and_the_exchange_begins_anew() {
+        let mut now = Instant::now();
+        let mut patience = Patience::new(None, now);
+        for turn in 1..=8 {
+            assert!(!patience.looks_on(|| now), "after {} turns", turn - 1);
+            now += STEP;
+            patience.moved(BOTH, now);
+        }
+        assert!(patience.looks_on(|| now + Duration::from_micros(249)));
+        // To have looked in vain is no packet.
+        patience.moved(Turn::default(), now + STEP);
+        assert!(!patience.looks_on(|| now + Duration::from_micros(250)));
+        now += Duration::from_micros(250);
+        patience.moved(BOTH, now);
+        assert!(!patience.looks_on(|| now), "it came too late");
+    }
+
+    #[test]
+    fn a_worker_that_is_told_how_long_looks_so_long_after_any_packet() {
+        let start = Instant::now();
+        let told = Duration::from_millis(1);
+        let mut patience = Patience::new(Some(told), start);
+        let now = start + Duration::from_secs(1);
+        assert!(!patience.looks_on(|| now));
+        patience.moved(OUT, now);
+        assert!(patience.looks_on(|| now + told / 2));
+        assert!(!patience.looks_on(|| now + told));
+    }
+
+    #[test]
+    fn a_worker_that_is_told_not_to_look_always_sleeps() {
+        let mut now = Instant::now();
+        let mut patience = Patience::new(Some(Duration::ZERO), now);
+        for _ in 0..100 {
+            now += STEP;
+            patience.moved(BOTH, now);
+            assert!(!patience.looks_on(|| now));
+        }
+    }
+}
