@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 
-use crate::flood::{Flood, FloodKind, Rate, Seen};
+use crate::flood::{FORGED, Flood, FloodKind, Rate, Seen};
 use crate::host::Host;
 use crate::implementation::{Implementation, Launch};
 use crate::node::{Node, Peer};
@@ -22,7 +22,8 @@ const BESIDE: u16 = 51821;
 const WIRE_MTU: u32 = 65_535;
 
 /// A victim, A of the trio, with a session with B. C is a peer that has not spoken yet. Each has a wire of its own to
-/// the victim, and so has the attacker, through whom answers to forged addresses go.
+/// the victim, and so has the attacker, through whom answers to forged addresses go. He throws them away as they come
+/// off the wire, so that little of another machine's work is done on this one.
 #[derive(Debug)]
 pub struct Arena {
     /// The victim, its peer, and the newcomer.
@@ -49,6 +50,7 @@ impl Arena {
             host.add_address(&format!("{address}/24"), wire);
         }
         trio.a.host.ip(&format!("route add default via {ATTACKER}"));
+        attacker.discard_from("eth0", FORGED);
         // The first packet of a flood shall not wait for a neighbour to be found.
         Ping::to(VICTIM.into()).from(&attacker).assert_all_answered();
         let mut tap = Tap::open(&trio.b.host);
@@ -87,7 +89,7 @@ impl Arena {
     #[track_caller]
     fn flood_port(&self, port: u16, kind: FloodKind, rate: Rate) -> Flood {
         let target = SocketAddrV4::new(VICTIM, port);
-        Flood::start(&self.attacker, ATTACKER, target, &self.victim().keys.public, &self.seen, (kind, rate))
+        Flood::start(&self.attacker, target, &self.victim().keys.public, &self.seen, (kind, rate))
     }
 
     /// A ping of the victim by the newcomer, who has no session yet: it is answered after a handshake.

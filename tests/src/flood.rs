@@ -24,6 +24,10 @@ const POOL: usize = 512;
 const BATCH: usize = 32;
 /// Room for the headers of IPv4 and UDP.
 const HEADERS: usize = 28;
+/// The addresses that a flood comes from.
+pub(crate) const FORGED: &str = "100.64.0.0/10";
+/// The one address of an attacker who uses no more.
+const ONE: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
 /// Neither a test nor a measurement needs a longer one: a flood ends by itself even if nobody ends it.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -142,11 +146,10 @@ pub struct Flood {
 impl Flood {
     /// Floods `target`, the endpoint of the interface with the key `victim` (in base64), from the host.
     ///
-    /// The host's own address is what one attacker uses; forged addresses are of 100.64.0.0/10.
+    /// All claim to come from [`FORGED`] addresses.
     #[track_caller]
     pub fn start(
         host: &Host,
-        own: Ipv4Addr,
         target: SocketAddrV4,
         victim: &str,
         seen: &Seen,
@@ -155,7 +158,7 @@ impl Flood {
         let mut rng = ChaCha8Rng::seed_from_u64(7);
         let victim = PublicKey::from_base64(victim).expect("a public key");
         let contents = kind.contents(victim, seen, &mut rng);
-        let source = (!kind.is_forged()).then_some(SocketAddrV4::new(own, 51820));
+        let source = (!kind.is_forged()).then_some(SocketAddrV4::new(ONE, 51820));
         let socket = host
             .enter(|| {
                 // What a raw socket of this protocol is given begins with the header of IP.

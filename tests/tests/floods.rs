@@ -83,6 +83,31 @@ fn sessions_go_on_while_initiations_flood_as_fast_as_a_core_can_send_them() {
     assert_eq!(arena.trio.a.daemon().ended(), None, "the daemon goes on");
 }
 
+/// Held to the link by which a datagram came, IPv4 would ask there for a neighbour of every address that was made up, and
+/// the kernel keeps so many neighbours only, whoever needs them.
+#[test]
+fn answers_to_forged_addresses_go_by_the_routing_table_and_ask_no_neighbours() {
+    let arena = Arena::new(Implementation::Adit);
+    let host = &arena.victim().host;
+    host.ip("tuntap add mode tun name elsewhere");
+    host.ip("link set elsewhere up");
+    host.ip("route replace default dev elsewhere");
+    let flood = arena.flood(FloodKind::ForgedInitiations, RATE);
+    eventually("the flood is there", || (flood.sent() >= ENOUGH).then_some(()));
+    flood.stop();
+    let dropped: u64 = host
+        .ip("-s link show elsewhere")
+        .lines()
+        .last()
+        .and_then(|line| line.split_whitespace().nth(3))
+        .expect("what was dropped")
+        .parse()
+        .expect("a number");
+    assert!(dropped > ENOUGH / 2, "{dropped} answers went by the default route");
+    let neighbours = host.ip("neighbour show dev eth2");
+    assert!(neighbours.lines().count() <= 1, "{neighbours}");
+}
+
 #[test]
 fn a_newcomer_needs_no_second_try_under_a_flood_that_costs_no_handshakes() {
     let arena = Arena::new(Implementation::Adit);

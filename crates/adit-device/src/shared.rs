@@ -226,8 +226,15 @@ impl Shared {
 
 /// A transmit of the engine as the sockets want it.
 pub(crate) fn group<'a>(transmit: &Transmit, buffer: &'a [u8]) -> Group<'a> {
+    let mut path = transmit.path;
+    // An answer to a stranger keeps its source, but the routing table says which way it goes. Held to a link that has no
+    // route there, IPv4 would ask that link for a neighbour of every address that somebody makes up, until the kernel's
+    // table of neighbours is full, for everybody.
+    if transmit.peer.is_none() && path.remote.is_ipv4() {
+        path.ifindex = 0;
+    }
     Group {
-        path: transmit.path,
+        path,
         tos: transmit.tos,
         contents: buffer.get(transmit.range.clone()).unwrap_or_default(),
         segment_size: transmit.segment_size,
