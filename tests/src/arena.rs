@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 
-use crate::flood::{FORGED, Flood, FloodKind, Rate, Seen};
+use crate::flood::{Flood, FloodKind, Rate, Seen};
 use crate::host::Host;
 use crate::implementation::{Implementation, Launch};
 use crate::node::{Node, Peer};
@@ -14,6 +14,9 @@ use crate::trio::Trio;
 const ATTACKER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 const VICTIM: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 1);
 
+/// Where the victim sends what is for elsewhere.
+const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 3);
+
 /// The daemons' port, and one that nobody reads.
 const PORT: u16 = 51820;
 const BESIDE: u16 = 51821;
@@ -22,8 +25,8 @@ const BESIDE: u16 = 51821;
 const WIRE_MTU: u32 = 65_535;
 
 /// A victim, A of the trio, with a session with B. C is a peer that has not spoken yet. Each has a wire of its own to
-/// the victim, and so has the attacker, through whom answers to forged addresses go. He throws them away as they come
-/// off the wire, so that little of another machine's work is done on this one.
+/// the victim, and so has the attacker. Answers to forged addresses go out on the attacker's wire, to a router that is
+/// not there: nobody else's work with them is done on this machine.
 #[derive(Debug)]
 pub struct Arena {
     /// The victim, its peer, and the newcomer.
@@ -49,8 +52,8 @@ impl Arena {
             host.ip(&format!("link set {wire} mtu {WIRE_MTU}"));
             host.add_address(&format!("{address}/24"), wire);
         }
-        trio.a.host.ip(&format!("route add default via {ATTACKER}"));
-        attacker.discard_from("eth0", FORGED);
+        trio.a.host.ip(&format!("neighbour add {ROUTER} lladdr 02:00:00:00:00:01 dev eth2 nud permanent"));
+        trio.a.host.ip(&format!("route add default via {ROUTER}"));
         // The first packet of a flood shall not wait for a neighbour to be found.
         Ping::to(VICTIM.into()).from(&attacker).assert_all_answered();
         let mut tap = Tap::open(&trio.b.host);

@@ -24,8 +24,6 @@ const POOL: usize = 512;
 const BATCH: usize = 32;
 /// Room for the headers of IPv4 and UDP.
 const HEADERS: usize = 28;
-/// The addresses that a flood comes from.
-pub(crate) const FORGED: &str = "100.64.0.0/10";
 /// The one address of an attacker who uses no more.
 const ONE: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
 /// Neither a test nor a measurement needs a longer one: a flood ends by itself even if nobody ends it.
@@ -146,7 +144,7 @@ pub struct Flood {
 impl Flood {
     /// Floods `target`, the endpoint of the interface with the key `victim` (in base64), from the host.
     ///
-    /// All claim to come from [`FORGED`] addresses.
+    /// All claim to come from addresses of 100.64.0.0/10.
     #[track_caller]
     pub fn start(
         host: &Host,

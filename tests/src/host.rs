@@ -155,14 +155,6 @@ impl Host {
         self.firewall("out", "nat hook postrouting priority 100", rule);
     }
 
-    /// Throws away what comes for these addresses by an interface, before the host's own stack has looked at it.
-    #[track_caller]
-    pub fn discard_from(&self, interface: &str, network: &str) {
-        let chain = format!("type filter hook ingress device {interface} priority 0;\nip daddr {network} drop;");
-        let rules = format!("table netdev test {{\nchain wire {{\n{chain}\n}}\n}}\n");
-        self.run_with_input("nft", &["-f", "-"], &rules).success();
-    }
-
     #[track_caller]
     fn firewall(&self, chain: &str, kind: &str, rule: &str) {
         let rules = format!("table inet test {{\nchain {chain} {{\ntype {kind};\n{rule};\n}}\n}}\n");

@@ -192,7 +192,10 @@ impl Shared {
                 Ok(Some(transmit)) => {
                     let range = begin + transmit.range.start..begin + transmit.range.end;
                     begin = range.end;
-                    transmits.push(Transmit { range, ..transmit });
+                    let transmit = Transmit { range, ..transmit };
+                    if !transmits.last_mut().is_some_and(|last| joins(last, &transmit)) {
+                        transmits.push(transmit);
+                    }
                 }
                 Ok(None) => break,
                 // What does not fit behind the others begins the next turn.
@@ -222,6 +225,18 @@ impl Shared {
             let _ = self.interface().forget_source(peer);
         }
     }
+}
+
+/// Makes one of two answers to the same stranger that lie one behind the other, if they are of a kind: who floods from one
+/// address is then answered for much less than the flood costs.
+fn joins(last: &mut Transmit, next: &Transmit) -> bool {
+    let kind = |transmit: &Transmit| (transmit.peer, transmit.path, transmit.tos, transmit.segment_size);
+    let is_whole = next.range.len() == next.segment_size && next.range.start == last.range.end;
+    let joins = last.peer.is_none() && kind(last) == kind(next) && is_whole;
+    if joins {
+        last.range.end = next.range.end;
+    }
+    joins
 }
 
 /// A transmit of the engine as the sockets want it.

@@ -12,7 +12,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-pub(crate) use message::{Outgoing, receive, send, send_many};
+pub(crate) use message::{Outgoing, Received, receive, receive_many, send, send_many};
 pub(crate) use namespace::{effective_ids, enter, unshare_network, unshare_user_and_network};
 pub(crate) use process::answer_to_prctl;
 pub(crate) use program::{Instruction, attach_to_group};

@@ -61,6 +61,17 @@ pub struct Received {
 }
 
 impl Received {
+    /// `None` if the address is of neither family.
+    fn new(received: &sys::Received) -> Option<Self> {
+        let sys::Received { len, control, .. } = *received;
+        Some(Self {
+            len,
+            segment_size: control.segment_size.unwrap_or(len).min(len).max(1),
+            path: Path { remote: received.remote?, local: control.local, ifindex: control.ifindex },
+            ecn: Ecn::from_bits(control.tos),
+        })
+    }
+
     /// The places of the datagrams in the buffer; of one empty datagram, one empty range.
     pub fn datagrams(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let Received { len, segment_size, .. } = *self;
@@ -108,24 +119,35 @@ impl UdpSocket {
     /// # Errors
     /// `WouldBlock` if there is none, or what the kernel says of the socket itself.
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<Received> {
-        for _ in 0..MAX_STALE_ERRORS {
-            match sys::receive(self.as_fd(), buffer) {
-                Ok(received) => {
-                    let Some(remote) = received.remote else { continue };
-                    let len = received.len;
-                    let control = received.control;
-                    return Ok(Received {
-                        len,
-                        segment_size: control.segment_size.unwrap_or(len).min(len).max(1),
-                        path: Path { remote, local: control.local, ifindex: control.ifindex },
-                        ecn: Ecn::from_bits(control.tos),
-                    });
+        past_stale_errors(|| {
+            loop {
+                if let Some(received) = Received::new(&sys::receive(self.as_fd(), buffer)?) {
+                    return Ok(received);
                 }
-                Err(error) if is_stale(&error) => {}
-                Err(error) => return Err(error),
+            }
+        })
+    }
+
+    /// Receives as [`UdpSocket::recv`] does, but as often as there is something, room for `size` bytes is left in `buffer`
+    /// and one system call allows. Tells where in the buffer each begins. Returns how many bytes of it are used, and
+    /// whether more may wait.
+    ///
+    /// # Errors
+    /// As [`UdpSocket::recv`].
+    pub fn recv_many(
+        &self,
+        buffer: &mut [u8],
+        size: usize,
+        mut take: impl FnMut(usize, &Received),
+    ) -> io::Result<(usize, bool)> {
+        let all = past_stale_errors(|| sys::receive_many(self.as_fd(), buffer, size))?;
+        for (index, received) in all.iter().enumerate() {
+            if let Some(received) = Received::new(received) {
+                take(index * size, &received);
             }
         }
-        Err(io::ErrorKind::WouldBlock.into())
+        let most = all.capacity().min(buffer.len() / size);
+        Ok((all.len() * size, all.len() == most))
     }
 
     /// Marks everything sent from now on (`SO_MARK`); 0 takes the mark away.
@@ -147,6 +169,17 @@ impl AsRawFd for UdpSocket {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
+}
+
+/// Receives, passing over the errors of earlier datagrams.
+fn past_stale_errors<T>(mut receive: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..MAX_STALE_ERRORS {
+        match receive() {
+            Err(error) if is_stale(&error) => {}
+            result => return result,
+        }
+    }
+    Err(io::ErrorKind::WouldBlock.into())
 }
 
 /// Whether the error tells of an earlier datagram, or of a signal, and the call is to be made again.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use adit::limits::{PADDING, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD};
+use adit::limits::{INITIATION_LEN, PADDING, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD};
 use adit::{Datagrams, Packets, Sealed};
 use arrayvec::ArrayVec;
 use mio::unix::SourceFd;
@@ -23,7 +23,7 @@ use mio::{Events, Interest, Poll, Token};
 use crate::offload::{Joiner, Split, SplitError, VnetHeader};
 use crate::shared::{Shared, Waiting, group, is_idle, now};
 use crate::tun::TunQueue;
-use crate::udp::{Group, MAX_RECEIVED, MAX_SENT, Sockets};
+use crate::udp::{Group, MAX_RECEIVED, MAX_SENT, Received, Sockets};
 
 use patience::{Patience, Turn};
 
@@ -44,6 +44,9 @@ const UNCUT: usize = OUT_LEN + TRANSPORT_HEADER_LEN;
 const USUAL_LEN: usize = 1_500;
 /// What a burst from the network may take.
 const IN_LEN: usize = 4 * (MAX_RECEIVED + 1);
+/// What one of the many reads of whoever gets handshakes only may take: more initiations than one address has reason to
+/// send, if the kernel coalesces them. Anything longer is no handshake, and may be cut off.
+const MAX_HANDSHAKES: usize = 16 * INITIATION_LEN;
 /// The most packets in a burst: more would keep the other side waiting.
 const BURST: usize = 192;
 /// The most groups of datagrams that are given to the kernel at a time.
@@ -69,6 +72,8 @@ pub(crate) struct Worker {
     /// Whether the last read gave several segments: the next one will, most likely.
     is_bulk: bool,
     ready: Ready,
+    /// Which socket is read first in the next turn.
+    v6_is_next: bool,
 }
 
 /// A packet, or several segments in one, that lies at [`UNCUT`] as it was read from the TUN device.
@@ -118,6 +123,7 @@ impl Worker {
             rest: None,
             is_bulk: false,
             ready: Ready::default(),
+            v6_is_next: false,
         })
     }
 
@@ -355,21 +361,40 @@ impl Worker {
         let mut datagrams = std::mem::take(&mut self.datagrams);
         let mut end = 0;
         let Ready { v4, v6, .. } = &mut self.ready;
-        for (socket, ready) in [(&self.sockets.v4, v4), (&self.sockets.v6, v6)] {
+        let mut sockets = [(&self.sockets.v4, v4), (&self.sockets.v6, v6)];
+        // In turn: however much comes to one of them, the other is not kept waiting.
+        if self.v6_is_next {
+            sockets.reverse();
+        }
+        self.v6_is_next = !self.v6_is_next;
+        for (socket, ready) in sockets {
             while *ready {
                 let Some(socket) = socket else {
                     *ready = false;
                     break;
                 };
-                let place = self.inbound.get_mut(end..end + MAX_RECEIVED);
-                let Some(place) = place.filter(|_| datagrams.len() < BURST) else { break };
-                match socket.recv(place) {
-                    Ok(received) => {
-                        for datagram in received.datagrams() {
-                            datagrams.push(end + datagram.start..end + datagram.end, &received.path, received.ecn);
-                        }
-                        end += received.len;
+                let most = if self.tun.is_some() { MAX_RECEIVED } else { MAX_HANDSHAKES };
+                let rest = self.inbound.get_mut(end..).filter(|rest| rest.len() >= most && datagrams.len() < BURST);
+                let Some(rest) = rest else { break };
+                let mut take = |start: usize, received: &Received| {
+                    for datagram in received.datagrams() {
+                        let place = end + start + datagram.start..end + start + datagram.end;
+                        datagrams.push(place, &received.path, received.ecn);
                     }
+                };
+                let result = if self.tun.is_some() {
+                    socket.recv(rest.get_mut(..most).unwrap_or_default()).map(|received| {
+                        take(0, &received);
+                        received.len
+                    })
+                } else {
+                    socket.recv_many(rest, most, take).map(|(used, more)| {
+                        *ready = more;
+                        used
+                    })
+                };
+                match result {
+                    Ok(used) => end += used,
                     Err(error) => {
                         *ready = false;
                         if !is_idle(&error) {

@@ -1,10 +1,12 @@
-//! `sendmsg`, `sendmmsg` and `recvmsg` with their control messages. Addresses and control messages are built and read
+//! `sendmsg`, `sendmmsg`, `recvmsg` and `recvmmsg` with their control messages. Addresses and control messages are built and read
 //! as bytes, safely; only the calls themselves are `unsafe`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
+
+use arrayvec::ArrayVec;
 
 use super::check;
 
@@ -14,7 +16,7 @@ const HEADER: usize = size_of::<libc::cmsghdr>();
 const CONTROL_LEN: usize = 128;
 /// `sockaddr_in6`, the longer of the two addresses.
 const NAME_LEN: usize = size_of::<libc::sockaddr_in6>();
-/// Most messages one `sendmmsg` takes; a bound on the stack used.
+/// Most messages one `sendmmsg` or `recvmmsg` takes; a bound on the stack used.
 const MAX_MESSAGES: usize = 32;
 
 // The bytes are written and read at these places.
@@ -105,23 +107,69 @@ pub(crate) fn send_many<'a>(fd: BorrowedFd<'_>, outgoing: impl Iterator<Item = O
 pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
     let mut name = Name::EMPTY;
     let mut control = ControlBuffer::EMPTY;
-    let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-    let mut header = EMPTY_HEADER;
-    header.msg_name = name.bytes.as_mut_ptr().cast();
-    header.msg_namelen = NAME_LEN as _;
-    header.msg_iov = &raw mut vector;
-    header.msg_iovlen = 1;
-    header.msg_control = control.bytes.as_mut_ptr().cast();
-    header.msg_controllen = CONTROL_LEN as _;
+    let mut vector = place(buffer);
+    let mut header = empty_header(&mut name, &mut control, &mut vector);
     // SAFETY: `header` points to `name`, `control` and, through `vector`, to `buffer`, all writable and with their
     // lengths; all outlive the call.
     let len = unsafe { libc::recvmsg(fd.as_raw_fd(), &mut header, 0) };
     let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
+    Ok(received(&header, len.min(buffer.len()), name, control))
+}
+
+/// Receives what is there, at most [`MAX_MESSAGES`] times as [`receive`] does, in one system call: each into `size` bytes
+/// of `buffer`, one behind another. An error is that of the first.
+pub(crate) fn receive_many(
+    fd: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    size: usize,
+) -> io::Result<ArrayVec<Received, MAX_MESSAGES>> {
+    let mut names = [Name::EMPTY; MAX_MESSAGES];
+    let mut controls = [ControlBuffer::EMPTY; MAX_MESSAGES];
+    let mut vectors = [vector(&[]); MAX_MESSAGES];
+    let mut headers = [EMPTY_MESSAGE; MAX_MESSAGES];
+    let mut count = 0;
+    for ((((place_, name), control), vector_), header_) in
+        buffer.chunks_exact_mut(size).zip(&mut names).zip(&mut controls).zip(&mut vectors).zip(&mut headers)
+    {
+        *vector_ = place(place_);
+        header_.msg_hdr = empty_header(name, control, vector_);
+        count += 1;
+    }
+    // SAFETY: the first `count` headers point to elements of `names` and `controls` and, through `vectors`, to parts of
+    // `buffer`, all different, writable and with their lengths; all outlive the call, which waits for nothing.
+    let filled = check(unsafe {
+        let nothing = ptr::null_mut();
+        libc::recvmmsg(fd.as_raw_fd(), headers.as_mut_ptr(), count, libc::MSG_DONTWAIT as _, nothing)
+    })?;
+    let filled = headers.iter().zip(names).zip(controls).take(usize::try_from(filled).unwrap_or(0));
+    let len = |header: &libc::mmsghdr| (header.msg_len as usize).min(size);
+    Ok(filled.map(|((header, name), control)| received(&header.msg_hdr, len(header), name, control)).collect())
+}
+
+/// A vector for receiving.
+fn place(buffer: &mut [u8]) -> libc::iovec {
+    libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() }
+}
+
+/// A header for receiving.
+fn empty_header(name: &mut Name, control: &mut ControlBuffer, vector: &mut libc::iovec) -> libc::msghdr {
+    let mut header = EMPTY_HEADER;
+    header.msg_name = name.bytes.as_mut_ptr().cast();
+    header.msg_namelen = NAME_LEN as _;
+    header.msg_iov = vector;
+    header.msg_iovlen = 1;
+    header.msg_control = control.bytes.as_mut_ptr().cast();
+    header.msg_controllen = CONTROL_LEN as _;
+    header
+}
+
+/// What the kernel has written: `header`, and what it points to.
+fn received(header: &libc::msghdr, len: usize, mut name: Name, mut control: ControlBuffer) -> Received {
     name.len = (header.msg_namelen as usize).min(NAME_LEN);
     #[allow(clippy::unnecessary_cast, reason = "the type differs between C libraries")]
     let control_len = header.msg_controllen as usize;
     control.len = control_len.min(CONTROL_LEN);
-    Ok(Received { len: len.min(buffer.len()), remote: name.address(), control: control.parse() })
+    Received { len, remote: name.address(), control: control.parse() }
 }
 
 // SAFETY: `msghdr` is a C struct of integers and pointers, for which all zeros is a valid value.

@@ -51,6 +51,40 @@ fn receive(socket: &UdpSocket, count: usize) -> Vec<Vec<u8>> {
 }
 
 #[test]
+fn whatever_waits_is_received_in_one_call_each_in_its_place_and_cut_off_there() {
+    const SIZE: usize = 100;
+    let sockets = bind(0, 1, 0, true).expect("bound").remove(0);
+    let socket = sockets.v4.as_ref().expect("IPv4");
+    for number in 0..40 {
+        let contents = vec![number; 90 + usize::from(number)];
+        assert_all_sent(&sockets.send(&to("127.0.0.1", &sockets), 0, &contents, 0), 1);
+    }
+    let mut buffer = vec![0xff; 100 * SIZE];
+    let mut number = 0;
+    let mut places = Vec::new();
+    for (count, more) in [(32, true), (8, false)] {
+        places.clear();
+        let result = socket.recv_many(&mut buffer, SIZE, |start, received| places.push((start, *received)));
+        assert_eq!(result.expect("received"), (count * SIZE, more));
+        assert_eq!(places.len(), count);
+        for (index, (start, received)) in places.iter().enumerate() {
+            assert_eq!((*start, received.len), (index * SIZE, (90 + number).min(SIZE)));
+            assert_eq!(received.path.remote.port(), sockets.port);
+            assert!(buffer[*start..start + received.len].iter().all(|&byte| usize::from(byte) == number));
+            number += 1;
+        }
+    }
+    let error = socket.recv_many(&mut buffer, SIZE, |_, _| unreachable!("nothing waits")).expect_err("nothing");
+    assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    // Room for two only: a third may wait.
+    assert_all_sent(&sockets.send(&to("127.0.0.1", &sockets), 0, &[0; 50], 10), 5);
+    assert_all_sent(&sockets.send(&to("127.0.0.1", &sockets), 0, &[0; 40], 0), 1);
+    let result =
+        socket.recv_many(&mut buffer[..2 * SIZE + 1], SIZE, |_, received| number += received.datagrams().count());
+    assert_eq!((result.expect("received"), number), ((2 * SIZE, true), 46), "coalesced ones too");
+}
+
+#[test]
 fn what_finds_no_room_in_the_buffer_is_counted() {
     const SENT: usize = 500;
     let sockets = bind(0, 1, 0, true).expect("bound").remove(0);

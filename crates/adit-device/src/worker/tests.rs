@@ -243,6 +243,62 @@ fn answers_that_were_put_off_leave_when_nothing_more_has_come() {
     assert!(!a.worker.owes_answers);
 }
 
+#[test]
+fn answers_to_one_stranger_leave_as_one_and_each_is_an_answer_of_its_own() {
+    let [mut a, _] = connected();
+    let key = PrivateKey::from_bytes([1; 32]).public_key();
+    let port = a.worker.sockets.port;
+    let stranger = bind(0, 1, 0, true).unwrap().remove(0);
+    let socket = stranger.v4.as_ref().unwrap();
+    // Under load after the first 64.
+    for number in 0..BURST {
+        let outcome = socket.send(&Path::to(([127, 0, 0, 1], port).into()), 0, &initiation(key, number as u64), 0);
+        assert_eq!(outcome.sent, 1);
+    }
+    a.worker.ready.v4 = true;
+    while a.worker.ready.v4 {
+        a.worker.serve_network();
+    }
+    let mut buffer = vec![0; MAX_RECEIVED];
+    let mut answers = std::collections::HashSet::new();
+    let mut reads = 0;
+    while let Ok(received) = socket.recv(&mut buffer) {
+        reads += 1;
+        for datagram in received.datagrams() {
+            assert_eq!((datagram.len(), buffer[datagram.start]), (64, 3));
+            answers.insert(buffer[datagram].to_vec());
+        }
+    }
+    assert_eq!(answers.len(), BURST - 64);
+    assert!(reads <= 8, "{reads} reads, where the kernel coalesces what was sent as one");
+}
+
+#[test]
+fn a_flood_over_one_family_does_not_keep_the_other_waiting() {
+    // A worker, and whoever gets handshakes only.
+    for (index, message) in [(0, vec![4; 64]), (1, vec![1; 64])] {
+        let sockets: Vec<_> = bind(0, 1, 0, false).unwrap().into_iter().map(Arc::new).collect();
+        let port = sockets[0].port;
+        let interface = adit::Interface::new(now(), crate::shared::unix_time(), Box::new(UnwrapErr(SysRng)));
+        let poll = Poll::new().unwrap();
+        let waker = Waker::new(poll.registry(), WAKER).unwrap();
+        let shared = Shared::new(interface, sockets, Offloads::ALL, true, None, waker);
+        let tun = (index == 0).then(|| TunQueue::from_fd(UnixDatagram::pair().unwrap().0.into()));
+        let mut worker = Worker::new(Arc::new(shared), index, poll, tun).unwrap();
+        let message = [[message[0], 0, 0, 0].as_slice(), &message[4..]].concat();
+        let (v4, v6) = (std::net::UdpSocket::bind("127.0.0.1:0"), std::net::UdpSocket::bind("[::1]:0"));
+        let v4 = v4.unwrap();
+        for _ in 0..3 * BURST {
+            v4.send_to(&message, ("127.0.0.1", port)).unwrap();
+        }
+        v6.unwrap().send_to(&message, ("::1", port)).unwrap();
+        (worker.ready.v4, worker.ready.v6) = (true, true);
+        worker.serve_network();
+        worker.serve_network();
+        assert_eq!((worker.ready.v4, worker.ready.v6), (true, false), "{} of its kind", message[0]);
+    }
+}
+
 /// A stranger's initiation, all of it as it should be.
 fn initiation(to: adit::PublicKey, number: u64) -> Vec<u8> {
     let own = PrivateKey::from_bytes(std::array::from_fn(|at| number.to_le_bytes()[at % 8] ^ at as u8));

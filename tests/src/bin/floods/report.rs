@@ -176,8 +176,8 @@ const METHOD: &str = "\
 Four network namespaces: the node that is flooded, a peer with a session, a peer that is yet to come, and the attacker, \
 each of the three with a veth pair of its own to the node. The same implementation is at all three ends. The attacker \
 sends through a raw socket, so that each datagram may have another source address and port; it knows the node's public \
-key and has seen the peer's initiation and the session's index on the wire. Answers are routed back to it, and thrown \
-away as they come off the wire.
+key and has seen the peer's initiation and the session's index on the wire. Answers leave \
+on its wire, for a router that is not there.
 
 - **random**: 32 to 1,054 bytes without meaning; **forged initiations**: well-formed, by strangers who know the node's \
 public key, from forged addresses; **one initiator**: the same from one address; **replay**: the peer's own initiation \
