@@ -18,6 +18,9 @@ use wake::ControlSleep;
 
 /// The most transmits that are given to the sockets at a time.
 const AT_ONCE: usize = 32;
+/// The most datagrams that are taken from the engine in one hold of its lock, however few transmits they make: what one
+/// burst of a flood asks for.
+const HELD: usize = 192;
 
 /// Which of the datagrams that wait in the engine are to be sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -177,12 +180,15 @@ impl Shared {
     }
 
     /// The next datagrams, as many as go at once and fit into `buffer`.
-    fn take_transmits(&self, waiting: Waiting, buffer: &mut [u8]) -> ArrayVec<Transmit, AT_ONCE> {
+    pub(crate) fn take_transmits(&self, waiting: Waiting, buffer: &mut [u8]) -> ArrayVec<Transmit, AT_ONCE> {
         let mut transmits = ArrayVec::new();
         let mut begin = 0;
         let mut interface = self.interface();
         let now = now();
-        while !transmits.is_full() {
+        for _ in 0..HELD {
+            if transmits.is_full() {
+                break;
+            }
             let rest = buffer.get_mut(begin..).unwrap_or_default();
             let next = match waiting {
                 Waiting::ForPeers => interface.poll_peer_transmit(now, rest),

@@ -161,10 +161,7 @@ impl Worker {
             while self.ready.any() && !self.shared.ends.load(Ordering::Relaxed) {
                 if self.ready.tun {
                     turn.outbound += self.serve_tun();
-                    if self.ready.tun && !self.is_bulk {
-                        // The burst is full of packets that came one by one, and more wait: it may be more than can be
-                        // carried. What is to be lost had better be lost in the device's queue, before it has cost
-                        // anything, than behind the tunnel, for want of processor time for whoever receives it.
+                    if self.gives_way() {
                         std::thread::yield_now();
                     }
                 }
@@ -178,6 +175,13 @@ impl Worker {
         while self.rest.is_some() {
             self.serve_tun();
         }
+    }
+
+    /// Whether to let others run first, after a burst from inside: it was full of packets that came one by one, and more
+    /// wait. That may be more than can be carried. What is to be lost had better be lost in the device's queue, before it
+    /// has cost anything, than behind the tunnel, for want of processor time for whoever receives it.
+    fn gives_way(&self) -> bool {
+        self.ready.tun && !self.is_bulk
     }
 
     /// The control thread may have bound other sockets.
@@ -360,6 +364,7 @@ impl Worker {
     fn serve_network(&mut self) -> usize {
         let mut datagrams = std::mem::take(&mut self.datagrams);
         let mut end = 0;
+        let (is_for_handshakes, most) = if self.tun.is_some() { (false, MAX_RECEIVED) } else { (true, MAX_HANDSHAKES) };
         let Ready { v4, v6, .. } = &mut self.ready;
         let mut sockets = [(&self.sockets.v4, v4), (&self.sockets.v6, v6)];
         // In turn: however much comes to one of them, the other is not kept waiting.
@@ -373,7 +378,6 @@ impl Worker {
                     *ready = false;
                     break;
                 };
-                let most = if self.tun.is_some() { MAX_RECEIVED } else { MAX_HANDSHAKES };
                 let rest = self.inbound.get_mut(end..).filter(|rest| rest.len() >= most && datagrams.len() < BURST);
                 let Some(rest) = rest else { break };
                 let mut take = |start: usize, received: &Received| {
@@ -382,19 +386,19 @@ impl Worker {
                         datagrams.push(place, &received.path, received.ecn);
                     }
                 };
-                let result = if self.tun.is_some() {
+                let result = if is_for_handshakes {
+                    socket.recv_many(rest, most, take)
+                } else {
                     socket.recv(rest.get_mut(..most).unwrap_or_default()).map(|received| {
                         take(0, &received);
-                        received.len
-                    })
-                } else {
-                    socket.recv_many(rest, most, take).map(|(used, more)| {
-                        *ready = more;
-                        used
+                        (received.len, true)
                     })
                 };
                 match result {
-                    Ok(used) => end += used,
+                    Ok((used, more)) => {
+                        end += used;
+                        *ready = more;
+                    }
                     Err(error) => {
                         *ready = false;
                         if !is_idle(&error) {

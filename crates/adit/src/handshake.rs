@@ -4,6 +4,7 @@
 //! A forged message changes nothing: all that it leads to is computed on locals.
 
 mod admission;
+mod turns;
 mod work;
 
 use alloc::boxed::Box;
@@ -27,6 +28,7 @@ use crate::time::{Instant, Tai64n};
 use crate::transmit::Outgoing;
 
 pub(crate) use admission::{Admission, Load};
+pub(crate) use turns::Turns;
 use work::{Done, Work};
 pub use work::{HandshakeDone, HandshakeWork};
 

@@ -17,7 +17,7 @@ use crate::batch::{Datagrams, Packets};
 use crate::cookie::CookieChecker;
 use crate::error::{Drop, DropCounters, Error};
 use crate::event::{Event, Events};
-use crate::handshake::{Incoming, Load};
+use crate::handshake::{Incoming, Load, Turns};
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::noise::Identity;
 use crate::path::Path;
@@ -37,7 +37,7 @@ pub struct Bounds {
     /// Handshake messages that wait to be computed. An eighth of it means load: senders must then
     /// prove their address.
     pub handshake_queue: usize,
-    /// Handshake messages taken in a second above which there is load as well.
+    /// Handshake messages with a right mac1 that come in a second above which there is load as well.
     pub handshakes_per_second: u32,
     /// Sources whose handshakes are counted under load.
     pub rate_limited_sources: usize,
@@ -88,6 +88,7 @@ pub struct Interface {
     pub(crate) cookie_replies: VecDeque<Outgoing>,
     pub(crate) limiter: RateLimiter,
     pub(crate) load: Load,
+    pub(crate) turns: Turns,
     pub(crate) last_timestamp: Tai64n,
     /// Bytes staged for all peers together.
     pub(crate) staged_bytes: usize,
@@ -110,7 +111,9 @@ impl Interface {
 
     /// As [`Interface::new`], with other bounds.
     pub fn with_bounds(now: Instant, unix_time: Duration, mut rng: Box<dyn CryptoRng + Send>, bounds: Bounds) -> Self {
-        let limiter = RateLimiter::new(bounds.rate_limited_sources, [rng.next_u64(), rng.next_u64()]);
+        // One secret for both: what they do tells nothing of it.
+        let seed = [rng.next_u64(), rng.next_u64()];
+        let (limiter, turns) = (RateLimiter::new(bounds.rate_limited_sources, seed), Turns::new(seed));
         let allowed_ips = AllowedIps::new([rng.next_u64(), rng.next_u64()]);
         Self {
             rng,
@@ -131,6 +134,7 @@ impl Interface {
             cookie_replies: VecDeque::new(),
             limiter,
             load: Load::default(),
+            turns,
             last_timestamp: Tai64n::default(),
             staged_bytes: 0,
             events: Events::new(bounds.events),

@@ -274,9 +274,54 @@ fn answers_to_one_stranger_leave_as_one_and_each_is_an_answer_of_its_own() {
 }
 
 #[test]
+fn the_engine_is_held_for_no_more_answers_than_one_burst_of_a_flood_asks_for() {
+    let [a, _] = connected();
+    let key = PrivateKey::from_bytes([1; 32]).public_key();
+    let (strangers, path) = (500, Path::to(([127, 0, 0, 1], 9).into()));
+    let mut buffer: Vec<u8> = (0..strangers).flat_map(|number| initiation(key, number)).collect();
+    let mut datagrams = Datagrams::default();
+    for number in 0..strangers as usize {
+        assert!(datagrams.push(number * INITIATION_LEN..(number + 1) * INITIATION_LEN, &path, Ecn::NotEct));
+    }
+    let shared = &a.worker.shared;
+    let opened = shared.interface().begin_open(now(), datagrams, &buffer).open(&mut buffer);
+    assert_eq!(shared.interface().commit(now(), opened, &mut buffer).packets().count(), 0);
+    // The first 64 wait for their turn; the others are sent a cookie, all to one address.
+    let mut left = strangers as usize - 64;
+    while left > 0 {
+        let taken = shared.take_transmits(Waiting::All, &mut buffer);
+        assert_eq!(taken.len(), 1);
+        let count = taken[0].range.len() / taken[0].segment_size;
+        assert!((1..=BURST.min(left)).contains(&count), "{count} of {left} in one hold");
+        left -= count;
+    }
+    assert!(!shared.interface().has_transmits());
+}
+
+#[test]
+fn a_worker_gives_way_after_a_burst_that_is_full_of_packets_that_came_one_by_one() {
+    let [mut a, _] = connected();
+    socket2::SockRef::from(&a.inside).set_send_buffer_size(1 << 20).unwrap();
+    // A few that are long make a burst full, and leave more.
+    let single = finished(Spec::udp4(40_000).build());
+    let segments = Spec::tcp4(46 * SEGMENT).build_unfinished(Some(SEGMENT as u16));
+    for (packet, gives_way) in [(&single, true), (&segments, false)] {
+        for _ in 0..5 {
+            a.put(packet);
+        }
+        a.worker.ready.tun = true;
+        a.worker.serve_tun();
+        assert!(a.worker.ready.tun, "more wait");
+        assert_eq!(a.worker.gives_way(), gives_way);
+        a.serve_tun();
+        assert!(!a.worker.gives_way(), "none waits");
+    }
+}
+
+#[test]
 fn a_flood_over_one_family_does_not_keep_the_other_waiting() {
     // A worker, and whoever gets handshakes only.
-    for (index, message) in [(0, vec![4; 64]), (1, vec![1; 64])] {
+    for (index, kind) in [(0, 4), (1, 1)] {
         let sockets: Vec<_> = bind(0, 1, 0, false).unwrap().into_iter().map(Arc::new).collect();
         let port = sockets[0].port;
         let interface = adit::Interface::new(now(), crate::shared::unix_time(), Box::new(UnwrapErr(SysRng)));
@@ -285,7 +330,8 @@ fn a_flood_over_one_family_does_not_keep_the_other_waiting() {
         let shared = Shared::new(interface, sockets, Offloads::ALL, true, None, waker);
         let tun = (index == 0).then(|| TunQueue::from_fd(UnixDatagram::pair().unwrap().0.into()));
         let mut worker = Worker::new(Arc::new(shared), index, poll, tun).unwrap();
-        let message = [[message[0], 0, 0, 0].as_slice(), &message[4..]].concat();
+        let mut message = [0; 64];
+        message[0] = kind;
         let (v4, v6) = (std::net::UdpSocket::bind("127.0.0.1:0"), std::net::UdpSocket::bind("[::1]:0"));
         let v4 = v4.unwrap();
         for _ in 0..3 * BURST {
@@ -295,7 +341,7 @@ fn a_flood_over_one_family_does_not_keep_the_other_waiting() {
         (worker.ready.v4, worker.ready.v6) = (true, true);
         worker.serve_network();
         worker.serve_network();
-        assert_eq!((worker.ready.v4, worker.ready.v6), (true, false), "{} of its kind", message[0]);
+        assert_eq!((worker.ready.v4, worker.ready.v6), (true, false), "messages of type {kind}");
     }
 }
 

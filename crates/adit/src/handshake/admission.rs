@@ -12,6 +12,7 @@ use core::time::Duration;
 use zeroize::Zeroizing;
 
 use super::Incoming;
+use super::turns::Turns;
 use crate::batch::{Batch, Fate};
 use crate::cookie::{CookieChecker, NONCE_LEN};
 use crate::crypto;
@@ -23,33 +24,37 @@ use crate::path::Path;
 use crate::time::Instant;
 use crate::transmit::Outgoing;
 
-/// Whether there is more to compute than is healthy, whoever it came from.
+/// Whether there is more to compute than is healthy, whoever it comes from: too many messages wait, or too many come, be
+/// they let in or not.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Load {
     until: Option<Instant>,
     window: Instant,
-    taken: u32,
+    /// The messages with a right mac1 that have come in this window.
+    come: u32,
 }
 
 impl Load {
     /// How long a moment of load is remembered.
     const MEMORY: Duration = Duration::from_secs(1);
 
-    fn is_high(&mut self, now: Instant, queued: usize, bounds: &Bounds) -> bool {
+    /// Takes note of one message more, and says whether there is load.
+    fn note(&mut self, now: Instant, queued: usize, bounds: &Bounds) -> bool {
         if self.window.is_older_than(Self::MEMORY, now) {
             self.window = now;
-            self.taken = 0;
+            self.come = 0;
         }
-        if queued >= (bounds.handshake_queue / 8).max(1) || self.taken >= bounds.handshakes_per_second {
+        if queued >= (bounds.handshake_queue / 8).max(1) || self.come >= bounds.handshakes_per_second {
             self.until = Some(now + Self::MEMORY);
         }
+        self.come = self.come.saturating_add(1);
         self.until.is_some_and(|until| now < until)
     }
 
-    /// Whether it would be high if `more` messages were taken in at once.
+    /// Whether there may be load before `more` messages are through.
     fn may_become_high(mut self, now: Instant, queued: usize, more: usize, bounds: &Bounds) -> bool {
-        self.taken = self.taken.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
-        self.is_high(now, queued.saturating_add(more), bounds)
+        self.come = self.come.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
+        self.note(now, queued.saturating_add(more), bounds)
     }
 }
 
@@ -75,7 +80,7 @@ enum Verdict {
     Refused(Drop),
     /// Under load: the sender has to prove its address first, with the cookie in this reply.
     Cookie([u8; COOKIE_REPLY_LEN]),
-    /// Likewise, but there are more replies waiting to be sent than is healthy.
+    /// Likewise, but so many replies wait to be sent that there is no room for this one.
     NoCookie,
     /// Under load, and the sender has proven its address.
     Proven,
@@ -93,6 +98,7 @@ struct Judge {
     /// Carried on through the burst as the interface will carry on its own.
     load: Load,
     queued: usize,
+    turns: Turns,
     /// How many cookie replies can still be sent.
     room: usize,
 }
@@ -126,17 +132,19 @@ impl Judge {
         if !candidate.is_expected {
             return Verdict::Refused(Drop::UnknownIndex);
         }
-        let is_high = self.load.is_high(self.now, self.queued, &self.bounds);
+        let is_high = self.load.note(self.now, self.queued, &self.bounds);
         if is_high && !self.checker.mac2_is_good(self.now, datagram, path.remote) {
-            let Some(room) = self.room.checked_sub(1) else { return Verdict::NoCookie };
-            self.room = room;
+            let kept = self.bounds.outgoing / 2;
+            if self.room == 0 || self.room <= kept && !self.turns.is_on(self.now, path.remote.ip()) {
+                return Verdict::NoCookie;
+            }
+            self.room -= 1;
             let nonce = self.seed.as_ref().map(|seed| nonce(seed, number));
             let reply = nonce
                 .and_then(|nonce| self.checker.create_reply(datagram, candidate.sender_index, path.remote, &nonce));
             return reply.map_or(Verdict::NoCookie, Verdict::Cookie);
         }
         self.queued += 1;
-        self.load.taken = self.load.taken.saturating_add(1);
         if is_high { Verdict::Proven } else { Verdict::Admitted }
     }
 }
@@ -172,7 +180,7 @@ impl Interface {
     /// The first step, at the end of the burst: hands over what it takes to judge the messages.
     pub(crate) fn begin_admission(&mut self, now: Instant, admission: &mut Admission) {
         let Some(checker) = self.checker.as_ref().filter(|_| !admission.candidates.is_empty()) else { return };
-        let (load, queued, bounds) = (self.load, self.incoming.len(), self.bounds);
+        let (load, queued, bounds, turns) = (self.load, self.incoming.len(), self.bounds, self.turns);
         let room = bounds.outgoing.saturating_sub(self.cookie_replies.len());
         let mut checker = checker.clone();
         let seed = load.may_become_high(now, queued, admission.candidates.len(), &bounds).then(|| {
@@ -184,7 +192,7 @@ impl Interface {
             self.rng.fill_bytes(&mut *seed);
             seed
         });
-        admission.judge = Some(Judge { now, checker, seed, bounds, load, queued, room });
+        admission.judge = Some(Judge { now, checker, seed, bounds, load, queued, turns, room });
     }
 
     /// The last step: carries out the verdicts.
@@ -217,13 +225,10 @@ impl Interface {
             };
             if !matches!(candidate.verdict, Verdict::Refused(_)) {
                 // Load is noticed by whoever knows the public key, whether or not they are let in.
-                self.load.is_high(now, self.incoming.len(), &self.bounds);
+                self.load.note(now, self.incoming.len(), &self.bounds);
             }
             match outcome {
-                Ok(()) => {
-                    self.load.taken = self.load.taken.saturating_add(1);
-                    self.incoming.extend(Incoming::new(*path, datagram));
-                }
+                Ok(()) => self.incoming.extend(Incoming::new(*path, datagram)),
                 Err(reason) => self.drop(None, reason),
             }
         }
