@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
 
-use crate::flood::{Flood, FloodKind, Rate, Seen};
+use crate::flood::{Flood, FloodKind, Rate, Seen, Wire};
 use crate::host::Host;
 use crate::implementation::{Implementation, Launch};
 use crate::node::{Node, Peer};
@@ -32,6 +32,7 @@ pub struct Arena {
     /// The victim, its peer, and the newcomer.
     pub trio: Trio,
     attacker: Host,
+    wire: Wire,
     seen: Seen,
     /// A socket of the victim's host that nobody reads, so that the kernel has nothing to complain of.
     _sink: UdpSocket,
@@ -54,8 +55,8 @@ impl Arena {
         }
         trio.a.host.ip(&format!("neighbour add {ROUTER} lladdr 02:00:00:00:00:01 dev eth2 nud permanent"));
         trio.a.host.ip(&format!("route add default via {ROUTER}"));
-        // The first packet of a flood shall not wait for a neighbour to be found.
         Ping::to(VICTIM.into()).from(&attacker).assert_all_answered();
+        let wire = Wire { index: attacker.link_number("eth0"), other_end: trio.a.host.link_address("eth2") };
         let mut tap = Tap::open(&trio.b.host);
         Ping::to(inner(1)).from(&trio.b.host).assert_all_answered();
         let outer = Ipv4Addr::new(10, 0, 0, 1);
@@ -64,7 +65,7 @@ impl Arena {
         let index = data.get(4..8).and_then(|index| index.try_into().ok()).map(u32::from_le_bytes);
         let seen = Seen { initiation, index: index.expect("an index") };
         let sink = trio.a.host.enter(|| UdpSocket::bind((VICTIM, BESIDE))).expect("another port");
-        Self { trio, attacker, seen, _sink: sink }
+        Self { trio, attacker, wire, seen, _sink: sink }
     }
 
     /// The victim.
@@ -92,7 +93,7 @@ impl Arena {
     #[track_caller]
     fn flood_port(&self, port: u16, kind: FloodKind, rate: Rate) -> Flood {
         let target = SocketAddrV4::new(VICTIM, port);
-        Flood::start(&self.attacker, target, &self.victim().keys.public, &self.seen, (kind, rate))
+        Flood::start((&self.attacker, self.wire), target, &self.victim().keys.public, &self.seen, (kind, rate))
     }
 
     /// A ping of the victim by the newcomer, who has no session yet: it is answered after a handshake.

@@ -1,7 +1,8 @@
 //! Floods: what an attacker sends who knows the interface's address and its public key, and sees what passes.
 //!
-//! The datagrams leave a raw socket, so that any source address may stand in them. All of them are made beforehand;
-//! while a flood lasts only headers are written.
+//! The datagrams are given to the wire as they are, so that any source address may stand in them, and so that sending
+//! takes little of the cores that the victim needs too: a flood comes from elsewhere. All are made beforehand; while it
+//! lasts only headers are written.
 
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use adit::{Interface, PrivateKey, PublicKey};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Socket, Type};
 
 use crate::host::Host;
 
@@ -50,6 +51,15 @@ pub enum FloodKind {
     Tiny,
     /// Datagrams that are longer than their type allows, up to the longest there is.
     Oversized,
+}
+
+/// The attacker's end of a wire.
+#[derive(Debug, Clone, Copy)]
+pub struct Wire {
+    /// The number of the attacker's interface.
+    pub index: u32,
+    /// The address of the interface at the other end.
+    pub other_end: [u8; 6],
 }
 
 /// What the attacker has seen on the wire.
@@ -135,19 +145,29 @@ pub enum Rate {
 /// A flood that goes on until this is dropped.
 #[derive(Debug)]
 pub struct Flood {
-    stop: Arc<AtomicBool>,
-    sent: Arc<AtomicU64>,
-    start: Instant,
+    state: Arc<State>,
+    /// How long it has flooded before the last pause, and since when it does again.
+    before: Duration,
+    since: Option<Instant>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// What the flooding thread and whoever started it have in common.
+#[derive(Debug, Default)]
+struct State {
+    stops: AtomicBool,
+    pauses: AtomicBool,
+    sent: AtomicU64,
+}
+
 impl Flood {
-    /// Floods `target`, the endpoint of the interface with the key `victim` (in base64), from the host.
+    /// Floods `target`, the endpoint of the interface with the key `victim` (in base64), from the host, over a wire that
+    /// leads there.
     ///
     /// All claim to come from addresses of 100.64.0.0/10.
     #[track_caller]
     pub fn start(
-        host: &Host,
+        (host, wire): (&Host, Wire),
         target: SocketAddrV4,
         victim: &str,
         seen: &Seen,
@@ -157,69 +177,113 @@ impl Flood {
         let victim = PublicKey::from_base64(victim).expect("a public key");
         let contents = kind.contents(victim, seen, &mut rng);
         let source = (!kind.is_forged()).then_some(SocketAddrV4::new(ONE, 51820));
-        let socket = host
-            .enter(|| {
-                // What a raw socket of this protocol is given begins with the header of IP.
-                let socket = Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::from(libc::IPPROTO_RAW)))?;
-                socket.connect(&target.into())?;
-                io::Result::Ok(socket)
-            })
-            .expect("a raw socket");
-        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let mut sender = Sender { socket, target, source, contents, next: 0, rng, sent: sent.clone() };
-        let start = Instant::now();
-        let stopped = stop.clone();
-        let thread = std::thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) && start.elapsed() < LONGEST {
-                sender.send_what_is_due(start, rate);
-            }
-        });
-        Self { stop, sent, start, thread: Some(thread) }
+        // Without a protocol it receives nothing.
+        let socket = host.enter(|| Socket::new(Domain::PACKET, Type::DGRAM, None)).expect("a packet socket");
+        let state = Arc::new(State::default());
+        let sender = Sender { socket, wire: wire.into(), target, source, contents, next: 0, rng, state: state.clone() };
+        let thread = std::thread::spawn(move || sender.run(rate));
+        Self { state, before: Duration::ZERO, since: Some(Instant::now()), thread: Some(thread) }
     }
 
     /// How many datagrams the kernel has taken so far.
     pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Relaxed)
+        self.state.sent.load(Ordering::Relaxed)
     }
 
-    /// Ends the flood and says how many datagrams a second it had.
+    /// Sends nothing until [`Flood::resume`].
+    pub fn pause(&mut self) {
+        self.state.pauses.store(true, Ordering::Relaxed);
+        self.before = self.duration();
+        self.since = None;
+    }
+
+    /// Goes on after a pause.
+    pub fn resume(&mut self) {
+        self.state.pauses.store(false, Ordering::Relaxed);
+        self.wake();
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    /// Ends the flood and says how many datagrams a second it had, pauses left out.
     pub fn stop(mut self) -> f64 {
-        self.end();
-        self.sent() as f64 / self.start.elapsed().as_secs_f64()
-    }
-
-    fn end(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        let duration = self.duration();
+        self.state.stops.store(true, Ordering::Relaxed);
+        self.wake();
         if let Some(thread) = self.thread.take() {
             thread.join().expect("the flooding thread");
+        }
+        self.sent() as f64 / duration.as_secs_f64()
+    }
+
+    /// How long it has flooded.
+    fn duration(&self) -> Duration {
+        self.before + self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    /// The thread may sleep in a pause.
+    fn wake(&self) {
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
         }
     }
 }
 
 impl Drop for Flood {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        self.state.stops.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+}
+
+impl From<Wire> for libc::sockaddr_ll {
+    fn from(wire: Wire) -> Self {
+        let mut address = [0; 8];
+        address[..6].copy_from_slice(&wire.other_end);
+        Self {
+            sll_family: libc::AF_PACKET as u16,
+            sll_protocol: (libc::ETH_P_IP as u16).to_be(),
+            sll_ifindex: wire.index.cast_signed(),
+            sll_hatype: 0,
+            sll_pkttype: 0,
+            sll_halen: 6,
+            sll_addr: address,
+        }
     }
 }
 
 struct Sender {
     socket: Socket,
+    /// Where the link layer sends it.
+    wire: libc::sockaddr_ll,
     target: SocketAddrV4,
     /// Where all come from; each from elsewhere unless given.
     source: Option<SocketAddrV4>,
     contents: Vec<Vec<u8>>,
     next: usize,
     rng: ChaCha8Rng,
-    sent: Arc<AtomicU64>,
+    state: Arc<State>,
 }
 
 impl Sender {
-    fn send_what_is_due(&mut self, start: Instant, rate: Rate) {
+    fn run(mut self, rate: Rate) {
+        let start = Instant::now();
+        let (mut since, mut sent_before) = (start, 0);
+        while !self.state.stops.load(Ordering::Relaxed) && start.elapsed() < LONGEST {
+            if self.state.pauses.load(Ordering::Relaxed) {
+                std::thread::park_timeout(LONGEST.saturating_sub(start.elapsed()));
+                (since, sent_before) = (Instant::now(), self.state.sent.load(Ordering::Relaxed));
+            } else {
+                self.send_what_is_due(since, sent_before, rate);
+            }
+        }
+    }
+
+    fn send_what_is_due(&mut self, since: Instant, sent_before: u64, rate: Rate) {
         let count = match rate {
             Rate::Max => BATCH,
             Rate::PerSecond(rate) => {
-                let due = start.elapsed().as_secs_f64() * f64::from(rate);
-                let missing = due - self.sent.load(Ordering::Relaxed) as f64;
+                let due = since.elapsed().as_secs_f64() * f64::from(rate);
+                let missing = due - (self.state.sent.load(Ordering::Relaxed) - sent_before) as f64;
                 if missing < 1.0 {
                     std::thread::sleep(Duration::from_micros(500));
                     return;
@@ -228,7 +292,7 @@ impl Sender {
             }
         };
         match self.send(count) {
-            Ok(sent) => _ = self.sent.fetch_add(sent as u64, Ordering::Relaxed),
+            Ok(sent) => _ = self.state.sent.fetch_add(sent as u64, Ordering::Relaxed),
             // What has no room is lost on its way, as anything may be.
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM | libc::EINTR)) => {}
             Err(error) => panic!("the flood cannot be sent: {error}"),
@@ -250,15 +314,17 @@ impl Sender {
             .map(|(offset, header)| [IoSlice::new(header), IoSlice::new(&self.contents[(first + offset) % POOL])])
             .collect();
         self.next = first + count;
-        send_many(self.socket.as_fd(), &slices)
+        send_many(self.socket.as_fd(), &self.wire, &slices)
     }
 }
 
-/// Gives all to a connected socket in one call, and says how many it took.
-fn send_many(socket: BorrowedFd<'_>, slices: &[[IoSlice<'_>; 2]]) -> io::Result<usize> {
+/// Gives all to a packet socket in one call, and says how many it took.
+fn send_many(socket: BorrowedFd<'_>, to: &libc::sockaddr_ll, slices: &[[IoSlice<'_>; 2]]) -> io::Result<usize> {
     let message = |slices: &[IoSlice<'_>; 2]| {
         // SAFETY: all zeros is a message without address, contents and control messages.
         let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
+        message.msg_hdr.msg_name = std::ptr::from_ref(to).cast_mut().cast();
+        message.msg_hdr.msg_namelen = size_of_val(to) as u32;
         // An `IoSlice` has the layout of an `iovec`; the kernel only reads.
         message.msg_hdr.msg_iov = slices.as_ptr().cast_mut().cast();
         message.msg_hdr.msg_iovlen = slices.len();
@@ -271,7 +337,7 @@ fn send_many(socket: BorrowedFd<'_>, slices: &[[IoSlice<'_>; 2]]) -> io::Result<
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
-/// The headers in front of `length` bytes. The kernel fills in IPv4's checksum; UDP may do without over IPv4.
+/// The headers in front of `length` bytes. Over IPv4, UDP may do without a checksum.
 fn ipv4_and_udp(source: SocketAddrV4, target: SocketAddrV4, length: usize) -> [u8; HEADERS] {
     let mut header = [0; HEADERS];
     let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
@@ -284,6 +350,10 @@ fn ipv4_and_udp(source: SocketAddrV4, target: SocketAddrV4, length: usize) -> [u
     put(20, &source.port().to_be_bytes());
     put(22, &target.port().to_be_bytes());
     put(24, &length(8));
+    let sum: u32 = header[..20].chunks(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]]))).sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
     header
 }
 
@@ -332,6 +402,9 @@ mod tests {
         assert_eq!(header[..4], [0x45, 0, 0, 0x94 + 28]);
         assert_eq!(header[12..20], [100, 64, 1, 2, 10, 0, 2, 1]);
         assert_eq!(header[20..], [0x12, 0x34, 0xca, 0x6c, 0, 0x94 + 8, 0, 0]);
+        // RFC 1071: with the checksum among them the words make all ones.
+        let words = header[..20].chunks(2).map(|word| u64::from(u16::from_be_bytes([word[0], word[1]])));
+        assert_eq!(words.sum::<u64>() % 0xffff, 0);
     }
 
     #[test]

@@ -123,6 +123,23 @@ impl Host {
         self.enter(|| fs::exists(format!("/sys/class/net/{name}")).unwrap_or(false))
     }
 
+    /// The number of an interface.
+    pub fn link_number(&self, name: &str) -> u32 {
+        self.link(name, "ifindex").parse().expect("a number")
+    }
+
+    /// The Ethernet address of an interface.
+    pub fn link_address(&self, name: &str) -> [u8; 6] {
+        let text = self.link(name, "address");
+        let bytes: Vec<u8> = text.split(':').filter_map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+        bytes.try_into().expect("six bytes")
+    }
+
+    fn link(&self, name: &str, property: &str) -> String {
+        let text = self.enter(|| fs::read_to_string(format!("/sys/class/net/{name}/{property}")));
+        text.expect("an interface's property").trim().to_owned()
+    }
+
     /// Whether there is a UAPI socket for the interface.
     pub fn has_socket(&self, name: &str) -> bool {
         self.enter(|| fs::exists(socket(name)).unwrap_or(false))
@@ -178,6 +195,14 @@ impl Host {
         let mut counters = names.split(' ').zip(values.split(' '));
         let (_, value) = counters.find(|(name, _)| *name == counter).expect("the counter of datagrams");
         value.parse().expect("a number")
+    }
+
+    /// How many bytes an interface has received.
+    pub fn bytes_received(&self, name: &str) -> u64 {
+        let text = self.enter(|| fs::read_to_string("/proc/thread-self/net/dev")).expect("the host's interfaces");
+        let of_interface = |line: &str| line.trim_start().strip_prefix(name)?.strip_prefix(':').map(str::to_owned);
+        let counters = text.lines().find_map(of_interface).expect("the interface");
+        counters.split_whitespace().next().and_then(|bytes| bytes.parse().ok()).expect("a number")
     }
 
     /// The processes that run inside.

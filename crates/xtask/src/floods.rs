@@ -19,7 +19,7 @@ pub(crate) struct FloodsOptions {
     /// How often everything is measured; the report shows medians
     #[arg(long, value_name = "N", default_value_t = 3)]
     rounds: u32,
-    /// How long each transfer lasts, in seconds
+    /// For how many seconds TCP is measured under each flood, second by second in turn with as many without it
     #[arg(long, value_name = "N", default_value_t = 2)]
     secs: u32,
     /// Of beside (the daemon), random, forged-initiations, one-initiator, replay, cookie-replies, unknown-transport,

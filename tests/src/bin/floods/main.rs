@@ -31,7 +31,7 @@ struct Options {
     /// How often everything is measured; the report shows medians
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     rounds: u32,
-    /// How long each transfer lasts, in seconds
+    /// For how many seconds TCP is measured under each flood, second by second in turn with as many without it
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=10))]
     secs: u32,
     /// The floods, separated by commas; all unless given

@@ -1,16 +1,24 @@
 //! One implementation under one flood.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adit_tests::measure::programs::{self, guarded};
 use adit_tests::measure::{interrupt, parse, process};
-use adit_tests::{Arena, Flood, FloodKind, Implementation, Rate};
-use anyhow::Result;
+use adit_tests::{Arena, Flood, FloodKind, Implementation, Rate, for_a_while};
+use anyhow::{Result, bail};
 
 use crate::results::Measured;
 
 /// How long the daemon has nothing but the flood, to see what that costs it.
 const ALONE: Duration = Duration::from_secs(1);
+
+/// How long a slice of the transfer lasts, and what passes after a flood has begun or ended before one is counted.
+const SLICE: Duration = Duration::from_secs(1);
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// How much TCP has carried when it has begun, in bytes, and how long that is waited for.
+const BEGUN: u64 = 20_000_000;
+const PATIENCE_FOR_TCP: Duration = Duration::from_secs(10);
 
 /// The longest that a newcomer is waited for, in seconds: time for the first initiation and two more.
 pub(crate) const PATIENCE: u32 = 12;
@@ -61,10 +69,10 @@ fn measure(
     let mut arena = Arena::new(implementation);
     let daemon = arena.trio.a.daemon().id();
     let mut keep = |key: &str, value: f64| _ = measured.figures.insert(key.to_owned(), value);
-    let before = tcp(&arena, seconds)?;
+    tcp(&arena, 1)?;
 
     let memory = process::peak_memory(daemon);
-    let flood = guarded(|| Ok(against.start(&arena, rate)))?;
+    let mut flood = guarded(|| Ok(against.start(&arena, rate)))?;
     let (cpu, sent, room) = (process::cpu_seconds(daemon), flood.sent(), arena.victim().host.datagrams_without_room());
     std::thread::sleep(ALONE);
     let (cpu, sent) = (process::cpu_seconds(daemon) - cpu, flood.sent() - sent);
@@ -73,10 +81,12 @@ fn measure(
     keep("alone_lost_percent", 100.0 * lost as f64 / sent.max(1) as f64);
 
     let (room, sent) = (arena.victim().host.datagrams_without_room(), flood.sent());
-    // What carries nothing at all makes iperf3 fail.
-    let during = tcp(&arena, seconds).unwrap_or(0.0);
+    let [calm, flooded] = transfer(&arena, &mut flood, seconds)?;
     let lost = arena.victim().host.datagrams_without_room() - room;
     keep("tcp_lost_percent", 100.0 * lost as f64 / (flood.sent() - sent).max(1) as f64);
+    keep("calm_gbps", calm);
+    keep("flood_gbps", flooded);
+    keep("share_percent", 100.0 * flooded / calm);
     keep("newcomer_s", newcomer(&arena).map_or(PATIENCE.into(), |microseconds| microseconds / 1e6));
     keep("memory_growth_mib", process::peak_memory(daemon) - memory);
     keep("memory_mib", process::peak_memory(daemon));
@@ -85,18 +95,51 @@ fn measure(
         Implementation::Adit => arena.victim().shown().drops,
         _ => Default::default(),
     };
-    let after = tcp(&arena, seconds)?;
-    let calm = f64::midpoint(before, after);
-    for (key, value) in [("calm_gbps", calm), ("flood_gbps", during), ("share_percent", 100.0 * during / calm)] {
-        measured.figures.insert(key.to_owned(), value);
-    }
     Ok(())
 }
 
-/// Gbit/s of one TCP flow from the peer to the victim, which is where the flood goes.
-fn tcp(arena: &Arena, seconds: u32) -> Result<f64> {
-    let report = programs::iperf3(&arena.peer().host, &arena.victim().host, arena.inner(1), seconds, &[])?;
-    Ok(parse::tcp(&report)?.bits_a_second / 1e9)
+/// Gbit/s of one TCP flow from the peer to the victim, which is where the flood goes: without the flood and with it, in
+/// slices that take turns, so that a machine whose speed drifts drifts for both. Ends with the flood going on.
+fn transfer(arena: &Arena, flood: &mut Flood, seconds: u32) -> Result<[f64; 2]> {
+    let (host, interface) = (&arena.victim().host, arena.victim().interface());
+    let slices = 2 * seconds + 1;
+    let longest = (SLICE + SETTLE) * slices + SLICE;
+    let before = host.bytes_received(interface);
+    flood.pause();
+    std::thread::scope(|scope| {
+        let flow = scope.spawn(|| guarded(|| tcp(arena, longest.as_secs() as u32 + 1)));
+        let begun = for_a_while(PATIENCE_FOR_TCP, || (host.bytes_received(interface) > before + BEGUN).then_some(()));
+        let mut sums = [(0, Duration::ZERO); 2];
+        if begun.is_some() {
+            for slice in 0..slices {
+                let is_flooded = slice % 2 == 1;
+                if is_flooded {
+                    flood.resume()
+                } else {
+                    flood.pause()
+                }
+                std::thread::sleep(SETTLE);
+                let (start, bytes) = (Instant::now(), host.bytes_received(interface));
+                std::thread::sleep(SLICE);
+                let (sum, time) = &mut sums[usize::from(is_flooded)];
+                *sum += host.bytes_received(interface) - bytes;
+                *time += start.elapsed();
+            }
+        }
+        flood.resume();
+        // A flow that came to nothing under the flood makes iperf3 fail; one that has not begun is no figure.
+        let ended = flow.join().unwrap_or_else(|_| bail!("iperf3"));
+        if begun.is_none() {
+            ended?;
+            bail!("TCP does not begin");
+        }
+        Ok(sums.map(|(bytes, time)| 8.0 * bytes as f64 / time.as_secs_f64() / 1e9))
+    })
+}
+
+/// One TCP flow from the peer to the victim.
+fn tcp(arena: &Arena, seconds: u32) -> Result<()> {
+    programs::iperf3(&arena.peer().host, &arena.victim().host, arena.inner(1), seconds, &[]).map(drop)
 }
 
 /// The round trip of the first ping of a newcomer, the handshake included, in microseconds.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Results {
     pub(crate) machine: Machine,
-    /// How long each transfer lasted.
+    /// For how many seconds TCP was measured under each flood.
     pub(crate) secs: u32,
     /// In the order in which it was measured.
     pub(crate) runs: Vec<Run>,
