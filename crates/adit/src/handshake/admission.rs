@@ -134,8 +134,9 @@ impl Judge {
         }
         let is_high = self.load.note(self.now, self.queued, &self.bounds);
         if is_high && !self.checker.mac2_is_good(self.now, datagram, path.remote) {
-            let kept = self.bounds.outgoing / 2;
-            if self.room == 0 || self.room <= kept && !self.turns.is_on(self.now, path.remote.ip()) {
+            // From half of the room on, the less there is left the fewer addresses have their turn.
+            let (room, half) = (self.room, self.bounds.outgoing / 2);
+            if room == 0 || room < half && !self.turns.is_among(self.now, path.remote.ip(), (room, half)) {
                 return Verdict::NoCookie;
             }
             self.room -= 1;

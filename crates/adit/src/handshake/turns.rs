@@ -1,30 +1,24 @@
 //! Whose turn it is to be sent a cookie, while more strangers ask for one than can be answered.
 //!
 //! A flood with a right mac1 from forged addresses may ask for more cookies than can be sent, and nothing tells a new peer
-//! from it. Left to chance, the same peer may be passed over again and again. So addresses take turns, and half of the
-//! room for answers is kept for those whose turn it is. A peer tries again after `REKEY_TIMEOUT`, and its turn comes
-//! within that time: as long as half of all can be answered, nobody is passed over twice.
+//! from it. Left to chance, the same peer may be passed over again and again. So addresses take turns, by a place that each
+//! has in a circle that goes round: the less room there is for answers, the fewer places from its beginning on are
+//! answered. A peer tries again every `REKEY_TIMEOUT`, and by then the circle has gone on by the golden section: its
+//! attempts fall all over the circle. If two of five can be answered, each is within three attempts; if fewer, a little
+//! later.
 
 use core::hash::Hasher as _;
 use core::net::IpAddr;
-use core::time::Duration;
 
 use siphasher::sip::SipHasher13;
 
 use crate::limits::{REKEY_JITTER, REKEY_TIMEOUT};
 use crate::time::Instant;
 
-/// By how much earlier or later than meant an attempt may arrive.
-const SLACK: Duration = Duration::from_millis(100);
-/// A turn that the attempt after one that came too early cannot miss,
-const ON: u64 = nanos(REKEY_TIMEOUT) + nanos(REKEY_JITTER) + nanos(SLACK);
-/// and a pause that no two attempts fall into.
-const OFF: u64 = nanos(REKEY_TIMEOUT) - nanos(SLACK);
-const PERIOD: u64 = ON + OFF;
-
-const fn nanos(duration: Duration) -> u64 {
-    duration.as_nanos() as u64
-}
+/// The time between two attempts, in the mean.
+const GAP: u64 = (REKEY_TIMEOUT.as_nanos() + REKEY_JITTER.as_nanos() / 2) as u64;
+/// The time in which the circle goes round once, in nanoseconds: of it the gap is 0.618.
+const PERIOD: u64 = GAP * 1_618 / 1_000;
 
 /// Gives each address its turns, by a secret: nobody can choose addresses whose turns fall together.
 #[derive(Clone, Copy)]
@@ -37,15 +31,16 @@ impl Turns {
         Self { seed }
     }
 
-    /// Whether it is the turn of this address.
-    pub(crate) fn is_on(self, now: Instant, source: IpAddr) -> bool {
+    /// Whether it is the turn of this address, if such a part of all can have it.
+    pub(crate) fn is_among(self, now: Instant, source: IpAddr, (part, whole): (usize, usize)) -> bool {
         let [key0, key1] = self.seed;
         let mut hasher = SipHasher13::new_with_keys(key0, key1);
         match source.to_canonical() {
             IpAddr::V4(address) => hasher.write(&address.octets()),
             IpAddr::V6(address) => hasher.write(&address.octets()),
         }
-        (now.as_nanos() % PERIOD + hasher.finish() % PERIOD) % PERIOD < ON
+        let place = (now.as_nanos() % PERIOD + hasher.finish() % PERIOD) % PERIOD;
+        u128::from(place) * (whole as u128) < u128::from(PERIOD) * (part as u128)
     }
 }
 
@@ -67,30 +62,42 @@ mod tests {
         IpAddr::V4(Ipv4Addr::from_bits(0x6440_0000 + number))
     }
 
-    #[test]
-    fn of_two_attempts_in_a_row_one_falls_into_the_addresss_turn() {
-        for number in 0..1_000 {
-            let first = 1_000_000_007 + u64::from(number) * 97;
-            for (start, gap) in (0..11_000).step_by(100).zip((5_000..5_334).cycle()) {
-                let [first, second] = [first + start, first + start + gap].map(at_millis);
-                let source = address(number);
-                assert!(TURNS.is_on(first, source) || TURNS.is_on(second, source), "{source}, {gap} ms");
-            }
-        }
+    /// Whether each address has its turn in one of `attempts` in a row, whenever it begins.
+    fn all_have_their_turn(attempts: usize, share: (usize, usize)) -> bool {
+        // Each attempt follows the last after `REKEY_TIMEOUT` and some of the jitter.
+        let mut jitters = (0..334).step_by(37).cycle();
+        (0..2_000).all(|number| {
+            let mut moment = 1_000_000_007 + u64::from(number) * 97;
+            (0..attempts).any(|_| {
+                let is_on = TURNS.is_among(at_millis(moment), address(number), share);
+                moment += 5_000 + jitters.next().unwrap_or(0);
+                is_on
+            })
+        })
     }
 
     #[test]
-    fn about_half_of_all_addresses_have_their_turn_at_any_moment() {
-        for moment in (0..60_000).step_by(777) {
-            let on = (0..10_000).filter(|&number| TURNS.is_on(at_millis(moment), address(number))).count();
-            assert!((5_000..5_500).contains(&on), "{on} of 10,000");
+    fn the_more_can_be_answered_the_fewer_attempts_it_takes() {
+        assert!(all_have_their_turn(1, (1, 1)));
+        assert!(all_have_their_turn(2, (13, 20)));
+        assert!(all_have_their_turn(3, (21, 50)));
+        assert!(all_have_their_turn(5, (3, 10)));
+        assert!(all_have_their_turn(8, (1, 5)));
+    }
+
+    #[test]
+    fn as_many_addresses_have_their_turn_as_can_be_answered() {
+        for (moment, part) in (0..60_000).step_by(777).zip((0..=20).cycle()) {
+            let share = (part, 20);
+            let on = (0..10_000).filter(|&number| TURNS.is_among(at_millis(moment), address(number), share)).count();
+            assert!(on.abs_diff(part * 500) <= 250, "{on} of 10,000 for {part} of 20");
         }
     }
 
     #[test]
     fn an_ipv4_address_has_the_same_turn_however_it_is_written_and_another_seed_gives_other_turns() {
         let turns = |turns: Turns, source: IpAddr| {
-            (0..20).map(|second| turns.is_on(at_millis(1_000 * second), source)).collect::<Vec<_>>()
+            (0..20).map(|second| turns.is_among(at_millis(1_000 * second), source, (1, 2))).collect::<Vec<_>>()
         };
         let v4 = Ipv4Addr::new(192, 0, 2, 1);
         assert_eq!(turns(TURNS, v4.into()), turns(TURNS, v4.to_ipv6_mapped().into()));

@@ -119,34 +119,53 @@ fn a_flood_that_goes_on_is_load_though_nothing_of_it_is_let_in() {
     assert_eq!((sim.drops(B, Drop::BadHandshake), sim.count(B, Kind::CookieReply)), (1_000, 9_000));
 }
 
-#[test]
-fn half_of_the_room_for_cookies_is_kept_for_those_whose_turn_it_is() {
+/// B is under load and has room for a hundred cookie replies, of which `waiting` are taken. Whether it answers this one.
+fn is_answered(sim: &mut Sim, waiting: u64, source: SocketAddr) -> bool {
+    let now = sim.now;
+    let sent = sim.drops(B, Drop::CookieSent);
+    let mut ask = |sim: &mut Sim, source: SocketAddr| {
+        let mut message = junk(sim, B, 1);
+        assert_eq!(sim[B].interface.handle_datagram(now, &Path::to(source), Ecn::NotEct, &mut message), None);
+        sim.drops(B, Drop::CookieSent) - sent
+    };
+    let mut others = 1_000_000..2_000_000;
+    while ask(sim, address(others.next().unwrap())) < waiting {}
+    let is_answered = ask(sim, source) > waiting;
+    let mut buffer = [0; 148];
+    while sim[B].interface.poll_transmit(now, &mut buffer).unwrap().is_some() {}
+    is_answered
+}
+
+fn with_room_for_a_hundred_replies(seed: u64) -> Sim {
     let mut bounds = Bounds::default();
     bounds.handshakes_per_second = 0;
     bounds.outgoing = 100;
-    let mut sim = Sim::group_with(27, 2, Calls::Single, bounds);
-    let mut buffer = [0; 148];
-    // Who comes first when half of the room is taken, again after 5 s and once more: answered or not?
-    let mut answered = |sim: &mut Sim, source: u32, taken: u32| {
-        let now = sim.now;
-        for number in (0..taken).map(|number| 1_000 + number).chain([source]) {
-            let mut message = junk(sim, B, number.into());
-            let path = Path::to(address(number));
-            assert_eq!(sim[B].interface.handle_datagram(now, &path, Ecn::NotEct, &mut message), None);
-        }
-        let replies = std::iter::from_fn(|| sim[B].interface.poll_transmit(now, &mut buffer).unwrap());
-        replies.filter(|reply| reply.path.remote == address(source)).count() == 1
-    };
-    let mut passed_over = 0;
-    for source in 0..50 {
-        assert!(answered(&mut sim, source, 49), "there is room for anybody");
-        let first = answered(&mut sim, source, 50);
-        sim.run_for(millis(5_000 + u64::from(source) * 6));
-        let second = answered(&mut sim, source, 50);
-        assert!(first || second, "the address {source} was passed over twice");
-        passed_over += usize::from(!first);
+    Sim::group_with(seed, 2, Calls::Single, bounds)
+}
+
+#[test]
+fn the_less_room_there_is_for_cookies_the_fewer_addresses_have_their_turn() {
+    let mut sim = with_room_for_a_hundred_replies(27);
+    for (waiting, expected) in [(10, 100), (50, 100), (60, 80), (75, 50), (90, 20)] {
+        let answered = (0..100).filter(|&source| is_answered(&mut sim, waiting, address(source))).count();
+        assert!(answered.abs_diff(expected) <= 15 * usize::from(expected < 100), "{answered} of 100 behind {waiting}");
     }
-    assert!((15..35).contains(&passed_over), "{passed_over} of 50");
+}
+
+#[test]
+fn no_stranger_is_passed_over_three_times_while_more_than_two_of_five_are_answered() {
+    let mut sim = with_room_for_a_hundred_replies(28);
+    let mut passed_over = [0; 3];
+    for source in 0..60 {
+        for times in &mut passed_over {
+            if is_answered(&mut sim, 78, address(source)) {
+                break;
+            }
+            *times += 1;
+            sim.run_for(millis(5_000 + u64::from(source) * 5));
+        }
+    }
+    assert!(passed_over[0] > 20 && passed_over[2] == 0, "{passed_over:?}");
 }
 
 #[test]

@@ -20,8 +20,8 @@ const SETTLE: Duration = Duration::from_millis(100);
 const BEGUN: u64 = 20_000_000;
 const PATIENCE_FOR_TCP: Duration = Duration::from_secs(10);
 
-/// The longest that a newcomer is waited for, in seconds: time for the first initiation and two more.
-pub(crate) const PATIENCE: u32 = 12;
+/// The longest that a newcomer is waited for, in seconds: time for the first initiation and three more.
+pub(crate) const PATIENCE: u32 = 17;
 
 /// What is flooded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
