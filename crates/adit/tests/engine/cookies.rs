@@ -123,7 +123,7 @@ fn a_flood_that_goes_on_is_load_though_nothing_of_it_is_let_in() {
 fn is_answered(sim: &mut Sim, waiting: u64, source: SocketAddr) -> bool {
     let now = sim.now;
     let sent = sim.drops(B, Drop::CookieSent);
-    let mut ask = |sim: &mut Sim, source: SocketAddr| {
+    let ask = |sim: &mut Sim, source: SocketAddr| {
         let mut message = junk(sim, B, 1);
         assert_eq!(sim[B].interface.handle_datagram(now, &Path::to(source), Ecn::NotEct, &mut message), None);
         sim.drops(B, Drop::CookieSent) - sent

@@ -31,7 +31,8 @@ const TABLES: &[Table] = &[
     Table {
         key: "newcomer_s",
         title: "A new peer's first ping answered, handshake included, s",
-        note: "Five seconds are the protocol's: the first initiation was answered by a cookie, and is repeated then.",
+        note: "Five seconds are the protocol's: the first initiation was answered by a cookie, and is repeated then. Ten and \
+               more: it was not answered at once.",
         has_beside: false,
     },
     Table {
@@ -49,7 +50,7 @@ const TABLES: &[Table] = &[
     Table {
         key: "memory_growth_mib",
         title: "Growth of the daemon's peak memory by the flood, MiB",
-        note: "After a transfer by TCP without the flood.",
+        note: "Against after a second of TCP without the flood; what the rest of the TCP takes is in it too.",
         has_beside: false,
     },
 ];
@@ -175,9 +176,9 @@ const METHOD: &str = "\
 
 Four network namespaces: the node that is flooded, a peer with a session, a peer that is yet to come, and the attacker, \
 each of the three with a veth pair of its own to the node. The same implementation is at all three ends. The attacker \
-sends through a raw socket, so that each datagram may have another source address and port; it knows the node's public \
-key and has seen the peer's initiation and the session's index on the wire. Answers leave \
-on its wire, for a router that is not there.
+gives packets to its wire as they are, so that each datagram may have another source address and port; it knows the \
+node's public key and has seen the peer's initiation and the session's index on the wire. Answers leave on its wire, for a \
+router that is not there.
 
 - **random**: 32 to 1,054 bytes without meaning; **forged initiations**: well-formed, by strangers who know the node's \
 public key, from forged addresses; **one initiator**: the same from one address; **replay**: the peer's own initiation \
