@@ -41,7 +41,8 @@ pub struct Bounds {
     pub handshakes_per_second: u32,
     /// Sources whose handshakes are counted under load.
     pub rate_limited_sources: usize,
-    /// Handshake messages and keepalives that wait to be sent, and as many cookie replies.
+    /// Handshake messages and keepalives that wait to be sent, and as many cookie replies: with half of that many waiting,
+    /// those who ask for one take turns.
     pub outgoing: usize,
     /// Events that wait to be taken; beyond it the oldest go.
     pub events: usize,
