@@ -41,8 +41,7 @@ pub struct Bounds {
     pub handshakes_per_second: u32,
     /// Sources whose handshakes are counted under load.
     pub rate_limited_sources: usize,
-    /// Handshake messages and keepalives that wait to be sent, and as many cookie replies: with half of that many waiting,
-    /// those who ask for one take turns.
+    /// Handshake messages and keepalives that wait to be sent, and as many cookie replies, the second half of them in turns.
     pub outgoing: usize,
     /// Events that wait to be taken; beyond it the oldest go.
     pub events: usize,

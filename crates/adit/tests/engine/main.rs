@@ -17,5 +17,6 @@ mod staged;
 mod storm;
 mod timers;
 mod transcript;
+mod turns;
 mod vectors;
 mod wire;

@@ -1,0 +1,57 @@
+//! Who is sent a cookie while more strangers ask for one than can be answered.
+
+use std::net::SocketAddr;
+
+use adit::{Bounds, Drop, Ecn, Path};
+
+use crate::cookies::{address, junk};
+use crate::sim::{B, Calls, Sim, millis};
+
+/// B is under load and has room for a hundred cookie replies, of which `waiting` are taken. Whether it answers this one.
+fn is_answered(sim: &mut Sim, waiting: u64, source: SocketAddr) -> bool {
+    let now = sim.now;
+    let sent = sim.drops(B, Drop::CookieSent);
+    let ask = |sim: &mut Sim, source: SocketAddr| {
+        let mut message = junk(sim, B, 1);
+        assert_eq!(sim[B].interface.handle_datagram(now, &Path::to(source), Ecn::NotEct, &mut message), None);
+        sim.drops(B, Drop::CookieSent) - sent
+    };
+    let mut others = 1_000_000..2_000_000;
+    while ask(sim, address(others.next().unwrap())) < waiting {}
+    let is_answered = ask(sim, source) > waiting;
+    let mut buffer = [0; 148];
+    while sim[B].interface.poll_transmit(now, &mut buffer).unwrap().is_some() {}
+    is_answered
+}
+
+fn with_room_for_a_hundred_replies(seed: u64) -> Sim {
+    let mut bounds = Bounds::default();
+    bounds.handshakes_per_second = 0;
+    bounds.outgoing = 100;
+    Sim::group_with(seed, 2, Calls::Single, bounds)
+}
+
+#[test]
+fn the_less_room_there_is_for_cookies_the_fewer_addresses_have_their_turn() {
+    let mut sim = with_room_for_a_hundred_replies(27);
+    for (waiting, expected) in [(10, 100), (50, 100), (60, 80), (75, 50), (90, 20)] {
+        let answered = (0..100).filter(|&source| is_answered(&mut sim, waiting, address(source))).count();
+        assert!(answered.abs_diff(expected) <= 15 * usize::from(expected < 100), "{answered} of 100 behind {waiting}");
+    }
+}
+
+#[test]
+fn no_stranger_is_passed_over_three_times_while_more_than_two_of_five_are_answered() {
+    let mut sim = with_room_for_a_hundred_replies(28);
+    let mut passed_over = [0; 3];
+    for source in 0..60 {
+        for times in &mut passed_over {
+            if is_answered(&mut sim, 78, address(source)) {
+                break;
+            }
+            *times += 1;
+            sim.run_for(millis(5_000 + u64::from(source) * 5));
+        }
+    }
+    assert!(passed_over[0] > 20 && passed_over[2] == 0, "{passed_over:?}");
+}
