@@ -89,8 +89,9 @@ impl Batch {
             return false;
         };
         let Some(end) = start.checked_add(len).filter(|_| start >= self.end) else { return false };
+        let Some(packet) = start.checked_add(TRANSPORT_HEADER_LEN as u32) else { return false };
         self.end = end;
-        let packet = (start + TRANSPORT_HEADER_LEN as u32, packet_len);
+        let packet = (packet, packet_len);
         self.entries.push(Entry { start, len, packet, counter: 0, run: 0, path, ecn, fate: Fate::Going });
         true
     }
@@ -187,10 +188,10 @@ impl Packets {
     /// begins [`TRANSPORT_HEADER_LEN`] bytes later.
     ///
     /// Returns where the datagram ends, and so where the next one may begin. `None`, and nothing is
-    /// added, if it begins before the end of the one before.
+    /// added, if it begins before the end of the one before, or would end 4 GiB into the buffer or later.
     pub fn push(&mut self, start: usize, len: usize) -> Option<usize> {
         let datagram = transport_len(len, self.1);
-        self.0.push(start, datagram, len, 0, Ecn::NotEct).then_some(start + datagram)
+        self.0.push(start, datagram, len, 0, Ecn::NotEct).then(|| start + datagram)
     }
 
     /// Forgets the packets, and keeps the memory.
@@ -314,7 +315,8 @@ impl Datagrams {
     /// Adds the datagram that lies at `range` of the buffer, with the way it came and the
     /// congestion bits of its outer header.
     ///
-    /// Returns false, and adds nothing, if it begins before the end of the one before.
+    /// Returns false, and adds nothing, if it begins before the end of the one before, or lies 4 GiB into the buffer or
+    /// later.
     pub fn push(&mut self, range: Range<usize>, path: &Path, ecn: Ecn) -> bool {
         let path = self.0.path(path);
         self.0.push(range.start, range.len(), 0, path, ecn)

@@ -117,7 +117,7 @@ drops! {
     StagedOverflow = "staged_overflow",
     /// No session came about, and the packets that waited for it were given up.
     HandshakeGaveUp = "handshake_gave_up",
-    /// The queue of cookie replies was full.
+    /// There was no room for an answer: the queue was full, or half full and others had their turn for a cookie.
     ReplyQueueFull = "reply_queue_full",
     /// The peer was removed, or its key changed, while the packet was on its way.
     PeerGone = "peer_gone",

@@ -176,7 +176,7 @@ pub fn transport_len(len: usize, mtu: u16) -> usize {
     // A packet above the MTU is padded as its last fragment would be.
     let last = if len > mtu { len % mtu } else { len };
     let padding = last.next_multiple_of(PADDING).min(mtu) - last;
-    TRANSPORT_OVERHEAD + (len + padding).min(MAX_PACKET_LEN.max(len))
+    (len.saturating_add(padding)).min(MAX_PACKET_LEN.max(len)).saturating_add(TRANSPORT_OVERHEAD)
 }
 
 #[cfg(test)]
@@ -264,6 +264,8 @@ mod tests {
             (65_475, 65_535, 65_507),
             // As would the last of 47 fragments, 155 bytes long.
             (65_475, 1420, 65_507),
+            // No packet is so long; whoever asks gets an answer all the same.
+            (usize::MAX, 1420, usize::MAX),
         ];
         for (len, mtu, datagram) in table {
             assert_eq!(transport_len(len, mtu), datagram, "{len} bytes at MTU {mtu}");

@@ -157,8 +157,6 @@ const PERMITTED: &[i64] = &[
     c::SYS_chdir,
     c::SYS_fchdir,
     c::SYS_unlinkat,
-    c::SYS_memfd_create,
-    c::SYS_ftruncate,
     // Memory.
     c::SYS_brk,
     c::SYS_munmap,
@@ -260,21 +258,19 @@ fn permitted(has_landlock: bool) -> Result<Rules, seccompiler::BackendError> {
     // A datagram is all that is sent through a Unix socket: the service manager is told so, and names of interfaces
     // are asked for through one. A stream would lead to other services.
     let kind = |kind: i32| masked(1, 0xf, kind as u64);
+    // Of IP, UDP, by its number or as what 0 stands for; of netlink, what is asked of links.
     let sockets = [
-        (c::AF_INET, c::SOCK_DGRAM),
-        (c::AF_INET6, c::SOCK_DGRAM),
-        (c::AF_UNIX, c::SOCK_DGRAM),
-        (c::AF_NETLINK, c::SOCK_DGRAM),
-        (c::AF_NETLINK, c::SOCK_RAW),
+        (c::AF_INET, c::SOCK_DGRAM, Some(0)),
+        (c::AF_INET, c::SOCK_DGRAM, Some(c::IPPROTO_UDP)),
+        (c::AF_INET6, c::SOCK_DGRAM, Some(0)),
+        (c::AF_INET6, c::SOCK_DGRAM, Some(c::IPPROTO_UDP)),
+        (c::AF_UNIX, c::SOCK_DGRAM, None),
+        (c::AF_NETLINK, c::SOCK_DGRAM, Some(c::NETLINK_ROUTE)),
+        (c::AF_NETLINK, c::SOCK_RAW, Some(c::NETLINK_ROUTE)),
     ];
-    // Of netlink, what is asked of links; of IP, UDP: its number is also the default of 0 or given.
-    let route = || equals(2, c::NETLINK_ROUTE as u64);
-    let socket = |(family, socket_kind): (i32, i32)| {
-        let mut conditions = vec![equals(0, family as u64), kind(socket_kind)];
-        if family == c::AF_NETLINK {
-            conditions.push(route());
-        }
-        rule(conditions)
+    let socket = |(family, socket_kind, protocol): (i32, i32, Option<i32>)| {
+        let protocol = protocol.map(|protocol| equals(2, protocol as u64));
+        rule([equals(0, family as u64), kind(socket_kind)].into_iter().chain(protocol))
     };
     permit(c::SYS_socket, sockets.map(socket).into())?;
 

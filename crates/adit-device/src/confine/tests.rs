@@ -8,6 +8,10 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
+use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
+use socket2::{Domain, Protocol, Socket, Type};
+
 use super::*;
 
 const CHILD: &str = "ADIT_CONFINED_TEST";
@@ -68,6 +72,10 @@ fn files_programs_and_streams_are_refused_and_serving_goes_on() {
         assert_refused(TcpStream::connect("127.0.0.1:9"));
         assert_refused(fs::rename(&socket, folder.join("other")));
         assert_refused(fs::create_dir(folder.join("below")));
+        for protocol in [Protocol::ICMPV4, Protocol::from(libc::IPPROTO_UDPLITE)] {
+            assert_refused(Socket::new(Domain::IPV4, Type::DGRAM, Some(protocol)));
+        }
+        Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP)).unwrap();
 
         // A thread is made, and confined as well.
         std::thread::spawn(|| assert_refused(File::open("/etc/passwd"))).join().unwrap();
@@ -80,6 +88,32 @@ fn files_programs_and_streams_are_refused_and_serving_goes_on() {
         fs::remove_file(&socket).unwrap();
     });
     assert_ended_well(&output);
+}
+
+#[test]
+fn no_memory_is_run_that_can_be_or_could_be_written() {
+    let output = in_a_process("no_memory_is_run_that_can_be_or_could_be_written", || {
+        give_up(&Confinement::FULL, None);
+        map(ProtFlags::READ | ProtFlags::WRITE, ProtFlags::READ).unwrap();
+        assert_refused(map(ProtFlags::WRITE | ProtFlags::EXEC, ProtFlags::READ));
+        assert_refused(map(ProtFlags::READ | ProtFlags::WRITE, ProtFlags::EXEC));
+        // A file that is memory could be written by one way and run by another.
+        assert_refused(memfd_create("code", MemfdFlags::empty()).map_err(io::Error::from));
+    });
+    assert_ended_well(&output);
+}
+
+/// Maps a page with these rights, and gives it others then.
+#[allow(unsafe_code, reason = "pages are mapped in no other way")]
+fn map(first: ProtFlags, then: ProtFlags) -> io::Result<()> {
+    const PAGE: usize = 4096;
+    // SAFETY: the kernel chooses a place where nothing is; nobody else knows of it until it is unmapped.
+    unsafe {
+        let page = mmap_anonymous(std::ptr::null_mut(), PAGE, first, MapFlags::PRIVATE)?;
+        mprotect(page, PAGE, MprotectFlags::from_bits_retain(then.bits()))?;
+        munmap(page, PAGE)?;
+    }
+    Ok(())
 }
 
 #[test]

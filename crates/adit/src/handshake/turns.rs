@@ -4,8 +4,8 @@
 //! from it. Left to chance, the same peer may be passed over again and again. So addresses take turns, by a place that each
 //! has in a circle that goes round: the less room there is for answers, the fewer places from its beginning on are
 //! answered. A peer tries again every `REKEY_TIMEOUT`, and by then the circle has gone on by the golden section: its
-//! attempts fall all over the circle. If two of five can be answered, each is within three attempts; if fewer, a little
-//! later.
+//! attempts fall all over the circle. If more than two of five can be answered, each is within three attempts; if three of
+//! ten, within five; if one of five, within eight.
 
 use core::hash::Hasher as _;
 use core::net::IpAddr;

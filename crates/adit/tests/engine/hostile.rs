@@ -390,6 +390,19 @@ fn datagrams_and_packets_of_a_burst_may_not_overlap() {
 }
 
 #[test]
+fn a_place_that_no_buffer_has_is_refused_and_no_sum_overflows() {
+    let path = Path::to(stranger());
+    let last = u32::MAX as usize;
+    for start in [last - 4, last, last + 1, usize::MAX - 40, usize::MAX] {
+        assert!(!Datagrams::new().push(start..start.max(last), &path, Ecn::NotEct), "{start}");
+        for len in [0, 10, last, usize::MAX] {
+            assert_eq!(Packets::new(1420).push(start, len), None, "{len} bytes at {start}");
+        }
+    }
+    assert_eq!(Packets::new(1420).push(0, usize::MAX), None);
+}
+
+#[test]
 fn a_stranger_who_knows_the_public_key_gets_no_word_out_of_us() {
     let mut sim = Sim::pair(14);
     let key: PublicKey = sim[B].private_key.public_key();
