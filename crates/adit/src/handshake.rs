@@ -266,6 +266,9 @@ impl Interface {
         let psk = peer.psk();
         let ephemeral = PrivateKey::generate(&mut *self.rng);
         let local_index = self.new_index(id);
+        if let Some(peer) = self.peers.get_mut(id) {
+            peer.answering = Some(local_index);
+        }
         Some(Work::Respond { identity, path, peer: id, state, psk, ephemeral, local_index })
     }
 
@@ -279,7 +282,8 @@ impl Interface {
         result: Option<(SessionKeys, [u8; RESPONSE_LEN])>,
     ) {
         let is_current = self.is_current(identity);
-        let peer = self.peers.get_mut(id).filter(|_| is_current);
+        // If the peer has asked again since, it has forgotten this one.
+        let peer = self.peers.get_mut(id).filter(|peer| is_current && peer.answering == Some(local_index));
         let (Some(peer), Some((keys, mut message))) = (peer, result) else {
             self.retire([local_index]);
             self.drop(Some(id), Drop::PeerGone);

@@ -32,7 +32,8 @@ use crate::transmit::Outgoing;
 pub struct Bounds {
     /// Bytes of packets that wait for a session with one peer; beyond it the oldest go.
     pub staged_bytes_per_peer: usize,
-    /// Bytes of packets that wait for sessions with all peers together.
+    /// Bytes of packets that wait for sessions with all peers together. Beyond it a peer has room for 2 KiB all the same:
+    /// those that are not to be reached do not keep others from beginning.
     pub staged_bytes: usize,
     /// Handshake messages that wait to be computed. An eighth of it means load: senders must then
     /// prove their address.
@@ -58,6 +59,13 @@ impl Default for Bounds {
             outgoing: 1_024,
             events: 1_024,
         }
+    }
+}
+
+impl Bounds {
+    /// Whether so many bytes may wait for one peer, while `others` wait for the others.
+    pub(crate) fn may_wait(&self, bytes: usize, others: usize) -> bool {
+        bytes <= self.staged_bytes_per_peer && (bytes <= 2 << 10 || bytes + others <= self.staged_bytes)
     }
 }
 
@@ -162,7 +170,8 @@ impl Interface {
     }
 
     /// Sets or removes the private key. Sessions made with another key are given up, and a peer
-    /// that has the new public key is removed: an interface is not its own peer.
+    /// that has the new public key is removed: an interface is not its own peer. With a first key, packets that wait
+    /// and persistent keepalives are due at once: see [`Interface::poll_timeout`].
     pub fn set_private_key(&mut self, key: Option<PrivateKey>) {
         if self.identity.as_ref().map(|identity| &identity.private) == key.as_ref() {
             return;
@@ -174,6 +183,7 @@ impl Interface {
             self.remove_peer(own);
         }
         self.checker = identity.as_ref().map(|identity| Arc::new(CookieChecker::new(&identity.public)));
+        let is_first = self.identity.is_none();
         self.identity = identity;
         self.incoming.clear();
         let Self { peers, indices, .. } = self;
@@ -185,6 +195,18 @@ impl Interface {
                 indices.remove(&index);
             }
             peer.last_initiation_sent = None;
+        }
+        if is_first {
+            let ids: Vec<PeerId> = self.by_key.values().copied().collect();
+            ids.into_iter().for_each(|id| self.handshake_possible(id));
+        }
+    }
+
+    /// What a handshake with the peer needs has come.
+    fn handshake_possible(&mut self, id: PeerId) {
+        if let Some(peer) = self.peers.get_mut(id).filter(|peer| peer.endpoint.is_some()) {
+            peer.timers.handshake_possible(!peer.staged.is_empty());
+            self.reschedule(id);
         }
     }
 
@@ -285,7 +307,8 @@ impl Interface {
         Ok(())
     }
 
-    /// Sets or forgets where the peer is.
+    /// Sets or forgets where the peer is. If it was not known, the persistent keepalive is due at once: see
+    /// [`Interface::poll_timeout`].
     ///
     /// # Errors
     /// [`Error::NoSuchPeer`].
@@ -293,7 +316,10 @@ impl Interface {
         let peer = self.peer_mut(id)?;
         // Setting what is there already keeps the source that the peer last reached.
         if peer.endpoint.map(|path| path.remote) != endpoint {
-            peer.endpoint = endpoint.map(Path::to);
+            let before = core::mem::replace(&mut peer.endpoint, endpoint.map(Path::to));
+            if before.is_none() {
+                self.handshake_possible(id);
+            }
         }
         Ok(())
     }

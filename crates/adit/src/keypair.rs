@@ -106,11 +106,14 @@ impl Keypairs {
     /// The response to an initiation of ours has made a session: it proves that the peer has the
     /// keys, so the session is used at once. Returns the indices of those it pushed out.
     ///
-    /// An unconfirmed session of the peer's making is kept for what the peer may send in it.
+    /// An unconfirmed session of the peer's making is kept for what the peer may send in it, until its time is over.
     pub(crate) fn install_initiated(&mut self, keypair: Keypair) -> Retired {
         self.next_is_overtaken = !self.next_is_preferred;
+        let now = keypair.created;
+        let next = self.next.take_if(|next| next.created.is_older_than(REJECT_AFTER_TIME, now));
         let before = self.current.replace(Box::new(keypair));
-        core::mem::replace(&mut self.previous, before).map(|old| old.local_index).into_iter().collect()
+        let previous = core::mem::replace(&mut self.previous, before);
+        [previous, next].into_iter().flatten().map(|old| old.local_index).collect()
     }
 
     /// An initiation of the peer's has been answered: nothing may be sent in the session before the

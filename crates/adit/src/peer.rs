@@ -11,6 +11,7 @@ use crate::cookie::CookieGenerator;
 use crate::crypto::SharedSecret;
 use crate::key::{PresharedKey, PublicKey};
 use crate::keypair::Keypairs;
+use crate::limits::REKEY_TIMEOUT;
 use crate::noise::InitiatorState;
 use crate::path::Path;
 use crate::time::{Instant, Tai64n};
@@ -66,6 +67,8 @@ pub(crate) struct Peer {
     pub(crate) latest_timestamp: Option<Tai64n>,
     pub(crate) last_initiation_received: Option<Instant>,
     pub(crate) last_initiation_sent: Option<Instant>,
+    /// The index of the last session that an initiation of the peer's was accepted for.
+    pub(crate) answering: Option<u32>,
     pub(crate) staged: Staged,
     /// The peer stands in the queue of those for which an initiation is to be made.
     pub(crate) wants_initiation: bool,
@@ -92,6 +95,7 @@ impl Peer {
             latest_timestamp: None,
             last_initiation_received: None,
             last_initiation_sent: None,
+            answering: None,
             staged: Staged::default(),
             wants_initiation: false,
             is_ready: false,
@@ -110,6 +114,12 @@ impl Peer {
     /// Whether a packet can be sent in the current session.
     pub(crate) fn can_send(&self, now: Instant) -> bool {
         self.keypairs.current.as_ref().is_some_and(|keypair| keypair.can_send(now))
+    }
+
+    /// Whether an initiation is to be made or computed, or has been sent and may still be answered.
+    pub(crate) fn is_attempting(&self, now: Instant) -> bool {
+        let is_recent = |sent: Instant| !sent.is_older_than(REKEY_TIMEOUT, now);
+        self.wants_initiation || self.timers.is_attempting() || self.last_initiation_sent.is_some_and(is_recent)
     }
 
     /// Forgets from which of this host's addresses answers should leave.

@@ -141,11 +141,8 @@ impl Interface {
         let before = peer.staged.bytes();
         peer.staged.push(packet);
         let mut overflow = 0;
-        let fits = |peer_bytes: usize, others: usize| {
-            peer_bytes <= bounds.staged_bytes_per_peer && peer_bytes + others <= bounds.staged_bytes
-        };
         let others = self.staged_bytes - before;
-        while !fits(peer.staged.bytes(), others) && peer.staged.pop().is_some() {
+        while !bounds.may_wait(peer.staged.bytes(), others) && peer.staged.pop().is_some() {
             overflow += 1;
         }
         self.staged_bytes = others + peer.staged.bytes();

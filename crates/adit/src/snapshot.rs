@@ -316,7 +316,7 @@ impl Interface {
         let mut overflow = 0;
         while let Some(peer) = self.peers.get_mut(id) {
             let before = peer.staged.bytes();
-            let fits = before <= self.bounds.staged_bytes_per_peer && self.staged_bytes <= self.bounds.staged_bytes;
+            let fits = self.bounds.may_wait(before, self.staged_bytes - before);
             if fits || peer.staged.pop().is_none() {
                 break;
             }

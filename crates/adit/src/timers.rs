@@ -102,6 +102,19 @@ impl Timers {
         self.attempt_began = Some(now);
     }
 
+    /// What has kept handshakes from being made, no key or no endpoint, is over: packets that wait for one need not wait
+    /// for others, nor the persistent keepalive for its interval.
+    pub(crate) fn handshake_possible(&mut self, has_waiting: bool) {
+        let at_once = Instant::from_nanos(0);
+        if has_waiting {
+            self.attempt_began = None;
+            *self.deadline(Timer::Retransmit) = Some(at_once);
+        }
+        if self.persistent_keepalive > 0 {
+            *self.deadline(Timer::PersistentKeepalive) = Some(at_once);
+        }
+    }
+
     /// Whether a handshake is being tried.
     pub(crate) const fn is_attempting(&self) -> bool {
         let [retransmit, ..] = &self.deadlines;

@@ -135,8 +135,9 @@ impl Interface {
     /// are due wait in [`Interface::poll_handshake`].
     pub fn expire(&mut self, now: Instant) {
         while let Some(&(deadline, id)) = self.schedule.first() {
-            // When answers back up the rest stays due: nothing is lost, and nothing grows.
-            if deadline > now || deadline == Instant::END || self.outgoing.len() >= self.bounds.outgoing {
+            // When messages back up, or what is to become one, the rest stays due: nothing is lost, and nothing grows.
+            let waiting = self.outgoing.len() + self.wanted.len();
+            if deadline > now || deadline == Instant::END || waiting >= self.bounds.outgoing {
                 return;
             }
             self.schedule.pop_first();
@@ -180,7 +181,7 @@ impl Interface {
             Timer::ZeroKeyMaterial => {
                 let retired = peer.keypairs.clear();
                 // A handshake that is under way has an end of its own, and fresh keys.
-                if !peer.timers.is_attempting() {
+                if !peer.is_attempting(now) {
                     peer.static_static = None;
                     let begun = peer.handshake.take().map(|begun| begun.local_index);
                     self.retire(begun);

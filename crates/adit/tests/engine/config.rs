@@ -123,6 +123,39 @@ fn without_a_private_key_handshakes_are_refused_and_packets_wait() {
 }
 
 #[test]
+fn packets_that_wait_for_the_first_private_key_go_when_it_comes() {
+    let mut sim = Sim::pair(18);
+    let key = sim[A].private_key.clone();
+    sim[A].interface.set_private_key(None);
+    let packet = sim.send(A, B);
+    // Longer than a handshake is tried.
+    sim.run_for(secs(100));
+    sim[A].interface.set_private_key(Some(key));
+    sim.run_for(RTT * 2);
+    assert!(sim[B].has_arrived(&packet));
+}
+
+#[test]
+fn a_persistent_keepalive_begins_when_what_it_lacked_is_there() {
+    for (seed, lacks_key) in [(19, true), (20, false)] {
+        let mut sim = Sim::pair(seed);
+        let (now, b, key, address) = (sim.now, sim.id(A, B), sim[A].private_key.clone(), sim[B].address);
+        if lacks_key {
+            sim[A].interface.set_private_key(None);
+        } else {
+            sim[A].interface.set_endpoint(b, None).unwrap();
+        }
+        sim[A].interface.set_persistent_keepalive(now, b, 3_600).unwrap();
+        sim.run_for(secs(10));
+        assert!(sim.wire.is_empty());
+        sim[A].interface.set_private_key(Some(key));
+        sim[A].interface.set_endpoint(b, Some(address)).unwrap();
+        sim.run_for(RTT + DELAY);
+        assert!(sim.peer(A, B).has_session, "lacks key: {lacks_key}");
+    }
+}
+
+#[test]
 fn packets_that_wait_for_a_key_that_never_comes_are_erased_with_the_old_keys() {
     let mut sim = Sim::pair(17);
     sim.connect(A, B);

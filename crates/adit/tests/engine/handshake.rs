@@ -1,6 +1,6 @@
 //! The handshake: who may begin a session, with what, and how often.
 
-use adit::{Drop, Event, PresharedKey, PublicKey};
+use adit::{Bounds, Datagrams, Drop, Ecn, Event, Path, PresharedKey, PublicKey};
 
 use crate::sim::{A, B, C, Calls, DELAY, Kind, RTT, Sim, UNIX_START, forge, millis, secs};
 
@@ -387,4 +387,41 @@ fn the_time_of_the_last_handshake_is_told_since_the_unix_epoch() {
     // The initiator knows after a round trip, the responder when the first packet has come.
     assert_eq!(sim.peer(A, B).last_handshake, Some(UNIX_START + secs(50) + RTT));
     assert_eq!(sim.peer(B, A).last_handshake, Some(UNIX_START + secs(50) + RTT + DELAY));
+}
+
+#[test]
+fn of_two_initiations_that_are_answered_out_of_order_the_later_one_counts() {
+    let mut sim = Sim::group_with(60, 2, Calls::Steps, Bounds::default());
+    sim.network.cut_both(A, B);
+    sim.send(A, B);
+    sim.run_for(secs(6));
+    let initiations = sim.sent(A, Kind::Initiation);
+    assert_eq!(initiations.len(), 2);
+    // Each is computed as far as its answer, which two threads give in the other order.
+    let mut answers = Vec::new();
+    for initiation in &initiations {
+        sim.now += millis(100);
+        let now = sim.now;
+        let mut burst = Datagrams::new();
+        assert!(burst.push(0..148, &Path::to(sim[A].address), Ecn::NotEct));
+        let (interface, mut buffer) = (&mut sim[B].interface, initiation.bytes.clone());
+        let opened = interface.begin_open(now, burst, &buffer).open(&mut buffer);
+        assert_eq!(interface.commit(now, opened, &mut buffer).packets().count(), 0);
+        let mut work = interface.poll_handshake(now).unwrap();
+        for _ in 0..2 {
+            work = interface.finish_handshake(now, work.compute()).unwrap();
+        }
+        answers.push(work);
+    }
+    sim.network.heal();
+    for work in answers.into_iter().rev() {
+        let now = sim.now;
+        assert!(sim[B].interface.finish_handshake(now, work.compute()).is_none());
+    }
+    sim.flush(B);
+    sim.run_for(RTT);
+    assert_eq!((sim.count(B, Kind::Response), sim.drops(B, Drop::PeerGone)), (1, 1));
+    let packet = sim.send(A, B);
+    sim.run_for(DELAY);
+    assert!(sim[B].has_arrived(&packet) && sim.peer(B, A).has_session);
 }

@@ -333,3 +333,23 @@ fn bytes_are_counted_with_all_that_the_protocol_adds() {
     assert_eq!((a.tx_bytes, a.rx_bytes), (sum(A), sum(B)));
     assert_eq!((b.tx_bytes, b.rx_bytes), (sum(B), sum(A)));
 }
+
+#[test]
+fn a_session_that_was_never_confirmed_is_forgotten_with_the_next_one_after_its_time() {
+    let mut sim = Sim::pair(40);
+    sim.network.lose(|sent| sent.from == A && sent.kind() == Kind::Data);
+    sim.send(A, B);
+    sim.run_for(RTT * 2);
+    let never_came = sim.last_sent(A, Kind::Data);
+    sim.network.heal();
+    // From now on B begins all sessions; the third is made after more than 180 s.
+    for _ in 0..3 {
+        sim.send(B, A);
+        sim.run_for(secs(7));
+        assert!(sim.peer(B, A).has_session);
+        sim.run_for(secs(121));
+    }
+    assert_eq!(sim.count(A, Kind::Initiation), 1);
+    sim.replay(B, &never_came);
+    assert_eq!((sim.drops(B, Drop::UnknownIndex), sim.drops(B, Drop::SessionExpired)), (1, 0));
+}

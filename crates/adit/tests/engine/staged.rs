@@ -28,22 +28,38 @@ fn when_too_many_wait_for_one_peer_the_oldest_are_dropped_and_counted() {
 
 #[test]
 fn what_waits_for_all_peers_together_is_bounded_too() {
-    let mut sim = bounded(2, 1 << 20, 10 * (28 + CHARGE));
+    // More than each has room for whatever the others have.
+    const EACH: usize = 40;
+    let mut sim = bounded(2, 1 << 20, (EACH + 30) * (28 + CHARGE));
     sim.network.cut(A, B);
     sim.network.cut(A, C);
-    sim.send_many(A, B, 8);
-    let packets = sim.send_many(A, C, 8);
-    assert_eq!(sim.drops(A, Drop::StagedOverflow), 6);
+    sim.send_many(A, B, EACH);
+    let packets = sim.send_many(A, C, EACH);
+    assert_eq!(sim.drops(A, Drop::StagedOverflow), 10);
     sim.network.heal();
     sim.run_for(secs(6));
-    assert_eq!(sim[B].arrived.len(), 8);
+    assert_eq!(sim[B].arrived.len(), EACH);
     let arrived: Vec<_> = sim[C].arrived.iter().map(|arrived| arrived.packet.clone()).collect();
-    assert_eq!(arrived, packets[6..]);
+    assert_eq!(arrived, packets[10..]);
     // What went out left room for others.
     sim.run_for(secs(200));
     sim.network.cut_both(A, C);
-    sim.send_many(A, C, 10);
-    assert_eq!(sim.drops(A, Drop::StagedOverflow), 6);
+    sim.send_many(A, C, EACH + 30);
+    assert_eq!(sim.drops(A, Drop::StagedOverflow), 10);
+}
+
+#[test]
+fn peers_that_cannot_be_reached_leave_room_for_others_to_begin() {
+    let mut sim = bounded(5, 1 << 20, 4 << 10);
+    sim.network.cut(A, B);
+    sim.send_many(A, B, 100);
+    let before = sim.drops(A, Drop::StagedOverflow);
+    assert!(before > 0, "there is room for no more");
+    let large = packet::v4(packet::inside(A), packet::inside(C), &[7; 1_300]);
+    sim.send_packets(A, std::slice::from_ref(&large));
+    assert_eq!(sim.drops(A, Drop::StagedOverflow), before);
+    sim.run_for(RTT * 2);
+    assert!(sim[C].has_arrived(&large));
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use adit::{Drop, Event, Instant};
+use adit::{Bounds, Drop, Event, Instant, Packets};
 
-use crate::sim::{A, B, DELAY, Kind, RTT, START, Sent, Sim, millis, secs};
+use crate::sim::{A, B, Calls, DELAY, Kind, RTT, START, Sent, Sim, millis, packet, secs};
 
 /// The times between one datagram and the next.
 fn gaps(sent: &[Sent]) -> Vec<Duration> {
@@ -251,6 +251,48 @@ fn a_handshake_that_is_under_way_when_old_keys_are_erased_goes_on() {
     let peer = sim.id(A, B);
     assert_eq!(sim[A].events(), [Event::SessionExpired { peer }, Event::HandshakeCompleted { peer }]);
     assert!(sim[B].has_arrived(&packet));
+}
+
+#[test]
+fn a_packet_that_asks_for_a_session_just_before_old_keys_are_erased_is_kept() {
+    // Before the initiation is begun, and while it is computed.
+    for (seed, is_begun) in [(29, false), (30, true)] {
+        let mut sim = Sim::group_with(seed, 2, Calls::Steps, Bounds::default());
+        sim.connect(A, B);
+        sim.run_for(secs(30));
+        // The machine sleeps, and so does whoever looks at the deadlines.
+        sim[A].is_asleep = true;
+        sim.run_for(secs(600));
+        sim[A].is_asleep = false;
+        let packet = packet::v4(packet::inside(A), packet::inside(B), &[7; 100]);
+        let mut buffer = [&[0; 16], &packet[..], &[0; 64]].concat();
+        let mut burst = Packets::new(1420);
+        burst.push(0, packet.len()).unwrap();
+        let (now, interface) = (sim.now, &mut sim[A].interface);
+        assert_eq!(interface.begin_seal(now, burst, &buffer).seal(&mut buffer).transmits().count(), 0);
+        let work = is_begun.then(|| interface.poll_handshake(now).unwrap());
+        interface.expire(now);
+        if let Some(work) = work {
+            assert!(interface.finish_handshake(now, work.compute()).is_none());
+        }
+        sim.flush(A);
+        sim.run_for(RTT * 2);
+        assert!(sim[B].has_arrived(&packet), "begun: {is_begun}");
+        assert_eq!(sim.drops(A, Drop::HandshakeGaveUp), 0);
+    }
+}
+
+#[test]
+fn when_more_is_due_than_may_wait_to_be_sent_each_has_its_turn() {
+    let mut bounds = Bounds::default();
+    bounds.outgoing = 2;
+    let mut sim = Sim::group_with(31, 9, Calls::Single, bounds);
+    for other in 1..9 {
+        let (now, peer) = (sim.now, sim.id(A, other));
+        sim[A].interface.set_persistent_keepalive(now, peer, 25).unwrap();
+    }
+    sim.run_for(RTT);
+    assert_eq!((sim.count(A, Kind::Initiation), sim.drops(A, Drop::ReplyQueueFull)), (8, 0));
 }
 
 #[test]

@@ -219,7 +219,7 @@ fn most_memory(peers: usize, bounds: Bounds) -> isize {
     const TABLES: usize = 6 << 10;
     const PEER: usize = 8 << 10;
     // A staged packet is charged more than it costs beside its bytes; queues double as they grow.
-    let waiting = bounds.staged_bytes.min(peers * bounds.staged_bytes_per_peer);
+    let waiting = (bounds.staged_bytes + peers * (2 << 10)).min(peers * bounds.staged_bytes_per_peer);
     let queues = bounds.outgoing * 2 * 256 + bounds.handshake_queue * 2 * 256 + bounds.events * 2 * 64;
     (TABLES + peers * PEER + waiting + queues) as isize
 }

@@ -284,7 +284,7 @@ impl World {
 fn bounds(theme: Theme) -> Bounds {
     let mut bounds = Bounds::default();
     if theme != Theme::Calm {
-        (bounds.staged_bytes_per_peer, bounds.staged_bytes) = (2 << 10, 3 << 10);
+        (bounds.staged_bytes_per_peer, bounds.staged_bytes) = (4 << 10, 5 << 10);
         (bounds.outgoing, bounds.handshake_queue, bounds.events) = (16, 16, 16);
         bounds.rate_limited_sources = 16;
     }
