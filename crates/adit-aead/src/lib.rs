@@ -108,12 +108,14 @@ pub struct Key {
 
 impl Key {
     /// Takes the 32 bytes that the handshake derived.
-    pub fn new(bytes: [u8; 32]) -> Key {
-        Key {
+    pub fn new(mut bytes: [u8; 32]) -> Key {
+        let key = Key {
             bytes,
             #[cfg(feature = "aws-lc-rs")]
             prepared: portable::PreparedKey::default(),
-        }
+        };
+        bytes.zeroize();
+        key
     }
 }
 

@@ -118,7 +118,7 @@ pub(crate) enum Command {
     Pubkey,
     /// Print a new preshared key
     Genpsk,
-    /// Try two tunnels' ends in network namespaces of their own
+    /// Try both ends of a tunnel, in network namespaces of their own
     Demo(demo::DemoArgs),
     /// Print what a shell needs to complete this command line
     Completions {

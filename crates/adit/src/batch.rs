@@ -287,6 +287,9 @@ impl Sealed {
 }
 
 /// One datagram, or several that may be handed to the network as one (`UDP_SEGMENT`).
+///
+/// How many a network takes at once is the caller's business: Linux takes 64 and 65,507 bytes, and what is more has to be
+/// handed over in parts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Transmit {
     /// For whom it is; `None` for answers to somebody who has not shown to be a peer.

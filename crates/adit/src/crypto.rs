@@ -166,6 +166,14 @@ mod tests {
 
     use super::*;
 
+    /// It is a feature of theirs, off by default.
+    #[test]
+    fn the_libraries_wipe_the_keys_that_they_are_given() {
+        fn wipes<T: zeroize::ZeroizeOnDrop>() {}
+        wipes::<ChaCha20Poly1305>();
+        wipes::<Blake2sMac<U16>>();
+    }
+
     fn hex(text: &str) -> Vec<u8> {
         text.as_bytes()
             .chunks(2)

@@ -42,10 +42,12 @@
 //!     for (from, to) in [(0, 1), (1, 0)] {
 //!         while let Some(transmit) = ends[from].poll_transmit(now, &mut buffer)? {
 //!             carried = true;
-//!             let datagram = &mut buffer[transmit.range];
 //!             let path = Path::to(addresses[from]);
-//!             if let Some((_, packet)) = ends[to].handle_datagram(now, &path, Ecn::NotEct, datagram) {
-//!                 arrived = Some(packet.to_vec());
+//!             // What waited may leave several datagrams at a time.
+//!             for datagram in buffer[transmit.range].chunks_mut(transmit.segment_size) {
+//!                 if let Some((_, packet)) = ends[to].handle_datagram(now, &path, Ecn::NotEct, datagram) {
+//!                     arrived = Some(packet.to_vec());
+//!                 }
 //!             }
 //!         }
 //!     }
@@ -58,6 +60,8 @@
 //!
 //! - After each call that is given the time: [`Interface::poll_transmit`] until it returns `None`,
 //!   then [`Interface::handle_timeout`] no later than [`Interface::poll_timeout`] says.
+//! - Every datagram of a [`Transmit`] as one of its own: there may be several, one after the other, of
+//!   [`Transmit::segment_size`] bytes each but the last.
 //! - A clock that never goes back and goes on while the machine sleeps, and the wall clock's time
 //!   ([`Interface::set_unix_time`]), since peers know a new handshake from an old one by it.
 //! - The true source of every datagram. A cookie proves an address: with a made-up one it proves

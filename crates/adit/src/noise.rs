@@ -46,8 +46,8 @@ pub(crate) struct SessionKeys {
 
 impl SessionKeys {
     pub(crate) fn new(bytes: Zeroizing<[[u8; 32]; 2]>) -> Self {
-        let [sending, receiving] = *bytes;
-        Self { sending: adit_aead::Key::new(sending), receiving: adit_aead::Key::new(receiving), bytes }
+        let [sending, receiving] = bytes.each_ref().map(|key| adit_aead::Key::new(*key));
+        Self { sending, receiving, bytes }
     }
 }
 
@@ -75,27 +75,26 @@ impl SymmetricState {
     /// An ephemeral public key goes into both the hash and the chaining key.
     fn mix_ephemeral(&mut self, ephemeral: &PublicKey) {
         self.mix_hash(ephemeral.as_bytes());
-        let [chaining_key] = *crypto::kdf(&self.chaining_key, ephemeral.as_bytes());
-        *self.chaining_key = chaining_key;
+        self.mix_key(ephemeral.as_bytes());
     }
 
     fn mix_key(&mut self, secret: &[u8; 32]) {
-        let [chaining_key] = *crypto::kdf(&self.chaining_key, secret);
-        *self.chaining_key = chaining_key;
+        let [chaining_key] = &*crypto::kdf(&self.chaining_key, secret);
+        *self.chaining_key = *chaining_key;
     }
 
     /// As [`Self::mix_key`], and a key for the next encryption.
     fn mix_key_and_cut(&mut self, secret: &[u8; 32]) -> Zeroizing<[u8; 32]> {
-        let [chaining_key, key] = *crypto::kdf(&self.chaining_key, secret);
-        *self.chaining_key = chaining_key;
-        Zeroizing::new(key)
+        let [chaining_key, key] = &*crypto::kdf(&self.chaining_key, secret);
+        *self.chaining_key = *chaining_key;
+        Zeroizing::new(*key)
     }
 
     fn mix_psk(&mut self, psk: &PresharedKey) -> Zeroizing<[u8; 32]> {
-        let [chaining_key, tau, key] = *crypto::kdf(&self.chaining_key, psk.as_bytes());
-        *self.chaining_key = chaining_key;
-        self.mix_hash(&tau);
-        Zeroizing::new(key)
+        let [chaining_key, tau, key] = &*crypto::kdf(&self.chaining_key, psk.as_bytes());
+        *self.chaining_key = *chaining_key;
+        self.mix_hash(tau);
+        Zeroizing::new(*key)
     }
 
     /// `N` bytes of text and the tag, both of which go into the hash.

@@ -1,9 +1,9 @@
 //! The project's chores, run as `cargo xtask CHORE`.
 //!
-//! `setup` installs what the tests need, `test` runs every test of the workspace, `ci` is what a submission must pass.
-//! `compare` measures Adit beside the other implementations, `floods` the same under floods. `soak` looks for what a
-//! daemon does not give back. `supply-chain`, `repeatable`, `constant-time` and `sanitize` are the proofs that
-//! `SECURITY.md` rests on.
+//! `setup` installs what the tests need, `test` runs every test of the workspace. `compare` measures Adit beside the
+//! other implementations, `floods` the same under floods. `soak` looks for what a daemon does not give back. `fuzz`,
+//! `supply-chain`, `repeatable`, `constant-time` and `sanitize` are the proofs that `SECURITY.md` rests on. What a
+//! submission must pass is in `.ci/run`.
 
 mod compare;
 mod constant_time;
@@ -34,10 +34,6 @@ fn main() -> anyhow::Result<()> {
         Chore::Repeatable(options) => repeatable::all(&options),
         Chore::ConstantTime(options) => constant_time::all(&options),
         Chore::Sanitize(options) => sanitize::all(&options),
-        Chore::Ci(options) => {
-            test::lint()?;
-            test::all(&options)
-        }
     }
 }
 
@@ -71,11 +67,9 @@ enum Chore {
     ConstantTime(constant_time::ConstantTimeOptions),
     /// Tests under the compiler's sanitizers
     Sanitize(sanitize::SanitizeOptions),
-    /// Formatting, clippy and documentation with warnings denied, then `test`
-    Ci(TestOptions),
 }
 
-/// What `test` and `ci` can be told.
+/// What `test` can be told.
 #[derive(Debug, Args)]
 struct TestOptions {
     /// Leave out the tests that last through a rekey and those that boot a kernel

@@ -1,24 +1,14 @@
-//! `cargo xtask test` and the checks before it.
+//! `cargo xtask test`: everything is built once, then every test of the workspace is run.
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail, ensure};
 
-use crate::run::{cargo, root, run, target};
+use crate::run::{cargo, output, root, run, target};
 use crate::{TestOptions, kernel, peers, setup};
 
 /// A workspace of its own; without the fuzzer itself, it is built from what there is.
 const FUZZ: &str = "fuzz/Cargo.toml";
-
-/// Formatting, lints and documentation.
-pub(crate) fn lint() -> Result<()> {
-    run(cargo().args(["fmt", "--all", "--check"]))?;
-    run(cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
-    run(cargo()
-        .args(["clippy", "--manifest-path", FUZZ, "--no-default-features", "--all-targets", "--", "-D", "warnings"])
-        .env("CARGO_TARGET_DIR", target()))?;
-    run(cargo().args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
-}
 
 /// Every test of the workspace.
 pub(crate) fn all(options: &TestOptions) -> Result<()> {
@@ -57,11 +47,23 @@ pub(crate) fn build_daemon(release: bool) -> Result<PathBuf> {
     Ok(target().join(if release { "release" } else { "debug" }).join("adit"))
 }
 
-/// Builds the engine into a program for a machine that has no standard library.
+/// Builds the engine into a program for a machine that has no standard library; then, to show that this proves something,
+/// with its feature `std`, which must fail.
 fn prove_no_std() -> Result<()> {
-    let manifest = root().join("tests/no_std/Cargo.toml");
-    if !manifest.exists() {
-        return Ok(());
+    let build = || {
+        let mut build = cargo();
+        build.args(["build", "--manifest-path"]).arg(root().join("tests/no_std/Cargo.toml"));
+        build.env("CARGO_TARGET_DIR", target().join("no_std"));
+        build
+    };
+    run(&mut build())?;
+    match output(build().args(["--features", "std"])) {
+        Ok(_) => bail!("tests/no_std builds with the standard library too: that it builds without proves nothing"),
+        // Each of the two has an answer to a panic.
+        Err(error) => ensure!(
+            format!("{error:#}").contains("panic_impl"),
+            "tests/no_std with the standard library fails for another reason than having two panic handlers: {error:#}"
+        ),
     }
-    run(cargo().args(["build", "--manifest-path"]).arg(manifest).env("CARGO_TARGET_DIR", target().join("no_std")))
+    Ok(())
 }

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! If anything in the tree below used `std`, the build would fail on the panic handler, which `std`
-//! has too. To see that the proof can fail, add `--features std`:
+//! has too. To see that the proof can fail, add `--features std`, as `cargo xtask test` does:
 //!
 //! ```text
 //! error[E0152]: found duplicate lang item `panic_impl`
