@@ -49,6 +49,8 @@ const IN_LEN: usize = 4 * (MAX_RECEIVED + 1);
 const MAX_HANDSHAKES: usize = 16 * INITIATION_LEN;
 /// The most packets in a burst: more would keep the other side waiting.
 const BURST: usize = 192;
+/// How many bursts of one source are served before it is asked whether another has something too.
+const DEAF: u32 = 4;
 /// The most groups of datagrams that are given to the kernel at a time.
 const GROUPS: usize = 32;
 
@@ -133,48 +135,67 @@ impl Worker {
         let mut patience = Patience::new(self.shared.busy_poll, Instant::now());
         while !self.shared.ends.load(Ordering::Relaxed) {
             let looks_on = patience.looks_on(Instant::now);
-            match self.poll.poll(&mut events, looks_on.then_some(Duration::ZERO)) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    tracing::error!(%error, "a worker cannot wait for packets");
-                    self.shared.tun_is_gone.store(true, Ordering::Relaxed);
-                    self.shared.wake_control();
-                    return;
-                }
-            }
-            for event in &events {
-                match event.token() {
-                    WAKER => self.adopt_sockets(),
-                    TUN => self.ready.tun = true,
-                    UDP_V4 => self.ready.v4 = true,
-                    _ => self.ready.v6 = true,
-                }
+            if !self.hear(&mut events, looks_on.then_some(Duration::ZERO)) {
+                return;
             }
             if events.is_empty() {
                 // Whoever else wants this core may be the one who is waited for.
                 std::thread::yield_now();
                 continue;
             }
-            let mut turn = Turn::default();
-            // Both sides are served in turn until neither has anything left.
-            while self.ready.any() && !self.shared.ends.load(Ordering::Relaxed) {
-                if self.ready.tun {
-                    turn.outbound += self.serve_tun();
-                    if self.gives_way() {
-                        std::thread::yield_now();
-                    }
-                }
-                if self.ready.v4 || self.ready.v6 {
-                    turn.inbound += self.serve_network();
-                }
-            }
+            let Some(turn) = self.serve(&mut events) else { return };
             patience.moved(turn, Instant::now());
         }
         // What was read and not yet cut to its end is nobody else's.
         while self.rest.is_some() {
             self.serve_tun();
         }
+    }
+
+    /// Serves both sides in turn until neither has anything left. `None` if it cannot be heard any more what has.
+    fn serve(&mut self, events: &mut Events) -> Option<Turn> {
+        let mut turn = Turn::default();
+        let mut bursts = 0;
+        while self.ready.any() && !self.shared.ends.load(Ordering::Relaxed) {
+            if self.ready.tun {
+                turn.outbound += self.serve_tun();
+                if self.gives_way() {
+                    std::thread::yield_now();
+                }
+            }
+            if self.ready.v4 || self.ready.v6 {
+                turn.inbound += self.serve_network();
+            }
+            bursts += 1;
+            // One source may never become empty: the others are not to wait for that, nor other sockets.
+            if bursts % DEAF == 0 && !self.hear(events, Some(Duration::ZERO)) {
+                return None;
+            }
+        }
+        Some(turn)
+    }
+
+    /// Waits until something has to be read, at most so long, and takes down what. Returns whether that can be had.
+    fn hear(&mut self, events: &mut Events, timeout: Option<Duration>) -> bool {
+        match self.poll.poll(events, timeout) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
+            Err(error) => {
+                tracing::error!(%error, "a worker cannot wait for packets");
+                self.shared.tun_is_gone.store(true, Ordering::Relaxed);
+                self.shared.wake_control();
+                return false;
+            }
+        }
+        for event in &*events {
+            match event.token() {
+                WAKER => self.adopt_sockets(),
+                TUN => self.ready.tun = true,
+                UDP_V4 => self.ready.v4 = true,
+                _ => self.ready.v6 = true,
+            }
+        }
+        true
     }
 
     /// Whether to let others run first, after a burst from inside: it was full of packets that came one by one, and more
@@ -211,7 +232,12 @@ impl Worker {
             end = self.cut(rest, end, &mut packets);
         }
         let ends = self.shared.ends.load(Ordering::Relaxed);
-        while self.rest.is_none() && !ends && packets.len() < BURST && end + USUAL_LEN + TRANSPORT_OVERHEAD <= OUT_LEN {
+        // Not all that is read becomes a packet.
+        for _ in 0..BURST {
+            let has_room = packets.len() < BURST && end + USUAL_LEN + TRANSPORT_OVERHEAD <= OUT_LEN;
+            if self.rest.is_some() || ends || !has_room {
+                break;
+            }
             match self.read_packet(end, &mut packets) {
                 Ok(next) => end = next,
                 Err(error) => {

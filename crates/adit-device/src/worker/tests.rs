@@ -345,6 +345,45 @@ fn a_flood_over_one_family_does_not_keep_the_other_waiting() {
     }
 }
 
+#[test]
+fn a_source_that_never_becomes_empty_keeps_neither_others_nor_new_sockets_waiting() {
+    let bound = || bind(0, 1, 0, false).unwrap().into_iter().map(Arc::new).collect::<Vec<_>>();
+    let interface = adit::Interface::new(now(), crate::shared::unix_time(), Box::new(UnwrapErr(SysRng)));
+    let poll = Poll::new().unwrap();
+    let waker = Waker::new(poll.registry(), WAKER).unwrap();
+    let sockets = bound();
+    let port = sockets[0].port;
+    let shared = Arc::new(Shared::new(interface, sockets, Offloads::ALL, true, None, waker));
+    let inside = TunQueue::from_fd(UnixDatagram::pair().unwrap().0.into());
+    let mut worker = Worker::new(shared.clone(), 0, poll, Some(inside)).unwrap();
+    worker.tun = Some(TunQueue::from_fd(std::fs::File::open("/dev/zero").unwrap().into()));
+    worker.ready.tun = true;
+    let thread = std::thread::spawn(move || worker.run());
+
+    let unknown = || shared.interface().drops().get(adit::Drop::UnknownIndex);
+    let mut message = [0; 64];
+    message[0] = 4;
+    let hears = |sent: u64, from: &str, to: &str, port| {
+        let socket = std::net::UdpSocket::bind((from, 0)).unwrap();
+        socket.send_to(&message, (to, port)).unwrap();
+        let patience = Instant::now() + Duration::from_secs(20);
+        while unknown() < sent && Instant::now() < patience {
+            std::thread::yield_now();
+        }
+        assert_eq!(unknown(), sent, "what was sent to {to} is read");
+    };
+    hears(1, "127.0.0.1", "127.0.0.1", port);
+    hears(2, "::1", "::1", port);
+    let others = bound();
+    let port = others[0].port;
+    shared.replace_sockets(others);
+    // Here its waker is the worker's.
+    shared.wake_control();
+    hears(3, "127.0.0.1", "127.0.0.1", port);
+    shared.ends.store(true, Ordering::Relaxed);
+    thread.join().unwrap();
+}
+
 /// A stranger's initiation, all of it as it should be.
 fn initiation(to: adit::PublicKey, number: u64) -> Vec<u8> {
     let own = PrivateKey::from_bytes(std::array::from_fn(|at| number.to_le_bytes()[at % 8] ^ at as u8));
