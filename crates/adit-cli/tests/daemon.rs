@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use adit_device::netlink::{MAIN_TABLE, Netlink, Rule, namespace};
 use adit_device::uapi::{Client, socket_path};
-use common::{adit, interface, is_root, output, scratch, wg};
+use common::{adit, interface, needs_root, output, scratch, wg};
 
 const KEY: &str = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=";
 const PEER: &str = "3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=";
@@ -58,9 +58,7 @@ impl Drop for Ended<'_> {
 
 /// Runs a test in a network namespace of its own; the name is for an interface.
 fn in_namespace(letter: char, test: impl FnOnce(&str, Netlink) + Send) {
-    if !is_root() {
-        return;
-    }
+    needs_root();
     let namespace: OwnedFd = namespace::create().unwrap();
     let name = interface(letter);
     let _ended = Ended(&name);
@@ -92,10 +90,8 @@ fn the_daemon_goes_to_the_background_and_ends_with_its_interface() {
         assert!(success && stdout.is_empty(), "{stderr}");
         let connection = UnixStream::connect(socket_path(name)).unwrap();
         let index = netlink.link(name).unwrap().index;
-        if let Some(wg) = wg(["set", name, "fwmark", "7"]) {
-            assert_eq!(output(wg, "").2, "");
-            assert_eq!(Client::connect(name).unwrap().get().unwrap().fwmark, 7);
-        }
+        assert_eq!(output(wg(["set", name, "fwmark", "7"]), "").2, "");
+        assert_eq!(Client::connect(name).unwrap().get().unwrap().fwmark, 7);
         let (success, _, stderr) = output(adit([name]), "");
         assert!(!success && stderr.contains("could not start"), "a second one: {stderr}");
         netlink.delete_link(index).unwrap();

@@ -17,9 +17,7 @@ const NOBODY: u32 = 65_534;
 
 #[test]
 fn as_root_it_moves_data_both_ways_and_tells_the_figures_as_json() {
-    if !is_root() {
-        return;
-    }
+    needs_root();
     let output = Command::new(ADIT).args(["demo", "--seconds", "2", "--json"]).output().expect("started");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
@@ -32,9 +30,7 @@ fn as_root_it_moves_data_both_ways_and_tells_the_figures_as_json() {
 
 #[test]
 fn an_ordinary_user_gets_a_tunnel_or_is_told_what_to_do() {
-    if !is_root() {
-        return;
-    }
+    needs_root();
     let folder = Folder::new("user");
     let mut command = Command::new(folder.program());
     command.args(["demo", "--seconds", "2", "--json"]).current_dir("/").uid(NOBODY).gid(NOBODY);
@@ -53,9 +49,7 @@ fn an_ordinary_user_gets_a_tunnel_or_is_told_what_to_do() {
 
 #[test]
 fn a_user_who_may_make_no_namespace_is_told_what_to_do() {
-    if !is_root() {
-        return;
-    }
+    needs_root();
     // The kernel gives no user namespace to a process in another root directory.
     let folder = Folder::new("root");
     fs::create_dir(folder.0.join("root")).expect("a folder");
@@ -66,9 +60,7 @@ fn a_user_who_may_make_no_namespace_is_told_what_to_do() {
 
 #[test]
 fn without_the_tun_driver_it_says_so() {
-    if !is_root() {
-        return;
-    }
+    needs_root();
     let script = "mount -t tmpfs none /dev/net && exec \"$1/adit\" demo";
     let errors = refusal(in_mount_namespace(script, &Folder::new("driver")));
     assert!(errors.contains("/dev/net/tun") && errors.contains("modprobe tun"), "{errors}");
@@ -76,9 +68,7 @@ fn without_the_tun_driver_it_says_so() {
 
 #[test]
 fn a_user_who_may_not_open_the_tun_device_is_told_what_to_do() {
-    if !is_root() {
-        return;
-    }
+    needs_root();
     let script = "mount -t tmpfs none /dev/net && mknod -m 600 /dev/net/tun c 10 200 \
                   && exec chroot --userspec=65534:65534 / \"$1/adit\" demo";
     let output = in_mount_namespace(script, &Folder::new("device"));
@@ -89,9 +79,7 @@ fn a_user_who_may_not_open_the_tun_device_is_told_what_to_do() {
 
 #[test]
 fn interrupted_twice_it_sums_up_and_leaves_nothing_behind() {
-    if !is_root() {
-        return;
-    }
+    needs_root();
     let folder = Folder::new("interrupt");
     let temporary = folder.0.join("tmp");
     fs::create_dir(&temporary).expect("a folder");
@@ -129,9 +117,7 @@ fn interrupted_twice_it_sums_up_and_leaves_nothing_behind() {
 
 #[test]
 fn an_adit_that_dies_ends_the_demo_with_its_log() {
-    if !is_root() {
-        return;
-    }
+    needs_root();
     let folder = Folder::new("death");
     let mut demo = Demo::start(&folder.0);
     let adits = demo.adits();
@@ -150,9 +136,7 @@ fn an_adit_that_dies_ends_the_demo_with_its_log() {
 
 #[test]
 fn killed_it_takes_its_adits_along() {
-    if !is_root() {
-        return;
-    }
+    needs_root();
     let folder = Folder::new("kill");
     let mut demo = Demo::start(&folder.0);
     let adits: Vec<_> = demo.adits().into_iter().filter_map(Pid::from_raw).collect();
@@ -283,12 +267,9 @@ fn refusal(output: Output) -> String {
     errors
 }
 
-fn is_root() -> bool {
-    let is_root = geteuid().is_root();
-    if !is_root {
-        println!("SKIPPED: this test takes root");
-    }
-    is_root
+/// A test that does not run must not pass for one that did.
+fn needs_root() {
+    assert!(geteuid().is_root(), "this test makes interfaces: run it as root");
 }
 
 fn processes() -> impl Iterator<Item = i32> {

