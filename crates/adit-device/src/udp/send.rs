@@ -14,8 +14,8 @@ use crate::sys::{self, Outgoing};
 const MAX_SEGMENTS: usize = 64;
 /// Most bytes that one send may hold: an IPv4 packet without its headers.
 pub const MAX_SENT: usize = 65_507;
-/// How many sends go out datagram by datagram before a coalesced one is tried again, when it was refused because the
-/// packets had to be fragmented: that is a property of the route, which may change.
+/// How many sends go out datagram by datagram before a coalesced one is tried again, when it was refused for what the
+/// route or its device has not, which may change: room for the packets in one piece, or checksums.
 const PAUSE: u32 = 256;
 /// How often one message is tried again that a signal or the error of an earlier one kept back.
 const MAX_RETRIES: usize = 4;
@@ -125,7 +125,11 @@ impl Segmentation {
     }
 
     fn refused(&self, error: &io::Error) {
-        let pause = if error.raw_os_error() == Some(libc::EMSGSIZE) { PAUSE } else { Self::NEVER };
+        // That packets must be fragmented is EMSGSIZE, and EINVAL to older kernels, so that EINVAL is no word on the kernel.
+        let pause = match error.raw_os_error() {
+            Some(libc::EOPNOTSUPP | libc::ENOPROTOOPT) => Self::NEVER,
+            _ => PAUSE,
+        };
         self.pause.store(pause, Ordering::Relaxed);
     }
 }
@@ -373,4 +377,28 @@ fn with_scope(path: &Path) -> SocketAddr {
         address.set_scope_id(path.ifindex);
     }
     remote
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_kernel_without_segmentation_is_never_asked_for_it_again() {
+        let table = [
+            (libc::EOPNOTSUPP, false),
+            (libc::ENOPROTOOPT, false),
+            (libc::EMSGSIZE, true),
+            (libc::EINVAL, true),
+            (libc::EIO, true),
+            (libc::E2BIG, true),
+        ];
+        for (errno, returns) in table {
+            let segmentation = Segmentation::new(true);
+            assert!(segmentation.is_on());
+            segmentation.refused(&io::Error::from_raw_os_error(errno));
+            assert!(!segmentation.is_on(), "errno {errno}: not at once");
+            assert_eq!((0..1_000).any(|_| segmentation.is_on()), returns, "errno {errno}");
+        }
+    }
 }
