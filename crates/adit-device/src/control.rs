@@ -1,7 +1,9 @@
 //! The control thread: configuration, timers, handshakes, and what happens to the interface.
 
+mod link;
+
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,11 +17,11 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 use crate::configure::Configurator;
 use crate::device::Workers;
 use crate::handover::{self, Prepared, Reloader, State};
-use crate::netlink::{FarLinkMonitor, Link, LinkEvent, LinkMonitor, Netlink, NetlinkError};
+use crate::netlink::{FarLinkMonitor, LinkMonitor};
 use crate::notify::Notifier;
 use crate::shared::{Shared, Waiting, now, unix_time};
-use crate::sys;
 use crate::uapi::{MAX_CLIENTS, Server, Status};
+use link::namespace_of;
 
 pub(crate) const WAKER: Token = Token(0);
 const SIGNALS: Token = Token(1);
@@ -273,14 +275,7 @@ impl Control {
 
     /// What another process needs. While the workers run it is of no use but to be looked at.
     fn state(&self, reloader: &Reloader) -> io::Result<State> {
-        if namespace_of(self.configurator.device.probe.as_fd()) != self.home {
-            let name = &self.configurator.device.name;
-            // It finds nothing there by the name, or another interface.
-            return Err(io::Error::other(format!(
-                "{name} is in another network namespace than the daemon, where a new process could not follow it; \
-                 move it back before a reload, or restart the daemon"
-            )));
-        }
+        self.at_home()?;
         self.configurator.state(self.server.listener(), reloader)
     }
 
@@ -322,125 +317,6 @@ impl Control {
         // The poll counts in milliseconds: one more, so that it does not wake a moment too early.
         deadline.map(|deadline| deadline.saturating_since(now()) + Duration::from_millis(1))
     }
-
-    fn read_link_events(&mut self) -> io::Result<Verdict> {
-        // A link that went down and up again meanwhile is up: what has been sent since must not be given up.
-        let mut latest = None;
-        let mut asks = false;
-        while let Some(event) = self.monitor.next_event()? {
-            match event {
-                // Of any namespace, and the interface may be in another again.
-                LinkEvent::Changed(_) | LinkEvent::Deleted(_) if self.namespace.is_some() => asks = true,
-                LinkEvent::Changed(link) if link.index == self.configurator.device.ifindex => latest = Some(link),
-                LinkEvent::Deleted(link) if link.index == self.configurator.device.ifindex => {
-                    return Ok(self.follow());
-                }
-                LinkEvent::AddressRemoved { address, .. } => self.shared.interface().forget_source_address(address),
-                LinkEvent::Lost => {
-                    self.shared.interface().forget_sources();
-                    self.look_at_link();
-                }
-                _ => {}
-            }
-        }
-        if let Some(link) = latest {
-            self.link_changed(&link);
-        }
-        Ok(if asks { self.follow() } else { Verdict::GoOn })
-    }
-
-    fn tun_is_there(&self) -> bool {
-        sys::tun_request(self.configurator.device.probe.as_fd()).is_ok()
-    }
-
-    /// Something has happened to the interface, and it is not in this network namespace any more.
-    fn follow(&mut self) -> Verdict {
-        if !self.tun_is_there() {
-            return Verdict::End;
-        }
-        if let Err(error) = self.follow_to_its_namespace() {
-            tracing::warn!(%error, "how the interface is in its other network namespace is not known: taken to be up");
-            if !self.shared.is_up.swap(true, Ordering::Relaxed) {
-                self.shared.interface().link_up(now());
-            }
-        }
-        Verdict::GoOn
-    }
-
-    /// The interface is in another network namespace: how it is there is asked from here.
-    fn follow_to_its_namespace(&mut self) -> io::Result<()> {
-        let probe = self.configurator.device.probe.as_fd();
-        let name = sys::tun_request(probe)?.name();
-        let namespace = sys::tun_namespace(probe)?;
-        let find = || {
-            let mut netlink = Netlink::open()?;
-            let number = netlink.namespace_number(namespace.as_fd())?;
-            Ok::<_, NetlinkError>((number, netlink.link_in(number, &name)?))
-        };
-        let (number, mut link) = find().map_err(io::Error::other)?;
-        if self.is_deaf {
-            // A link is down when it has just been moved, and that it is set up again would not be heard.
-            link.flags |= libc::IFF_UP as u32;
-        }
-        self.configurator.device.ifindex = link.index;
-        if self.namespace.replace(number) != Some(number) {
-            tracing::info!(interface = name, "the interface is in another network namespace now");
-            self.listen_everywhere()?;
-        }
-        self.configurator.device.name = name;
-        self.link_changed(&link);
-        Ok(())
-    }
-
-    fn listen_everywhere(&mut self) -> io::Result<()> {
-        let Some(monitor) = self.far_monitor.take() else {
-            // Listening everywhere already, or never permitted to.
-            return Ok(());
-        };
-        let monitor = monitor.listen().map_err(io::Error::other)?;
-        // Closing removes it as well.
-        let _ = self.poll.registry().deregister(&mut SourceFd(&self.monitor.as_raw_fd()));
-        self.poll.registry().register(&mut SourceFd(&monitor.as_raw_fd()), LINKS, Interest::READABLE)?;
-        self.monitor = monitor;
-        Ok(())
-    }
-
-    /// Asks for the link's present state.
-    fn look_at_link(&mut self) {
-        if self.namespace.is_some() {
-            let _ =
-                self.follow_to_its_namespace().inspect_err(|error| tracing::debug!(%error, "the link is not found"));
-            return;
-        }
-        let index = self.configurator.device.ifindex;
-        match Netlink::open().and_then(|mut netlink| netlink.link_by_index(index)) {
-            Ok(link) => self.link_changed(&link),
-            Err(error) => tracing::debug!(%error, "the state of the link is not known"),
-        }
-    }
-
-    fn link_changed(&mut self, link: &Link) {
-        let mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX);
-        if self.shared.mtu.swap(mtu, Ordering::Relaxed) != mtu {
-            self.shared.interface().set_mtu(mtu);
-            tracing::debug!(mtu, "the MTU has changed");
-        }
-        let is_up = link.is_up();
-        if self.shared.is_up.swap(is_up, Ordering::Relaxed) != is_up {
-            tracing::info!(is_up, "the link has changed");
-            let mut interface = self.shared.interface();
-            if is_up { interface.link_up(now()) } else { interface.link_down() }
-        }
-        if !link.name.is_empty() {
-            self.configurator.device.name.clone_from(&link.name);
-        }
-    }
-}
-
-/// What tells the network namespace of a TUN device from others; `None` where the kernel does not say.
-fn namespace_of(tun: BorrowedFd<'_>) -> Option<(u64, u64)> {
-    let stat = rustix::fs::fstat(sys::tun_namespace(tun).ok()?).ok()?;
-    Some((stat.st_dev, stat.st_ino))
 }
 
 /// One line an event. Public keys name peers; nothing secret is known here.

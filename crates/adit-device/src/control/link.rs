@@ -1,0 +1,149 @@
+//! What happens to the interface, here or in another network namespace.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::atomic::Ordering;
+
+use mio::Interest;
+use mio::unix::SourceFd;
+
+use super::{Control, LINKS, Verdict};
+use crate::netlink::{Link, LinkEvent, Netlink};
+use crate::shared::now;
+use crate::sys;
+
+impl Control {
+    pub(super) fn read_link_events(&mut self) -> io::Result<Verdict> {
+        // A link that went down and up again meanwhile is up: what has been sent since must not be given up.
+        let mut latest = None;
+        let (mut left, mut lost) = (false, false);
+        while let Some(event) = self.monitor.next_event()? {
+            match event {
+                // Of any namespace, and the interface may be in another again.
+                LinkEvent::Changed(_) | LinkEvent::Deleted(_) if self.namespace.is_some() => left = true,
+                LinkEvent::Changed(link) if link.index == self.configurator.device.ifindex => latest = Some(link),
+                LinkEvent::Deleted(link) if link.index == self.configurator.device.ifindex => left = true,
+                LinkEvent::AddressRemoved { address, .. } => self.shared.interface().forget_source_address(address),
+                LinkEvent::Lost => {
+                    self.shared.interface().forget_sources();
+                    lost = true;
+                }
+                _ => {}
+            }
+        }
+        // The events that are told after a loss are older than what was lost: none of them says how the link is now.
+        Ok(match latest {
+            _ if left => self.follow(),
+            _ if lost => self.look_at_link(),
+            Some(link) => {
+                self.link_changed(&link);
+                Verdict::GoOn
+            }
+            None => Verdict::GoOn,
+        })
+    }
+
+    pub(super) fn tun_is_there(&self) -> bool {
+        sys::tun_request(self.configurator.device.probe.as_fd()).is_ok()
+    }
+
+    /// Something has happened to the interface, and it is not in this network namespace any more.
+    fn follow(&mut self) -> Verdict {
+        if !self.tun_is_there() {
+            return Verdict::End;
+        }
+        if let Err(error) = self.follow_to_its_namespace() {
+            tracing::warn!(%error, "how the interface is in its other network namespace is not known: taken to be up");
+            if !self.shared.is_up.swap(true, Ordering::Relaxed) {
+                self.shared.interface().link_up(now());
+            }
+        }
+        Verdict::GoOn
+    }
+
+    /// The interface is in another network namespace: how it is there is asked from here.
+    fn follow_to_its_namespace(&mut self) -> io::Result<()> {
+        let probe = self.configurator.device.probe.as_fd();
+        let name = sys::tun_request(probe)?.name();
+        let namespace = sys::tun_namespace(probe)?;
+        let mut netlink = Netlink::open().map_err(io::Error::other)?;
+        let number = netlink.namespace_number(namespace.as_fd()).map_err(io::Error::other)?;
+        if self.namespace.replace(number) != Some(number) {
+            tracing::info!(interface = name, "the interface is in another network namespace now");
+            // Before it is asked for: what happens after that must be heard.
+            self.listen_everywhere()?;
+        }
+        let mut link = netlink.link_in(number, &name).map_err(io::Error::other)?;
+        if self.is_deaf {
+            // A link is down when it has just been moved, and that it is set up again would not be heard.
+            link.flags |= libc::IFF_UP as u32;
+        }
+        self.configurator.device.ifindex = link.index;
+        self.configurator.device.name = name;
+        self.link_changed(&link);
+        Ok(())
+    }
+
+    fn listen_everywhere(&mut self) -> io::Result<()> {
+        let Some(monitor) = self.far_monitor.take() else {
+            // Listening everywhere already, or never permitted to.
+            return Ok(());
+        };
+        let monitor = monitor.listen().map_err(io::Error::other)?;
+        // Closing removes it as well.
+        let _ = self.poll.registry().deregister(&mut SourceFd(&self.monitor.as_raw_fd()));
+        self.poll.registry().register(&mut SourceFd(&monitor.as_raw_fd()), LINKS, Interest::READABLE)?;
+        self.monitor = monitor;
+        Ok(())
+    }
+
+    /// Asks for the link's present state.
+    pub(super) fn look_at_link(&mut self) -> Verdict {
+        if self.namespace.is_some() {
+            return self.follow();
+        }
+        let index = self.configurator.device.ifindex;
+        match Netlink::open().and_then(|mut netlink| netlink.link_by_index(index)) {
+            Ok(link) => self.link_changed(&link),
+            Err(error) if error.is_not_found() => return self.follow(),
+            Err(error) => tracing::debug!(%error, "the state of the link is not known"),
+        }
+        Verdict::GoOn
+    }
+
+    fn link_changed(&mut self, link: &Link) {
+        let mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX);
+        if self.shared.mtu.swap(mtu, Ordering::Relaxed) != mtu {
+            self.shared.interface().set_mtu(mtu);
+            tracing::debug!(mtu, "the MTU has changed");
+        }
+        let is_up = link.is_up();
+        if self.shared.is_up.swap(is_up, Ordering::Relaxed) != is_up {
+            tracing::info!(is_up, "the link has changed");
+            let mut interface = self.shared.interface();
+            if is_up { interface.link_up(now()) } else { interface.link_down() }
+        }
+        if !link.name.is_empty() {
+            self.configurator.device.name.clone_from(&link.name);
+        }
+    }
+
+    /// An error, with what to do about it, while the interface is in another network namespace than this process.
+    pub(super) fn at_home(&self) -> io::Result<()> {
+        if namespace_of(self.configurator.device.probe.as_fd()) != self.home {
+            let name = &self.configurator.device.name;
+            // It finds nothing there by the name, or another interface.
+            return Err(io::Error::other(format!(
+                "{name} is in another network namespace than the daemon, where a new process could not follow it; \
+                 move it back before a reload, or restart the daemon"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// What tells the network namespace of a TUN device from others; `None` where the kernel does not say.
+pub(super) fn namespace_of(tun: BorrowedFd<'_>) -> Option<(u64, u64)> {
+    let stat = rustix::fs::fstat(sys::tun_namespace(tun).ok()?).ok()?;
+    Some((stat.st_dev, stat.st_ino))
+}
