@@ -296,6 +296,33 @@ fn an_interface_in_another_namespace_is_not_handed_over_until_it_is_back() {
 }
 
 #[test]
+fn an_interface_that_leaves_while_the_next_process_prepares_itself_is_served_on() {
+    let program = Program::new("leaves");
+    let (pair, _daemon) = pair_of(program.unconfined());
+    let (taken, moved) = (program.folder.join("taken"), program.folder.join("moved"));
+    program.replace_by_script(&format!(
+        "take; : > {}; until [ -e {} ]; do sleep 0.01; done; say 2; exec cat > /dev/null",
+        taken.display(),
+        moved.display()
+    ));
+    let inside = Host::new("inside");
+    let processes = pair.a.host.processes();
+    let why = std::thread::scope(|scope| {
+        let reload = scope.spawn(|| program.reload(&pair.a.host));
+        eventually("the state is sent", || taken.exists().then_some(()));
+        pair.a.host.ip(&format!("link set wg0 netns {}", inside.network_path()));
+        fs::write(moved, "").expect("a word to the script");
+        reload.join().expect("the reload").expect_err("the next one could not follow it")
+    });
+    assert!(why.contains("wg0 is in another network namespace"), "{why}");
+    assert_eq!(pair.a.host.processes(), processes);
+    inside.add_address(&format!("{}/24", Side::A.inner_v4()), "wg0");
+    inside.ip("link set wg0 up");
+    let to_b = Ping::to(Side::B.inner_v4());
+    eventually("B is reached from inside", || to_b.from(&inside).all_answered().then_some(()));
+}
+
+#[test]
 fn an_idle_connection_ends_cleanly_and_the_next_one_is_the_new_process_s() {
     let program = Program::new("idle");
     let (pair, _daemon) = pair(&program);

@@ -250,8 +250,13 @@ impl Control {
     fn hand_over(&mut self, prepared: Prepared) -> io::Result<Result<u32, String>> {
         let Some(reloader) = self.reloader.take() else { return Ok(Err("reloads are off".to_owned())) };
         let process = prepared.id();
-        self.configurator.workers.stop();
-        let outcome = prepared.commit(self.state(&reloader));
+        // It may have been moved while the other process prepared itself: then there is nothing to stop for.
+        let at_home = self.at_home();
+        let stops = at_home.is_ok();
+        if stops {
+            self.configurator.workers.stop();
+        }
+        let outcome = prepared.commit(at_home.and_then(|()| self.state(&reloader)));
         self.reloader = Some(reloader);
         match outcome {
             Ok(_child) => {
@@ -267,7 +272,9 @@ impl Control {
                         interface.link_up(now());
                     }
                 }
-                self.configurator.workers.resume(self.configurator.device.offload).map_err(io::Error::other)?;
+                if stops {
+                    self.configurator.workers.resume(self.configurator.device.offload).map_err(io::Error::other)?;
+                }
                 Ok(Err(failure.why))
             }
         }

@@ -291,7 +291,7 @@ impl Workers {
         let mut queues = Vec::new();
         for queue in &self.queues {
             let queue = queue.try_clone().map_err(system("a TUN queue cannot be opened once more"))?;
-            queues.append(&mut Tun::from_fd(queue, 1, offload)?.queues);
+            queues.push(TunQueue::again(queue, offload)?);
         }
         self.shared.ends.store(false, Ordering::Relaxed);
         self.start_threads(queues)?;

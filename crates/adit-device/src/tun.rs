@@ -132,19 +132,7 @@ impl Tun {
             let name = name.clone();
             move |source| TunError::System { name, action, source }
         };
-        let flags = sys::tun_request(first.as_fd()).map_err(error("its flags cannot be read"))?.flags();
-        let vnet_header = flags & libc::IFF_VNET_HDR != 0;
-        let mut offloads = Offloads::NONE;
-        if vnet_header {
-            sys::tun_set_vnet_header_len(first.as_fd(), VnetHeader::LEN as i32)
-                .map_err(error("the length of its packet header cannot be set"))?;
-        }
-        if vnet_header && offload {
-            offloads = set_offloads(&first);
-        } else {
-            // A persistent device may have them on from its last use. Without a header there are none to turn off.
-            let _ = sys::tun_set_offload(first.as_fd(), 0);
-        }
+        let (flags, offloads) = set_options(&first, &name, offload)?;
         let ifindex = CString::new(name.as_str())
             .map_err(io::Error::from)
             .and_then(|name| sys::interface_index(&name))
@@ -164,11 +152,21 @@ impl Tun {
             sys::set_nonblocking(file.as_fd()).map_err(error("it cannot be made non-blocking"))?;
             queues.push(TunQueue { file });
         }
-        Ok(Tun { name, ifindex, queues, offloads, vnet_header })
+        Ok(Tun { name, ifindex, queues, offloads, vnet_header: flags & libc::IFF_VNET_HDR != 0 })
     }
 }
 
 impl TunQueue {
+    /// A queue that was served before, and may have been set up for another process since. The interface need not be
+    /// found by its name: it may be in another network namespace by now.
+    pub(crate) fn again(fd: OwnedFd, offload: bool) -> Result<TunQueue, TunError> {
+        let request = sys::tun_request(fd.as_fd()).map_err(|_| TunError::BadDescriptor("it is not a TUN device"))?;
+        let name = request.name();
+        let file = File::from(fd);
+        set_options(&file, &name, offload)?;
+        Ok(TunQueue { file })
+    }
+
     /// Anything that keeps the bounds of messages, in a device's place.
     #[cfg(test)]
     pub(crate) fn from_fd(fd: OwnedFd) -> TunQueue {
@@ -222,6 +220,23 @@ fn attach(file: &File, name: &str, flags: i32) -> io::Result<String> {
     let mut request = InterfaceRequest::new(name, flags).ok_or(io::Error::from_raw_os_error(libc::ENAMETOOLONG))?;
     sys::tun_attach(file.as_fd(), &mut request)?;
     Ok(request.name())
+}
+
+/// Sets what a device's packets look like; returns its flags and what is left unfinished.
+fn set_options(file: &File, name: &str, offload: bool) -> Result<(i32, Offloads), TunError> {
+    let error = |action| move |source| system(name, action, source);
+    let flags = sys::tun_request(file.as_fd()).map_err(error("its flags cannot be read"))?.flags();
+    let vnet_header = flags & libc::IFF_VNET_HDR != 0;
+    if vnet_header {
+        sys::tun_set_vnet_header_len(file.as_fd(), VnetHeader::LEN as i32)
+            .map_err(error("the length of its packet header cannot be set"))?;
+    }
+    if vnet_header && offload {
+        return Ok((flags, set_offloads(file)));
+    }
+    // A persistent device may have them on from its last use. Without a header there are none to turn off.
+    let _ = sys::tun_set_offload(file.as_fd(), 0);
+    Ok((flags, Offloads::NONE))
 }
 
 /// Turns on as much as the kernel has.

@@ -8,7 +8,8 @@ use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
 
 use super::*;
-use crate::netlink::testing::{add_address, in_new_namespace};
+use crate::netlink::namespace;
+use crate::netlink::testing::{add_address, in_new_namespace, new_namespace};
 use crate::offload::{Gso, Joiner, Split};
 use crate::udp;
 
@@ -330,6 +331,18 @@ fn a_device_opened_by_another_process_is_taken_over() {
             assert_eq!((&tun.name, tun.queues.len(), tun.vnet_header), (&name, queues, vnet_header));
             assert_eq!(tun.offloads.checksum, vnet_header);
         }
+    });
+}
+
+#[test]
+fn a_queue_is_served_again_though_its_interface_is_in_another_namespace() {
+    in_new_namespace(|| {
+        let tun = tun(2, true, &[]);
+        let queue = tun.queues[1].as_fd().try_clone_to_owned().expect("once more");
+        let other = new_namespace().expect("another namespace");
+        let queue = namespace::run_in(other.as_fd(), || TunQueue::again(queue, true)).expect("the namespace");
+        let error = queue.expect("served again").read(&mut [0; 1_000]).err();
+        assert!(error.is_none_or(|error| error.kind() == io::ErrorKind::WouldBlock));
     });
 }
 
