@@ -1,9 +1,13 @@
 //! What the daemon makes of its interface, and knows of it when it could not be told everything, or lacks something.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::process::Stdio;
 
 use adit_tests::Implementation::Adit;
-use adit_tests::{Host, Pair, Ping, Side, eventually};
+use adit_tests::{Host, Outer, Pair, PairBuilder, Ping, Side, eventually};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -45,4 +49,65 @@ fn lose_news(host: &Host) {
         let drops = |line: &str| line.split_whitespace().nth(8).is_some_and(|drops| drops != "0");
         sockets.lines().skip(1).any(drops).then_some(())
     });
+}
+
+#[test]
+fn packets_pass_though_nobody_reads_the_log() {
+    let mut pair = Pair::stopped(Adit, Adit);
+    let (log, theirs) = std::io::pipe().expect("a pipe");
+    let path = format!("/proc/self/fd/{}", theirs.as_raw_fd());
+    let mut command = Adit.foreground("wg0");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(theirs.try_clone().expect("the log's end"));
+    let daemon = pair.a.host.start(command);
+    eventually("A's daemon opens its socket", || pair.a.host.has_socket("wg0").then_some(()));
+    pair.b.start();
+    PairBuilder::new(Adit, Adit).configure(&pair);
+    // Opened anew, so that the daemon waits where this one does not.
+    let filler = OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK).open(path);
+    fill(filler.expect("the log's end"));
+
+    pair.assert_a_reaches_b();
+    let call = format!("{} 0x2 ", libc::SYS_write);
+    eventually("the control thread waits for a reader of the log", || {
+        let thread = format!("/proc/{0}/task/{0}/syscall", daemon.id());
+        fs::read_to_string(thread).expect("the daemon's first thread").starts_with(&call).then_some(())
+    });
+    Ping::to(Side::B.inner_v4()).count(20, 0.01).from(&pair.a.host).assert_all_answered();
+    Ping::to(Side::A.inner_v4()).count(20, 0.01).from(&pair.b.host).assert_all_answered();
+    drop(log);
+}
+
+#[test]
+fn what_a_peer_can_bring_about_as_often_as_it_likes_is_not_in_the_usual_log() {
+    let mut pair = Pair::stopped(Adit, Adit);
+    let (mut log, theirs) = std::io::pipe().expect("a pipe");
+    let mut command = Adit.foreground("wg0");
+    command.env("LOG_LEVEL", "info").stdin(Stdio::null()).stdout(Stdio::null()).stderr(theirs);
+    let mut daemon = pair.a.host.start(command);
+    eventually("A's daemon opens its socket", || pair.a.host.has_socket("wg0").then_some(()));
+    pair.b.start();
+    PairBuilder::new(Adit, Adit).configure(&pair);
+    for port in [51001, 51002] {
+        pair.b.set(&format!("listen-port {port}"));
+        pair.assert_b_reaches_a();
+        let endpoint = format!("{}:{port}", Side::B.outer(Outer::V4));
+        eventually("A has seen it", || (pair.b_seen_by_a().endpoint == endpoint).then_some(()));
+    }
+    // Whatever there is to be logged has been logged before this is answered.
+    pair.a.status();
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.wait().success());
+    let mut text = String::new();
+    log.read_to_string(&mut text).expect("the log");
+    assert!(text.contains("the link has changed") && !text.contains("endpoint"), "{text}");
+}
+
+fn fill(mut pipe: File) {
+    loop {
+        match pipe.write(b"\n") {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+            Err(error) => panic!("{error}"),
+        }
+    }
 }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use adit::Event;
+use adit::{Event, Interface, PublicKey};
+use arrayvec::ArrayVec;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
@@ -32,6 +33,8 @@ const UAPI: usize = 5;
 
 /// Steps of handshakes that are computed before clients and timers have their turn.
 const HANDSHAKE_STEPS: usize = 32;
+/// Events that are logged before clients and timers have their turn.
+const EVENTS: usize = 64;
 /// Room for what the engine sends by itself, packets that waited for a session among it.
 const BUFFER_LEN: usize = 65_536;
 
@@ -313,27 +316,51 @@ impl Control {
         }
 
         let mut interface = self.shared.interface();
-        while let Some(event) = interface.poll_event() {
-            log(&interface, event);
+        let mut events = ArrayVec::<_, EVENTS>::new();
+        while !events.is_full()
+            && let Some(event) = interface.poll_event()
+        {
+            events.push((event, peer_of(&interface, event)));
         }
-        if interface.has_handshakes() || interface.has_peer_transmits() {
+        let has_more = events.is_full() || interface.has_handshakes() || interface.has_peer_transmits();
+        let deadline = interface.poll_timeout().filter(|_| is_up);
+        if !has_more {
+            self.shared.control_sleeps_until(deadline);
+        }
+        // Whoever reads the log may be slow: the workers need not wait for that.
+        drop(interface);
+        for (event, peer) in events {
+            log(event, peer);
+        }
+        if has_more {
             return Some(Duration::ZERO);
         }
-        let deadline = interface.poll_timeout().filter(|_| is_up);
-        self.shared.control_sleeps_until(deadline);
         // The poll counts in milliseconds: one more, so that it does not wake a moment too early.
         deadline.map(|deadline| deadline.saturating_since(now()) + Duration::from_millis(1))
     }
 }
 
-/// One line an event. Public keys name peers; nothing secret is known here.
-fn log(interface: &adit::Interface, event: Event) {
-    let name = |id| interface.peer(now(), id).map_or_else(|| "removed".into(), |peer| peer.public_key.to_string());
+/// The peer that an event is about, if it is there still.
+fn peer_of(interface: &Interface, event: Event) -> Option<PublicKey> {
+    let (Event::HandshakeCompleted { peer }
+    | Event::HandshakeGaveUp { peer }
+    | Event::EndpointMoved { peer, .. }
+    | Event::SessionExpired { peer }) = event
+    else {
+        return None;
+    };
+    interface.peer(now(), peer).map(|peer| *peer.public_key)
+}
+
+/// One line an event. Public keys name peers; nothing secret is known here. What a peer can bring about as often as it
+/// likes is for those alone who look for a fault.
+fn log(event: Event, peer: Option<PublicKey>) {
+    let peer = || peer.map_or_else(|| "removed".into(), |key| key.to_string());
     match event {
-        Event::HandshakeCompleted { peer } => tracing::debug!(peer = name(peer), "handshake completed"),
-        Event::HandshakeGaveUp { peer } => tracing::info!(peer = name(peer), "no answer to the handshake, given up"),
-        Event::EndpointMoved { peer, endpoint } => tracing::info!(peer = name(peer), %endpoint, "endpoint moved"),
-        Event::SessionExpired { peer } => tracing::debug!(peer = name(peer), "keys erased"),
+        Event::HandshakeCompleted { .. } => tracing::debug!(peer = peer(), "handshake completed"),
+        Event::HandshakeGaveUp { .. } => tracing::info!(peer = peer(), "no answer to the handshake, given up"),
+        Event::EndpointMoved { endpoint, .. } => tracing::debug!(peer = peer(), %endpoint, "endpoint moved"),
+        Event::SessionExpired { .. } => tracing::debug!(peer = peer(), "keys erased"),
         Event::PacketDropped { reason, .. } => tracing::debug!(reason = reason.name(), "packet dropped"),
         _ => {}
     }
