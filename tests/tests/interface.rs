@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::process::Stdio;
 
 use adit_tests::Implementation::Adit;
-use adit_tests::{Host, Outer, Pair, PairBuilder, Ping, Side, eventually};
+use adit_tests::{Host, Node, Outer, Pair, PairBuilder, Ping, Side, eventually};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -110,4 +110,21 @@ fn fill(mut pipe: File) {
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+#[test]
+fn an_interface_made_by_the_daemon_has_room_for_the_tunnel_and_one_that_was_there_keeps_its_mtu() {
+    let mut node = Node::stopped(Adit, "A");
+    let mtu = |node: &Node| {
+        let mtu = node.host.enter(|| fs::read_to_string("/sys/class/net/wg0/mtu")).expect("the interface's MTU");
+        mtu.trim().to_owned()
+    };
+    node.start();
+    assert_eq!(mtu(&node), "1420");
+    node.daemon().signal(Signal::SIGTERM);
+    assert!(node.daemon().wait().success());
+
+    node.host.ip("tuntap add wg0 mode tun multi_queue");
+    node.start();
+    assert_eq!(mtu(&node), "1500");
 }

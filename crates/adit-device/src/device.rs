@@ -17,13 +17,17 @@ use rand_core::UnwrapErr;
 use crate::confine;
 use crate::control::{self, Control, End};
 use crate::handover::{self, Guardian, Received, Reload, Reloader};
-use crate::netlink::{FarLinkMonitor, LinkMonitor, NetlinkError};
+use crate::netlink::{FarLinkMonitor, LinkMonitor, Netlink, NetlinkError};
 use crate::options::Options;
 use crate::shared::{Shared, now, unix_time};
 use crate::tun::{Tun, TunError, TunQueue};
 use crate::uapi::{Listener, Server};
 use crate::udp::{self, BindError, Sockets};
 use crate::worker::{self, Worker};
+
+/// What an Ethernet frame holds, less what the tunnel puts around a packet over IPv6: the MTU of a new interface, as with
+/// every WireGuard.
+const MTU: u32 = 1420;
 
 /// Why a device could not be started, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -79,6 +83,9 @@ pub fn run(options: Options) -> Result<(), Error> {
         Some(fd) => Tun::from_fd(fd, threads.get(), offload)?,
         None => Tun::create(&name, threads.get(), offload)?,
     };
+    if tun.is_new {
+        Netlink::open()?.set_mtu(tun.ifindex, MTU)?;
+    }
     let listener = match uapi_fd {
         Some(fd) => Listener::from_fd(fd),
         None => Listener::bind(&tun.name),

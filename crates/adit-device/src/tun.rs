@@ -23,6 +23,8 @@ pub struct Tun {
     pub offloads: Offloads,
     /// Whether a [`VnetHeader`] stands before every packet read and written.
     pub vnet_header: bool,
+    /// Whether the interface was made here, and is as the kernel makes them.
+    pub is_new: bool,
 }
 
 /// One queue of a TUN device. Reads and writes do not block.
@@ -85,7 +87,9 @@ impl Tun {
         // A multi-queue device would let us in beside the process that serves it; IFF_TUN_EXCL tells whether one was
         // there before us.
         let multi = KIND | libc::IFF_MULTI_QUEUE | vnet;
-        let attached = match attach(&first, name, multi | libc::IFF_TUN_EXCL) {
+        let attached = attach(&first, name, multi | libc::IFF_TUN_EXCL);
+        let is_new = attached.is_ok();
+        let attached = match attached {
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => match attach(&first, name, multi) {
                 Ok(name) => {
                     let others = Netlink::open().and_then(|mut netlink| netlink.tun_queues(&name));
@@ -106,7 +110,7 @@ impl Tun {
             Some(libc::EINVAL) => TunError::NotTun(name.to_owned()),
             _ => system(name, "cannot be created", source),
         })?;
-        Tun::set_up(first, name, queues, offload)
+        Ok(Tun { is_new, ..Tun::set_up(first, name, queues, offload)? })
     }
 
     /// Takes over a TUN device that another process has opened, and opens further queues of it if it has several.
@@ -152,7 +156,7 @@ impl Tun {
             sys::set_nonblocking(file.as_fd()).map_err(error("it cannot be made non-blocking"))?;
             queues.push(TunQueue { file });
         }
-        Ok(Tun { name, ifindex, queues, offloads, vnet_header: flags & libc::IFF_VNET_HDR != 0 })
+        Ok(Tun { name, ifindex, queues, offloads, vnet_header: flags & libc::IFF_VNET_HDR != 0, is_new: false })
     }
 }
 
