@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use adit_tests::Implementation::Adit;
 use adit_tests::{Host, Node, Outer, Pair, PairBuilder, Ping, Side, eventually};
@@ -127,4 +127,22 @@ fn an_interface_made_by_the_daemon_has_room_for_the_tunnel_and_one_that_was_ther
     node.host.ip("tuntap add wg0 mode tun multi_queue");
     node.start();
     assert_eq!(mtu(&node), "1500");
+}
+
+#[test]
+fn many_workers_need_more_files_than_the_usual_limit_and_can_change_the_port_and_reload() {
+    let mut pair = Pair::stopped(Adit, Adit);
+    pair.b.start();
+    let mut command = Command::new("prlimit");
+    command.arg("--nofile=256:4096").arg(Adit.binary()).args(["-f", "--threads", "64", "wg0"]).stdin(Stdio::null());
+    let _daemon = pair.a.host.start(command);
+    eventually("A's daemon opens its socket", || pair.a.host.has_socket("wg0").then_some(()));
+    PairBuilder::new(Adit, Adit).configure(&pair);
+    pair.assert_a_reaches_b();
+    pair.a.set("listen-port 40000");
+    pair.assert_a_reaches_b();
+    let adit = Adit.binary();
+    pair.a.host.run(adit.to_str().expect("a path in UTF-8"), &["reload", "wg0"]).success();
+    pair.assert_a_reaches_b();
+    assert_ne!(pair.a_seen_by_b().endpoint, Side::A.endpoint(Outer::V4));
 }

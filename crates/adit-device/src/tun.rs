@@ -17,7 +17,7 @@ pub struct Tun {
     pub name: String,
     /// The interface's index.
     pub ifindex: u32,
-    /// One queue a worker; at least one, and fewer than asked for if the device allows one only.
+    /// One queue a worker; at least one, and fewer than asked for if the device allows one only, or the kernel no more.
     pub queues: Vec<TunQueue>,
     /// What may be written unfinished, and is read unfinished.
     pub offloads: Offloads,
@@ -147,7 +147,17 @@ impl Tun {
             let flags = KIND | flags & (libc::IFF_MULTI_QUEUE | libc::IFF_VNET_HDR);
             while files.len() < queues {
                 let file = open()?;
-                attach(&file, &name, flags).map_err(error("a queue cannot be added"))?;
+                match attach(&file, &name, flags) {
+                    Err(source) if source.raw_os_error() == Some(libc::E2BIG) => {
+                        tracing::warn!(
+                            queues = files.len(),
+                            asked = queues,
+                            "the kernel gives a device no more queues"
+                        );
+                        break;
+                    }
+                    attached => attached.map_err(error("a queue cannot be added"))?,
+                };
                 files.push(file);
             }
         }

@@ -16,7 +16,7 @@ use adit_device::handover::VARIABLE;
 use adit_device::{Activated, Notifier, Options, Reload};
 use anyhow::{Context as _, bail};
 use clap::ValueEnum as _;
-use rustix::process::setsid;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, setsid};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::args::{Args, DaemonArgs, LogFormat};
@@ -80,6 +80,7 @@ fn serve(name: String, daemon: &DaemonArgs, format: LogFormat, report: bool) -> 
     // Somebody still waits to be told only of the first process.
     let is_first_report = report && handover.is_none();
     logging::start(format, Audience::Daemon);
+    raise_file_limit();
     let confinement = daemon.confinement.confinement();
     let mut options = Options { offload: !daemon.no_offload, tun_fd, confinement, ..Options::new(name) };
     (options.uapi_fd, options.reload_fd) = (sockets.uapi, sockets.reload);
@@ -105,6 +106,16 @@ fn serve(name: String, daemon: &DaemonArgs, format: LogFormat, report: bool) -> 
         }));
     }
     Ok(adit_device::run(options)?)
+}
+
+/// Each worker has six files, and a change of the port or a reload takes some of them twice for a moment: too many for
+/// the usual limit where there are many cores. That one is low for programs that cannot count above 1,024, and the only
+/// program that is started from here is this one.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, "the limit of open files cannot be raised");
+    }
 }
 
 /// Tells who waits that the interface is there, and lets go of what is theirs.

@@ -347,6 +347,11 @@ fn a_queue_is_served_again_though_its_interface_is_in_another_namespace() {
 }
 
 #[test]
+fn more_queues_than_a_device_can_have_are_as_many_as_it_has() {
+    in_new_namespace(|| assert_eq!(tun(300, true, &[]).queues.len(), 256));
+}
+
+#[test]
 fn a_descriptor_that_is_no_usable_tun_device_is_refused() {
     in_new_namespace(|| {
         let refused = |file: File, why: &str| match Tun::from_fd(OwnedFd::from(file), 1, true) {
