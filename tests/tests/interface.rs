@@ -146,3 +146,16 @@ fn many_workers_need_more_files_than_the_usual_limit_and_can_change_the_port_and
     pair.assert_a_reaches_b();
     assert_ne!(pair.a_seen_by_b().endpoint, Side::A.endpoint(Outer::V4));
 }
+
+#[test]
+fn where_the_kernel_does_not_tell_of_files_the_daemon_looks_whether_its_socket_is_there() {
+    let host = Host::new("A");
+    // A limit of inotify for this daemon alone takes a user namespace, and that a network of its own.
+    let mut command = Command::new("unshare");
+    let script = "echo 0 > /proc/sys/user/max_inotify_instances; exec \"$0\" -f wg0";
+    command.args(["--user", "--map-root-user", "--net", "sh", "-euc", script]).arg(Adit.binary());
+    let mut daemon = host.start(command);
+    eventually("the daemon opens its socket", || host.has_socket("wg0").then_some(()));
+    host.enter(|| fs::remove_file("/run/wireguard/wg0.sock")).expect("the socket");
+    assert!(daemon.wait().success());
+}

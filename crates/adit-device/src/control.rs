@@ -35,6 +35,8 @@ const UAPI: usize = 5;
 const HANDSHAKE_STEPS: usize = 32;
 /// Events that are logged before clients and timers have their turn.
 const EVENTS: usize = 64;
+/// How often the UAPI socket is looked after if nothing tells of it.
+const LOOK: Duration = Duration::from_secs(5);
 /// Room for what the engine sends by itself, packets that waited for a session among it.
 const BUFFER_LEN: usize = 65_536;
 
@@ -186,7 +188,11 @@ impl Control {
     pub(crate) fn run(&mut self, notifier: Option<&Notifier>) -> io::Result<End> {
         let mut events = Events::with_capacity(64);
         loop {
-            let timeout = self.work();
+            let mut timeout = self.work();
+            let looks = self.server.must_be_looked_after();
+            if looks {
+                timeout = Some(timeout.map_or(LOOK, |timeout| timeout.min(LOOK)));
+            }
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}
@@ -213,6 +219,9 @@ impl Control {
                 }
             }
             if self.shared.tun_is_gone.load(Ordering::Relaxed) && !self.tun_is_there() {
+                return Ok(End::Ended);
+            }
+            if looks && self.server.status() == Status::Deleted {
                 return Ok(End::Ended);
             }
             if let Some(prepared) = self.reloader.as_mut().and_then(Reloader::take_prepared) {

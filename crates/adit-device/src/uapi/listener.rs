@@ -107,6 +107,11 @@ impl Listener {
         self.file.as_ref()?.inotify.as_ref().map(AsFd::as_fd)
     }
 
+    /// Whether there is a file, and nothing tells of it.
+    pub(super) fn is_unwatched(&self) -> bool {
+        self.file.as_ref().is_some_and(|file| file.inotify.is_none())
+    }
+
     /// Forgets why [`Listener::watch`] was readable.
     pub(super) fn drain_watch(&self) {
         let mut bytes = [0; 1024];

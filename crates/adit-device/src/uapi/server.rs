@@ -127,7 +127,13 @@ impl Server {
         Status::Serving
     }
 
-    /// Looks whether the socket's file is there. Needed only where the kernel has no inotify left to tell of it.
+    /// Whether nothing tells of the socket's file, since the kernel had no inotify left: then somebody is to look at
+    /// [`Server::status`] now and then.
+    pub fn must_be_looked_after(&self) -> bool {
+        self.listener.is_unwatched()
+    }
+
+    /// Looks whether the socket's file is there.
     pub fn status(&self) -> Status {
         if self.listener.is_deleted() { Status::Deleted } else { Status::Serving }
     }
