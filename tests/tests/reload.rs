@@ -296,6 +296,29 @@ fn an_interface_in_another_namespace_is_not_handed_over_until_it_is_back() {
 }
 
 #[test]
+fn a_process_that_has_taken_over_hears_of_the_interface_in_other_namespaces_as_the_first_did() {
+    let program = Program::new("hears");
+    let log = program.folder.join("log");
+    let mut command = program.command(&["-f", "wg0"]);
+    command.stderr(fs::File::create(&log).expect("a file for the log")).stdout(Stdio::null());
+    let (pair, _daemon) = pair_of(command);
+    let inside = Host::new("inside");
+    let logged = |what: &str| fs::read_to_string(&log).expect("the log").matches(what).count();
+    // The second time that which listens already is handed over.
+    for mtu in ["1301", "1302"] {
+        program.reload(&pair.a.host).expect("the reload");
+        let before = logged("in another network namespace now");
+        pair.a.host.ip(&format!("link set wg0 netns {}", inside.network_path()));
+        eventually("the interface is followed", || (logged("in another network namespace now") > before).then_some(()));
+        inside.ip(&format!("link set wg0 mtu {mtu} up"));
+        eventually("what happens there is heard", || (logged(&format!("mtu={mtu}")) > 0).then_some(()));
+        inside.ip(&format!("link set wg0 netns {}", pair.a.host.network_path()));
+        pair.a.up(&[&format!("{}/24", Side::A.inner_v4())], 1420);
+        eventually("B is reached from home", || pair.a_reaches_b().then_some(()));
+    }
+}
+
+#[test]
 fn an_interface_that_leaves_while_the_next_process_prepares_itself_is_served_on() {
     let program = Program::new("leaves");
     let (pair, _daemon) = pair_of(program.unconfined());

@@ -1,7 +1,7 @@
 //! What UAPI clients ask of the interface.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -84,7 +84,12 @@ impl Handler for Configurator {
 
 impl Configurator {
     /// Everything about the device that another process needs to go on with it.
-    pub(crate) fn state(&self, listener: &Listener, reloader: &Reloader) -> io::Result<State> {
+    pub(crate) fn state(
+        &self,
+        listener: &Listener,
+        reloader: &Reloader,
+        far_monitor: Option<BorrowedFd<'_>>,
+    ) -> io::Result<State> {
         let (shared, device) = (&self.shared, &self.device);
         let sockets = shared.all_sockets();
         let (asks, link) = (&reloader.asks, &reloader.link);
@@ -97,6 +102,7 @@ impl Configurator {
             ("handshakes_v6", last.is_some_and(|sockets| sockets.v6.is_some()).into()),
             ("asks", asks.is_some().into()),
             ("link", link.is_some().into()),
+            ("far_monitor", far_monitor.is_some().into()),
             // Files that are somebody else's: of a program that does not tell, all are its own.
             ("keep_uapi", listener.path().is_none().into()),
             ("keep_asks", asks.as_ref().is_some_and(|asks| asks.path().is_none()).into()),
@@ -119,7 +125,8 @@ impl Configurator {
             .collect();
         // In the order in which `successor` takes them.
         let sockets = sockets.iter().flat_map(|sockets| sockets.iter()).map(AsFd::as_fd);
-        let others = [Some(listener.as_fd()), asks.as_ref().map(AsFd::as_fd), link.as_ref().map(AsFd::as_fd)];
+        let (asks, link) = (asks.as_ref().map(AsFd::as_fd), link.as_ref().map(AsFd::as_fd));
+        let others = [Some(listener.as_fd()), asks, link, far_monitor];
         let fds = self.workers.queues().chain(sockets).chain(others.into_iter().flatten());
         let fds = fds.map(|fd| fd.try_clone_to_owned()).collect::<io::Result<_>>()?;
         Ok(State { text, snapshot: shared.interface().snapshot(now()), fds })

@@ -295,7 +295,10 @@ impl Control {
     /// What another process needs. While the workers run it is of no use but to be looked at.
     fn state(&self, reloader: &Reloader) -> io::Result<State> {
         self.at_home()?;
-        self.configurator.state(self.server.listener(), reloader)
+        // The right to listen everywhere cannot be taken again. It is one with the monitor once that listens everywhere.
+        let unused = self.far_monitor.as_ref().map(AsFd::as_fd);
+        let far_monitor = unused.or_else(|| Some(self.monitor.as_fd()).filter(|_| !self.is_deaf));
+        self.configurator.state(self.server.listener(), reloader, far_monitor)
     }
 
     /// Timers, handshakes and what they send. Returns how long there is nothing to do.

@@ -104,6 +104,7 @@ pub fn run(options: Options) -> Result<(), Error> {
         listener,
         asks,
         link: None,
+        far_monitor: None,
         interface: Interface::new(now(), unix_time(), Box::new(UnwrapErr(SysRng))),
         fwmark: 0,
         offload,
@@ -142,7 +143,7 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
 
     let monitor = LinkMonitor::open()?;
     // Without it the interface can still be moved to another namespace, but what happens to it there is not heard.
-    let far_monitor = FarLinkMonitor::open().ok();
+    let far_monitor = parts.far_monitor.or_else(|| FarLinkMonitor::open().ok());
     let first = tun.queues.first().map(|queue| queue.as_fd().try_clone_to_owned());
     let probe: OwnedFd = first.ok_or(io::ErrorKind::NotFound.into()).flatten().map_err(system("no TUN queue"))?;
     tracing::info!(

@@ -9,7 +9,7 @@ mod vectors;
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
 pub(crate) use message::{Outgoing, Received, receive, receive_many, send, send_many};
@@ -69,6 +69,12 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
     // SAFETY: F_SETFL takes an integer and touches no memory of ours.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
+}
+
+/// An open netlink socket, as the library has it that speaks netlink.
+pub(crate) fn netlink_socket(fd: OwnedFd) -> netlink_sys::Socket {
+    // SAFETY: the descriptor is open, and its only owner gives it away here.
+    unsafe { netlink_sys::Socket::from_raw_fd(fd.into_raw_fd()) }
 }
 
 /// The index of the interface of this name in the calling thread's network namespace.

@@ -12,6 +12,7 @@ use rand_core::UnwrapErr;
 
 use super::channel::{self, Kind, Message};
 use super::guardian::Link;
+use crate::netlink::FarLinkMonitor;
 use crate::shared::{now, unix_time};
 use crate::tun::Tun;
 use crate::uapi::Listener;
@@ -27,6 +28,7 @@ pub(crate) struct Received {
     pub(crate) keep_uapi: bool,
     pub(crate) keep_asks: bool,
     pub(crate) link: Option<Link>,
+    pub(crate) far_monitor: Option<FarLinkMonitor>,
     pub(crate) interface: Interface,
     pub(crate) fwmark: u32,
     pub(crate) offload: bool,
@@ -105,6 +107,10 @@ fn build(message: Message) -> Result<Received, String> {
         true => Some(Link::adopt(next("the way to the first process")?)),
         false => None,
     };
+    let far_monitor = match facts.is_set("far_monitor") {
+        true => Some(FarLinkMonitor::adopt(next("the way to listen everywhere")?)),
+        false => None,
+    };
 
     let snapshot = Snapshot::from_bytes(bytes).map_err(|error| error.to_string())?;
     let rng = Box::new(UnwrapErr(SysRng));
@@ -117,6 +123,7 @@ fn build(message: Message) -> Result<Received, String> {
         keep_uapi: facts.is_set("keep_uapi"),
         keep_asks: facts.is_set("keep_asks"),
         link,
+        far_monitor,
         interface: interface.map_err(|error| error.to_string())?,
         fwmark: facts.number("fwmark"),
         offload,

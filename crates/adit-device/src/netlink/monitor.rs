@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::RouteNetlinkMessage;
@@ -11,6 +11,7 @@ use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 
 use super::address::address_of;
 use super::{BUFFER_SIZE, Link, NetlinkError, Result, messages};
+use crate::sys;
 
 /// Something happened to an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -114,6 +115,11 @@ impl FarLinkMonitor {
         open().map_err(cannot_listen)
     }
 
+    /// The right that another process has taken and handed over.
+    pub(crate) fn adopt(fd: OwnedFd) -> FarLinkMonitor {
+        FarLinkMonitor { socket: sys::netlink_socket(fd) }
+    }
+
     /// Begins to listen. An event does not tell of which namespace it is, so that it is no more than an occasion to ask.
     ///
     /// # Errors
@@ -132,6 +138,12 @@ fn socket() -> io::Result<Socket> {
 
 fn cannot_listen(source: io::Error) -> NetlinkError {
     NetlinkError::new("cannot listen for changes of interfaces", source)
+}
+
+impl AsFd for FarLinkMonitor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
 }
 
 impl AsFd for LinkMonitor {
