@@ -28,7 +28,7 @@ pub(crate) enum Waiting {
     /// Those for peers.
     ForPeers,
     /// Those for peers, and of the answers to strangers as many as go at once.
-    Some,
+    OneSend,
     /// Every one.
     All,
 }
@@ -173,7 +173,7 @@ impl Shared {
             sockets.send_many(&groups, |index, outcome| {
                 self.sent(transmits.get(index).and_then(|transmit| transmit.peer), &outcome);
             });
-            if waiting == Waiting::Some && transmits.iter().any(|transmit| transmit.peer.is_none()) {
+            if waiting == Waiting::OneSend && transmits.iter().any(|transmit| transmit.peer.is_none()) {
                 return;
             }
         }
@@ -192,7 +192,7 @@ impl Shared {
             let rest = buffer.get_mut(begin..).unwrap_or_default();
             let next = match waiting {
                 Waiting::ForPeers => interface.poll_peer_transmit(now, rest),
-                Waiting::Some | Waiting::All => interface.poll_transmit(now, rest),
+                Waiting::OneSend | Waiting::All => interface.poll_transmit(now, rest),
             };
             match next {
                 Ok(Some(transmit)) => {

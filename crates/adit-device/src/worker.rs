@@ -345,10 +345,10 @@ impl Worker {
         let is_busy = self.ready.v4 || self.ready.v6;
         let waiting = match (self.answers, is_busy) {
             (false, _) => Waiting::ForPeers,
-            (true, true) => Waiting::Some,
+            (true, true) => Waiting::OneSend,
             (true, false) => Waiting::All,
         };
-        self.owes_answers = waiting == Waiting::Some;
+        self.owes_answers = waiting == Waiting::OneSend;
         self.shared.transmit(waiting, &self.sockets, &mut self.inbound);
     }
 

@@ -24,6 +24,9 @@ pub struct Machine {
     pub memory_gib: u64,
     /// Its release.
     pub kernel: String,
+    /// By which rule TCP sends, unless told otherwise.
+    #[serde(default)]
+    pub congestion_control: String,
     /// Programs and their versions.
     pub versions: Vec<(String, String)>,
 }
@@ -37,13 +40,15 @@ impl Machine {
         let vectors: Vec<&str> = VECTORS.iter().copied().filter(|flag| has(flag)).collect();
         let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let memory = field(&memory, "MemTotal").and_then(|line| line.split(' ').next()?.parse::<u64>().ok());
+        let kernel = |name: &str| fs::read_to_string(format!("/proc/sys/{name}")).unwrap_or_default().trim().to_owned();
         Self {
             cpu: field(&cpu, "model name").unwrap_or("unknown").to_owned(),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             vectors: vectors.join(", "),
             virtual_machine: has("hypervisor"),
             memory_gib: memory.unwrap_or(0).div_ceil(1 << 20),
-            kernel: fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned(),
+            kernel: kernel("kernel/osrelease"),
+            congestion_control: kernel("net/ipv4/tcp_congestion_control"),
             versions: versions(implementations),
         }
     }
@@ -56,6 +61,7 @@ impl Machine {
             ("Vector instructions".to_owned(), self.vectors.clone()),
             ("Memory".to_owned(), format!("{} GiB", self.memory_gib)),
             ("Kernel".to_owned(), self.kernel.clone()),
+            ("TCP's congestion control".to_owned(), self.congestion_control.clone()),
         ];
         rows.extend(self.versions.iter().cloned());
         let row = |(name, value): &(String, String)| format!("| {name} | {} |\n", value.replace('|', "\\|"));

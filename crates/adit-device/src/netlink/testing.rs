@@ -8,25 +8,18 @@ use ipnet::IpNet;
 
 use super::{Netlink, namespace};
 
-/// Runs a test in a network namespace of its own, with the loopback interface up. Without root it is skipped, loudly.
+/// Runs a test in a network namespace of its own, with the loopback interface up.
 pub(crate) fn in_new_namespace(test: impl FnOnce() + Send) {
-    let Some(namespace) = new_namespace() else { return };
+    let namespace = new_namespace();
     namespace::run_in(namespace.as_fd(), test).expect("the namespace can be entered");
 }
 
-/// A network namespace with the loopback interface up; `None` without root.
-pub(crate) fn new_namespace() -> Option<OwnedFd> {
-    let namespace = match namespace::create() {
-        Ok(namespace) => namespace,
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
-            println!("SKIPPED: this test takes root: {error}");
-            return None;
-        }
-        Err(error) => panic!("cannot make a network namespace: {error}"),
-    };
+/// A network namespace with the loopback interface up. A test that cannot have it must not pass for one that ran.
+pub(crate) fn new_namespace() -> OwnedFd {
+    let namespace = namespace::create().expect("this test makes network namespaces: run it as root");
     let mut netlink = Netlink::open_in(namespace.as_fd()).expect("netlink");
     netlink.set_up(1, true).expect("loopback up");
-    Some(namespace)
+    namespace
 }
 
 /// Joins the calling thread's namespace (`left`, its name) and another (`right`) by a pair of interfaces, each up and

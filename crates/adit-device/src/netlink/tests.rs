@@ -8,7 +8,7 @@ use super::*;
 #[test]
 fn a_pair_of_interfaces_joins_two_namespaces() {
     in_new_namespace(|| {
-        let other = new_namespace().expect("root");
+        let other = new_namespace();
         let (left, _) = connect(&other, 1_400, &["10.0.0.1/24"], &["10.0.0.2/24"]);
         let mut here = Netlink::open().expect("netlink");
         let link = here.link("left").expect("link");
@@ -90,7 +90,7 @@ fn addresses_are_added_once_listed_and_flushed() {
 #[test]
 fn an_ipv6_address_without_duplicate_detection_is_usable_at_once() {
     in_new_namespace(|| {
-        let other = new_namespace().expect("root");
+        let other = new_namespace();
         connect(&other, 1_500, &["fd00::1/64"], &["fd00::2/64"]);
         UdpSocket::bind("[fd00::1]:0").expect("a tentative address could not be bound");
     });
@@ -130,7 +130,7 @@ fn routes_are_added_replaced_listed_and_removed_in_any_table() {
 #[test]
 fn the_way_to_an_address_is_told() {
     in_new_namespace(|| {
-        let other = new_namespace().expect("root");
+        let other = new_namespace();
         let (left, _) = connect(&other, 1_400, &["10.0.0.1/24", "fd00::1/64"], &["10.0.0.2/24", "fd00::2/64"]);
         let mut netlink = Netlink::open().expect("netlink");
         for (to, source) in [("10.0.0.2", "10.0.0.1"), ("fd00::2", "fd00::1")] {
@@ -210,7 +210,7 @@ fn the_monitor_tells_of_changes_deletions_and_lost_addresses() {
 fn a_connection_speaks_of_the_namespace_in_which_it_was_opened() {
     in_new_namespace(|| {
         Netlink::open().expect("netlink").create_veth("a", "b", None).expect("veth");
-        let other = new_namespace().expect("root");
+        let other = new_namespace();
         let mut there = Netlink::open_in(other.as_fd()).expect("netlink");
         assert!(there.link("a").is_err_and(|error| error.is_not_found()));
         let own = namespace::current().expect("namespace");

@@ -256,7 +256,7 @@ fn a_host_with_one_family_does_with_that() {
 #[test]
 fn a_source_that_is_not_ours_is_given_up_and_nothing_is_lost() {
     in_new_namespace(|| {
-        let other = new_namespace().expect("root");
+        let other = new_namespace();
         let (left, _) = connect(&other, 1_500, &["10.0.0.1/24", "fd00::1/64"], &["10.0.0.2/24", "fd00::2/64"]);
         let (sender, receiver) = (sockets(1).remove(0), sockets_in(&other));
         let contents = numbered(2_500, 1_000);
@@ -283,7 +283,7 @@ fn a_source_that_is_not_ours_is_given_up_and_nothing_is_lost() {
 #[test]
 fn answers_leave_from_the_address_that_was_reached_until_it_is_gone() {
     in_new_namespace(|| {
-        let other = new_namespace().expect("root");
+        let other = new_namespace();
         let (left, _) = connect(&other, 1_500, &["10.0.0.1/24", "10.0.0.3/24"], &["10.0.0.2/24"]);
         let (here, there) = (sockets(1).remove(0), sockets_in(&other));
         let mut buffer = vec![0; MAX_RECEIVED];
@@ -306,7 +306,7 @@ fn answers_leave_from_the_address_that_was_reached_until_it_is_gone() {
 #[test]
 fn link_local_addresses_keep_their_interface() {
     in_new_namespace(|| {
-        let other = new_namespace().expect("root");
+        let other = new_namespace();
         let (left, right) = connect(&other, 1_500, &["fe80::1/64"], &["fe80::2/64"]);
         let (here, there) = (sockets(1).remove(0), sockets_in(&other));
         let mut buffer = vec![0; MAX_RECEIVED];
@@ -324,7 +324,7 @@ fn link_local_addresses_keep_their_interface() {
 #[test]
 fn datagrams_too_long_for_the_link_are_fragmented_and_none_is_lost() {
     in_new_namespace(|| {
-        let other = new_namespace().expect("root");
+        let other = new_namespace();
         connect(&other, 1_300, &["10.0.0.1/24", "fd00::1/64"], &["10.0.0.2/24", "fd00::2/64"]);
         let (sender, receiver) = (sockets(1).remove(0), sockets_in(&other));
         for address in ["10.0.0.2", "fd00::2"] {
@@ -429,7 +429,7 @@ fn one_group_that_fails_does_not_keep_the_others_back() {
 #[test]
 fn what_a_full_socket_does_not_take_is_told() {
     in_new_namespace(|| {
-        let other = new_namespace().expect("root");
+        let other = new_namespace();
         connect(&other, 1_500, &["10.0.0.1/24"], &[]);
         let sockets = bind(0, 1, 0, true).expect("bound").remove(0);
         let socket = sockets.v4.as_ref().expect("IPv4");
