@@ -95,6 +95,9 @@ pub(crate) fn initial_state(segments: &[Segment<'_>], half: usize) -> [__m256i; 
     let mut begin = 0;
     let mut key: Option<&[u8; 32]> = None;
     for segment in segments {
+        if begin >= (half + 1) * LANES {
+            break;
+        }
         let end = begin + segment.blocks;
         if end > half * LANES {
             let lanes = load_half(lanes_from(begin), half);
