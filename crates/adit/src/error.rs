@@ -119,7 +119,7 @@ drops! {
     HandshakeGaveUp = "handshake_gave_up",
     /// There was no room for an answer: the queue was full, or half full and others had their turn for a cookie.
     ReplyQueueFull = "reply_queue_full",
-    /// The peer was removed, or its key changed, while the packet was on its way.
+    /// The peer was removed, its key changed, or it asked for a later session, while the packet was on its way.
     PeerGone = "peer_gone",
 }
 
