@@ -14,6 +14,7 @@ use rand_core::CryptoRng;
 
 use crate::allowed_ips::AllowedIps;
 use crate::batch::{Datagrams, Packets};
+use crate::bounds::Bounds;
 use crate::cookie::CookieChecker;
 use crate::error::{Drop, DropCounters, Error};
 use crate::event::{Event, Events};
@@ -25,49 +26,6 @@ use crate::peer::{Peer, PeerId, PeerState, Peers};
 use crate::rate_limiter::RateLimiter;
 use crate::time::{Instant, Tai64n};
 use crate::transmit::Outgoing;
-
-/// How much the engine may keep of what others make it keep.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct Bounds {
-    /// Bytes of packets that wait for a session with one peer; beyond it the oldest go.
-    pub staged_bytes_per_peer: usize,
-    /// Bytes of packets that wait for sessions with all peers together. Beyond it a peer has room for 2 KiB all the same:
-    /// those that are not to be reached do not keep others from beginning.
-    pub staged_bytes: usize,
-    /// Handshake messages that wait to be computed. An eighth of it means load: senders must then
-    /// prove their address.
-    pub handshake_queue: usize,
-    /// Handshake messages with a right mac1 that come in a second above which there is load as well.
-    pub handshakes_per_second: u32,
-    /// Sources whose handshakes are counted under load.
-    pub rate_limited_sources: usize,
-    /// Handshake messages and keepalives that wait to be sent, and as many cookie replies, the second half of them in turns.
-    pub outgoing: usize,
-    /// Events that wait to be taken; beyond it the oldest go.
-    pub events: usize,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self {
-            staged_bytes_per_peer: 256 << 10,
-            staged_bytes: 4 << 20,
-            handshake_queue: 512,
-            handshakes_per_second: 1_000,
-            rate_limited_sources: 8_192,
-            outgoing: 1_024,
-            events: 1_024,
-        }
-    }
-}
-
-impl Bounds {
-    /// Whether so many bytes may wait for one peer, while `others` wait for the others.
-    pub(crate) fn may_wait(&self, bytes: usize, others: usize) -> bool {
-        bytes <= self.staged_bytes_per_peer && (bytes <= 2 << 10 || bytes + others <= self.staged_bytes)
-    }
-}
 
 /// A WireGuard interface: one private key, its peers, and all that the protocol keeps for them.
 pub struct Interface {

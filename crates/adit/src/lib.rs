@@ -92,6 +92,7 @@ extern crate std;
 
 mod allowed_ips;
 mod batch;
+mod bounds;
 mod cookie;
 mod crypto;
 mod error;
@@ -119,10 +120,11 @@ mod transmit;
 
 pub use allowed_ips::AllowedIps;
 pub use batch::{Datagrams, Delivered, Opened, Opening, Packets, Sealed, Sealing, Transmit};
+pub use bounds::Bounds;
 pub use error::{Drop, DropCounters, Error, KeyError};
 pub use event::Event;
 pub use handshake::{HandshakeDone, HandshakeWork};
-pub use interface::{Bounds, Interface};
+pub use interface::Interface;
 pub use key::{PresharedKey, PrivateKey, PublicKey};
 pub use message::transport_len;
 pub use path::{Ecn, Path};

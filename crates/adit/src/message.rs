@@ -176,7 +176,7 @@ pub fn transport_len(len: usize, mtu: u16) -> usize {
     // A packet above the MTU is padded as its last fragment would be.
     let last = if len > mtu { len % mtu } else { len };
     let padding = last.next_multiple_of(PADDING).min(mtu) - last;
-    (len.saturating_add(padding)).min(MAX_PACKET_LEN.max(len)).saturating_add(TRANSPORT_OVERHEAD)
+    len.saturating_add(padding).min(MAX_PACKET_LEN.max(len)).saturating_add(TRANSPORT_OVERHEAD)
 }
 
 #[cfg(test)]

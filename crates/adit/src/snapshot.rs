@@ -14,11 +14,12 @@ use core::time::Duration;
 use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
+use crate::bounds::Bounds;
 use crate::cookie::CookieChecker;
 use crate::crypto;
 use crate::error::Drop;
 use crate::handshake::Incoming;
-use crate::interface::{Bounds, Interface};
+use crate::interface::Interface;
 use crate::key::{PrivateKey, PublicKey};
 use crate::path::Path;
 use crate::peer::PeerId;
