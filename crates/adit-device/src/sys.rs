@@ -12,6 +12,8 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
 
+#[cfg(test)]
+pub(crate) use message::calls;
 pub(crate) use message::{Outgoing, Received, receive, receive_many, send, send_many};
 pub(crate) use namespace::{effective_ids, enter, unshare_network, unshare_user_and_network};
 pub(crate) use process::answer_to_prctl;

@@ -63,12 +63,35 @@ pub(crate) struct Control {
     pub(crate) segment_size: Option<usize>,
 }
 
+/// How many system calls this thread has sent with.
+#[cfg(test)]
+pub(crate) mod calls {
+    use std::cell::Cell;
+
+    thread_local! {
+        static COUNT: Cell<usize> = const { Cell::new(0) };
+    }
+
+    pub(super) fn add() {
+        COUNT.set(COUNT.get() + 1);
+    }
+
+    /// How many `work` makes.
+    pub(crate) fn of(work: impl FnOnce()) -> usize {
+        let before = COUNT.get();
+        work();
+        COUNT.get() - before
+    }
+}
+
 /// Sends one message.
 pub(crate) fn send(fd: BorrowedFd<'_>, outgoing: &Outgoing<'_>) -> io::Result<()> {
     let mut name = Name::from(outgoing.remote);
     let mut control = ControlBuffer::new(outgoing);
     let mut vector = vector(outgoing.contents);
     let header = header(&mut name, &mut control, &mut vector);
+    #[cfg(test)]
+    calls::add();
     // SAFETY: `header` points to `name`, `control`, `vector` and the contents with their lengths; all outlive the call,
     // which only reads them.
     let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), &header, libc::MSG_NOSIGNAL) };
@@ -95,6 +118,8 @@ pub(crate) fn send_many<'a>(fd: BorrowedFd<'_>, outgoing: impl Iterator<Item = O
     if count == 0 {
         return Ok(0);
     }
+    #[cfg(test)]
+    calls::add();
     // SAFETY: the first `count` headers point to elements of `names`, `controls` and `vectors` and to the contents,
     // with their lengths; all outlive the call, which reads them and writes `msg_len` of the headers.
     let sent = check(unsafe {

@@ -7,6 +7,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::*;
 use crate::netlink::testing::{connect, in_new_namespace, net, new_namespace};
 use crate::netlink::{Netlink, namespace};
+use crate::sys::calls;
 
 /// Sockets that wait for what they receive, but not for ever.
 pub(super) fn sockets(workers: usize) -> Vec<Sockets> {
@@ -392,6 +393,42 @@ fn many_groups_to_many_peers_are_all_sent_and_each_is_reported_once() {
                 });
                 let expected: Vec<_> = own.flat_map(|group| group.contents.chunks(100).map(<[u8]>::to_vec)).collect();
                 assert_eq!(receive(socket, expected.len()), expected, "order holds");
+            }
+        }
+    });
+}
+
+#[test]
+fn runs_of_different_sizes_to_several_peers_leave_in_one_system_call_a_family() {
+    in_new_namespace(|| {
+        let sender = sockets(1).remove(0);
+        let receivers: Vec<_> = (0..5).map(|_| sockets(1).remove(0)).collect();
+        let contents = numbered(10_000, 100);
+        // Every other run is one datagram, as where the kernel coalesces nothing.
+        let groups = |addresses: &[&str]| -> Vec<Group<'_>> {
+            let group = |i: usize| Group {
+                path: to(addresses[i % addresses.len()], &receivers[i % 5]),
+                tos: 0,
+                contents: &contents[..if i.is_multiple_of(2) { 100 } else { 1_000 + i * 100 }],
+                segment_size: 100 + i,
+            };
+            (0..20).map(group).collect()
+        };
+        let count = |group: &Group<'_>| group.contents.len().div_ceil(group.segment_size);
+        for (addresses, families) in [(&["127.0.0.1"][..], 1), (&["127.0.0.1", "::1"], 2)] {
+            let groups = groups(addresses);
+            let calls = calls::of(|| {
+                sender.send_many(&groups, |index, outcome| assert_all_sent(&outcome, count(&groups[index])));
+            });
+            assert_eq!(calls, families);
+            for receiver in &receivers {
+                for socket in receiver.iter() {
+                    let own = groups.iter().filter(|group| {
+                        group.path.remote.port() == receiver.port
+                            && receiver.socket(&group.path.remote).is_some_and(|s| std::ptr::eq(s, socket))
+                    });
+                    receive(socket, own.map(count).sum());
+                }
             }
         }
     });
