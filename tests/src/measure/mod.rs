@@ -6,3 +6,6 @@ pub mod machine;
 pub mod parse;
 pub mod process;
 pub mod programs;
+mod turn;
+
+pub use turn::turn;

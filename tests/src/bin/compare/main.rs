@@ -17,8 +17,8 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use adit_tests::Implementation;
-use adit_tests::measure::interrupt;
 use adit_tests::measure::machine::Machine;
+use adit_tests::measure::{interrupt, turn};
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, ValueEnum};
 
@@ -80,11 +80,9 @@ fn measured(options: &Options) -> Result<Results> {
     results.subjects = subjects.iter().map(ToString::to_string).collect();
     for round in 0..options.rounds {
         let start = Instant::now();
-        // Each round begins with another, so that none always follows the same neighbour.
-        let first = round as usize % subjects.len();
-        for subject in subjects.iter().cycle().skip(first).take(subjects.len()) {
+        for subject in turn(subjects, round as usize) {
             let title = format!("round {} of {}, {subject}", round + 1, options.rounds);
-            let run = measure::run(*subject, tests, options.secs, &|line| eprintln!("{title}: {line}"))?;
+            let run = measure::run(subject, tests, options.secs, &|line| eprintln!("{title}: {line}"))?;
             results.add(round + 1, subject, run);
         }
         eprintln!("round {} of {} took {:.0} s", round + 1, options.rounds, start.elapsed().as_secs_f64());

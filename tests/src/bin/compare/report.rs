@@ -109,7 +109,7 @@ fn markdown(results: &Results, charts: &[&Chart]) -> String {
     }
     text.push_str(
         "## Figures\n\n↑ higher is better, ↓ lower is better. The last column is Adit's figure divided by that of the \
-         best of the others; `veth` is the wire without a tunnel.\n\n",
+         best of the others, the median of what each round gives; `veth` is the wire without a tunnel.\n\n",
     );
     for section in SECTIONS {
         let rows: Vec<String> = section.figures.iter().filter_map(|figure| row(results, figure)).collect();

@@ -49,7 +49,7 @@ pub(crate) struct Measured {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Ratio<'a> {
     pub(crate) best: &'a str,
-    /// Adit's figure, divided by the other's.
+    /// Adit's figure, divided by the other's of the same round.
     pub(crate) ratio: f64,
 }
 
@@ -88,17 +88,27 @@ impl Results {
         median(runs.filter_map(|run| run.measured.figures.get(key).copied()).collect())
     }
 
-    /// Adit against the best of the others.
+    /// Adit against the best of the others: the median of the ratios of each round, in which both were measured
+    /// shortly after each other.
     pub(crate) fn ratio(&self, key: &str, better: Better) -> Option<Ratio<'_>> {
-        let ours = self.median(OURS, key)?;
         let others = self.subjects.iter().map(String::as_str).filter(|subject| *subject != OURS && *subject != WIRE);
         let others = others.filter_map(|subject| Some((subject, self.median(subject, key)?)));
-        let (best, theirs) = match better {
+        let (best, _) = match better {
             Better::Higher => others.max_by(|(_, a), (_, b)| a.total_cmp(b)),
             Better::Lower => others.min_by(|(_, a), (_, b)| a.total_cmp(b)),
             Better::Neither => None,
         }?;
-        (theirs > 0.0).then(|| Ratio { best, ratio: ours / theirs })
+        let ratio_of = |round| {
+            let [ours, theirs] = [self.figure(round, OURS, key)?, self.figure(round, best, key)?];
+            (theirs > 0.0).then(|| ours / theirs)
+        };
+        Some(Ratio { best, ratio: median((1..=self.rounds()).filter_map(ratio_of).collect())? })
+    }
+
+    /// A figure of one round.
+    fn figure(&self, round: u32, subject: &str, key: &str) -> Option<f64> {
+        let run = self.runs.iter().find(|run| run.round == round && run.subject == subject)?;
+        run.measured.figures.get(key).copied()
     }
 }
 
@@ -106,12 +116,14 @@ impl Results {
 mod tests {
     use super::*;
 
+    /// A subject's first figure is of the first round, and so on.
     fn results(figures: &[(&str, f64)]) -> Results {
         let mut results = Results::new(Machine::default(), String::new());
-        for (number, (subject, value)) in (1..).zip(figures) {
+        for (subject, value) in figures {
             if !results.subjects.iter().any(|known| known == subject) {
                 results.subjects.push((*subject).to_owned());
             }
+            let number = 1 + results.runs.iter().filter(|run| run.subject == *subject).count() as u32;
             let figures = BTreeMap::from([("figure".to_owned(), *value)]);
             results.add(number, subject, Measured { figures, missing: Vec::new() });
         }
@@ -132,6 +144,15 @@ mod tests {
         assert_eq!(results.ratio("figure", Better::Higher), Some(Ratio { best: "fast", ratio: 2.0 }));
         assert_eq!(results.ratio("figure", Better::Lower), Some(Ratio { best: "slow", ratio: 6.0 }));
         assert_eq!(results.ratio("figure", Better::Neither), None);
+    }
+
+    #[test]
+    fn a_ratio_is_the_median_of_those_of_the_rounds() {
+        // The machine became ten times as fast, and slow again.
+        let adit = [("adit", 3.0), ("adit", 30.0), ("adit", 2.0)];
+        let other = [("other", 1.0), ("other", 10.0), ("other", 2.0)];
+        let results = results(&[adit, other].concat());
+        assert_eq!(results.ratio("figure", Better::Higher), Some(Ratio { best: "other", ratio: 3.0 }));
     }
 
     #[test]

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use adit_tests::Implementation::{self, Adit, Boringtun, Gotatun, WireguardGo};
-use adit_tests::measure::interrupt;
 use adit_tests::measure::machine::Machine;
+use adit_tests::measure::{interrupt, turn};
 use adit_tests::{FloodKind, Rate};
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -31,7 +31,7 @@ struct Options {
     /// How often everything is measured; the report shows medians
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
     rounds: u32,
-    /// For how many seconds TCP is measured under each flood, second by second in turn with as many without it
+    /// For how many seconds TCP is measured before each flood, and under it
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=10))]
     secs: u32,
     /// The floods, separated by commas; all unless given
@@ -88,11 +88,9 @@ fn measured(options: &Options, earlier: Option<Results>, raw: &Path) -> Result<R
     results.secs = options.secs;
     for round in 0..options.rounds as usize {
         for (rate, kind) in options.rate.iter().flat_map(|rate| kinds.iter().map(move |kind| (*rate, *kind))) {
-            // Each round begins with another, so that none always follows the same neighbour.
-            let turn = subjects.iter().cycle().skip(round % subjects.len()).take(subjects.len());
-            for subject in turn {
+            for subject in turn(subjects, round) {
                 let title = format!("round {} of {}, {subject}, {}", round + 1, options.rounds, kind.name());
-                let measured = measure::run(*subject, kind, rate, options.secs)?;
+                let measured = measure::run(subject, kind, rate, options.secs)?;
                 let run = Run {
                     subject: subject.to_string(),
                     kind: kind.name().to_owned(),

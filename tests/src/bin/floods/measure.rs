@@ -12,8 +12,7 @@ use crate::results::Measured;
 /// How long the daemon has nothing but the flood, to see what that costs it.
 const ALONE: Duration = Duration::from_secs(1);
 
-/// How long a slice of the transfer lasts, and what passes after a flood has begun or ended before one is counted.
-const SLICE: Duration = Duration::from_secs(1);
+/// What passes after a flood has begun before TCP's bytes are counted.
 const SETTLE: Duration = Duration::from_millis(100);
 
 /// How much TCP has carried when it has begun, in bytes, and how long that is waited for.
@@ -98,42 +97,31 @@ fn measure(
     Ok(())
 }
 
-/// Gbit/s of one TCP flow from the peer to the victim, which is where the flood goes: without the flood and with it, in
-/// slices that take turns, so that a machine whose speed drifts drifts for both. Ends with the flood going on.
+/// Gbit/s of one TCP flow from the peer to the victim, which is where the flood goes: before the flood, and then with it.
+/// (What comes after a flood is no measure for it: TCP takes its time to recover.) Ends with the flood going on.
 fn transfer(arena: &Arena, flood: &mut Flood, seconds: u32) -> Result<[f64; 2]> {
     let (host, interface) = (&arena.victim().host, arena.victim().interface());
-    let slices = 2 * seconds + 1;
-    let longest = (SLICE + SETTLE) * slices + SLICE;
+    let slice = Duration::from_secs(seconds.into());
     let before = host.bytes_received(interface);
     flood.pause();
     std::thread::scope(|scope| {
-        let flow = scope.spawn(|| guarded(|| tcp(arena, longest.as_secs() as u32 + 1)));
+        let flow = scope.spawn(|| guarded(|| tcp(arena, 2 * seconds + 2)));
         let begun = for_a_while(PATIENCE_FOR_TCP, || (host.bytes_received(interface) > before + BEGUN).then_some(()));
-        let mut sums = [(0, Duration::ZERO); 2];
-        if begun.is_some() {
-            for slice in 0..slices {
-                let is_flooded = slice % 2 == 1;
-                if is_flooded {
-                    flood.resume()
-                } else {
-                    flood.pause()
-                }
-                std::thread::sleep(SETTLE);
-                let (start, bytes) = (Instant::now(), host.bytes_received(interface));
-                std::thread::sleep(SLICE);
-                let (sum, time) = &mut sums[usize::from(is_flooded)];
-                *sum += host.bytes_received(interface) - bytes;
-                *time += start.elapsed();
-            }
-        }
+        let rate = || {
+            std::thread::sleep(SETTLE);
+            let (start, bytes) = (Instant::now(), host.bytes_received(interface));
+            std::thread::sleep(slice);
+            8.0 * (host.bytes_received(interface) - bytes) as f64 / start.elapsed().as_secs_f64() / 1e9
+        };
+        let calm = begun.map(|()| rate());
         flood.resume();
+        let flooded = begun.map(|()| rate());
         // A flow that came to nothing under the flood makes iperf3 fail; one that has not begun is no figure.
         let ended = flow.join().unwrap_or_else(|_| bail!("iperf3"));
-        if begun.is_none() {
-            ended?;
-            bail!("TCP does not begin");
+        match (calm, flooded) {
+            (Some(calm), Some(flooded)) => Ok([calm, flooded]),
+            _ => ended.and_then(|()| bail!("TCP does not begin")),
         }
-        Ok(sums.map(|(bytes, time)| 8.0 * bytes as f64 / time.as_secs_f64() / 1e9))
     })
 }
 

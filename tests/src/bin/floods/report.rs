@@ -23,8 +23,8 @@ const TABLES: &[Table] = &[
     Table {
         key: "share_percent",
         title: "Share of its own TCP throughput that is kept, %",
-        note: "One flow from the peer to the node that is flooded: a second under the flood against a second without it, \
-               in turn. The first row is a flood to another port of the node, which nobody reads: what is lost there \
+        note: "One flow from the peer to the node that is flooded: what it carries under the flood against what it \
+               carried just before. The first row is a flood to another port of the node, which nobody reads: what is lost there \
                is what the sender and the kernel's own stack take of the two cores, not the daemon.",
         has_beside: true,
     },
