@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 use adit_tests::Implementation::Adit;
@@ -75,6 +76,78 @@ fn packets_pass_though_nobody_reads_the_log() {
     Ping::to(Side::B.inner_v4()).count(20, 0.01).from(&pair.a.host).assert_all_answered();
     Ping::to(Side::A.inner_v4()).count(20, 0.01).from(&pair.b.host).assert_all_answered();
     drop(log);
+}
+
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let mut pair = Pair::stopped(Adit, Adit);
+    let full = OpenOptions::new().write(true).open("/dev/full").expect("a disk without room");
+    let mut command = Adit.foreground("wg0");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(full);
+    let mut daemon = pair.a.host.start(command);
+    eventually("A's daemon opens its socket", || pair.a.host.has_socket("wg0").then_some(()));
+    pair.b.start();
+    PairBuilder::new(Adit, Adit).configure(&pair);
+    pair.assert_a_reaches_b();
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.wait().success());
+    assert!(!pair.a.host.has_socket("wg0"));
+}
+
+#[test]
+fn after_a_reload_the_interface_ends_with_the_process_that_somebody_waits_for_however_that_ends() {
+    let mut node = Node::stopped(Adit, "A");
+    node.start();
+    let adit = Adit.binary();
+    node.host.run(adit.to_str().expect("a path in UTF-8"), &["reload", "wg0"]).success();
+    node.daemon().signal(Signal::SIGKILL);
+    assert!(!node.daemon().wait().success());
+    eventually("the interface ends", || (!node.host.has_link("wg0") && !node.host.has_socket("wg0")).then_some(()));
+}
+
+#[test]
+fn an_answer_takes_the_way_that_the_routes_say_though_the_question_came_by_another() {
+    let pair = Pair::unconfigured(Adit, Adit);
+    pair.a.host.join("eth1", &pair.b.host, "eth1");
+    for (side, number) in [(&pair.a.host, 1), (&pair.b.host, 2)] {
+        side.add_address(&format!("10.1.0.{number}/24"), "eth1");
+        for interface in ["all", "eth0", "eth1"] {
+            side.set(&format!("ipv4/conf/{interface}/rp_filter"), "0");
+            // No link answers for an address that is not its own, or asks in its name.
+            side.set(&format!("ipv4/conf/{interface}/arp_ignore"), "1");
+            side.set(&format!("ipv4/conf/{interface}/arp_announce"), "2");
+        }
+    }
+    pair.b.host.ip("address add 192.0.2.2/32 dev lo");
+    pair.b.host.ip("route replace 10.0.0.0/24 dev eth0 src 192.0.2.2");
+    pair.a.host.ip("route add 192.0.2.2/32 via 10.1.0.2 dev eth1");
+    PairBuilder::new(Adit, Adit).only_b_begins().configure(&pair);
+    pair.assert_b_reaches_a();
+    pair.assert_a_reaches_b();
+    assert_eq!(pair.b_seen_by_a().endpoint, "192.0.2.2:51820");
+    assert_eq!(pair.a_seen_by_b().endpoint, Side::A.endpoint(Outer::V4));
+}
+
+#[test]
+fn descriptors_that_are_empty_words_are_none() {
+    let host = Host::new("A");
+    let mut command = Adit.foreground("wg0");
+    command.env("WG_TUN_FD", "").env("WG_UAPI_FD", "").stdin(Stdio::null());
+    let _daemon = host.start(command);
+    eventually("the daemon opens its socket", || host.has_socket("wg0").then_some(()));
+}
+
+#[test]
+fn a_port_that_was_left_can_be_used_at_once() {
+    let mut node = Node::stopped(Adit, "A");
+    node.start();
+    let socket = node.host.enter(|| UnixStream::connect("/run/wireguard/wg0.sock")).expect("the daemon's socket");
+    for port in (0..20).map(|round| 40_000 + round % 2) {
+        write!(&socket, "set=1\nlisten_port={port}\n\n").expect("a request");
+        let mut answer = [0; 9];
+        (&socket).read_exact(&mut answer).expect("an answer");
+        assert_eq!(String::from_utf8_lossy(&answer), "errno=0\n\n");
+    }
 }
 
 #[test]

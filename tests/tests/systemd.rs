@@ -82,7 +82,7 @@ fn a_reload_replaces_the_process_while_the_unit_stays_active_and_nothing_is_lost
     assert_eq!(unit(), begun);
     assert_eq!(pair.b_seen_by_a().latest_handshake, before.latest_handshake, "no handshake was needed");
     let shown = systemd.run("adit show wg0");
-    assert!(shown.contains("landlock, seccomp"), "{shown}");
+    assert!(shown.contains("landlock (inherited), seccomp"), "{shown}");
 
     // What cannot take over is told, and the service goes on.
     systemd.replace("/usr/bin/adit", Path::new("/bin/false"));

@@ -22,7 +22,10 @@ pub(crate) fn start(format: LogFormat, audience: Audience) {
     let builder = tracing_subscriber::fmt()
         .with_writer(io::stderr)
         .with_max_level(level.as_deref().ok().map_or(LevelFilter::INFO, filter))
-        .with_target(false);
+        .with_target(false)
+        // What cannot be written is lost. The default is to complain, on the same standard error, and to panic if that
+        // cannot be written either.
+        .log_internal_errors(false);
     match (format, audience) {
         (LogFormat::Json, _) => builder.json().flatten_event(true).init(),
         (LogFormat::Text, Audience::Command) => builder.with_ansi(io::stderr().is_terminal()).without_time().init(),

@@ -7,7 +7,7 @@ mod commands;
 mod confinement;
 mod logging;
 
-use std::io;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -19,7 +19,8 @@ fn main() -> ExitCode {
         // Whoever reads has read enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("adit: {}", explain(&error));
+            // If nobody can read it, the exit code still tells; `eprintln!` would panic.
+            let _ = writeln!(io::stderr(), "adit: {}", explain(&error));
             ExitCode::FAILURE
         }
     }

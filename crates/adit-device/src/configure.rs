@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use adit::Interface;
 
@@ -13,6 +14,10 @@ use crate::device::{Workers, bind};
 use crate::handover::{Reloader, State};
 use crate::shared::{Shared, now};
 use crate::uapi::{Handler, Listener, SetError};
+
+/// How long workers may take to let go of the sockets of a former port, and how often that is looked at.
+const PATIENCE: Duration = Duration::from_millis(100);
+const PAUSE: Duration = Duration::from_micros(200);
 
 /// Carries out what clients ask.
 pub(crate) struct Configurator {
@@ -24,7 +29,9 @@ pub(crate) struct Configurator {
 impl Handler for Configurator {
     fn get(&mut self) -> DeviceState {
         let interface = self.shared.interface();
-        let peers = interface.peers(now()).map(|peer| PeerState {
+        // In one piece: a list that grows leaves keys behind.
+        let mut peers = Vec::with_capacity(interface.peers(now()).count());
+        peers.extend(interface.peers(now()).map(|peer| PeerState {
             public_key: *peer.public_key,
             preshared_key: peer.preshared_key.cloned(),
             endpoint: peer.endpoint,
@@ -34,7 +41,7 @@ impl Handler for Configurator {
             tx_bytes: peer.tx_bytes,
             allowed_ips: interface.allowed_ips(peer.id).collect(),
             protocol_version: 1,
-        });
+        }));
         let device_drops = [
             ("receive_overflow", self.shared.overflows()),
             ("send_error", self.shared.send_errors.load(Ordering::Relaxed)),
@@ -46,7 +53,7 @@ impl Handler for Configurator {
             private_key: interface.private_key().cloned(),
             listen_port: self.device.port,
             fwmark: self.device.fwmark,
-            peers: peers.collect(),
+            peers,
             facts: Facts {
                 drops: drops.map(|(name, count)| (name.to_owned(), count)).collect(),
                 offloads: self.offloads(),
@@ -111,6 +118,7 @@ impl Configurator {
             ("offload", device.offload.into()),
             ("is_up", shared.is_up.load(Ordering::Relaxed).into()),
             ("mtu", shared.mtu.load(Ordering::Relaxed).into()),
+            ("earlier_overflows", shared.earlier_overflows.load(Ordering::Relaxed)),
             ("send_errors", shared.send_errors.load(Ordering::Relaxed)),
             ("tun_errors", shared.tun_errors.load(Ordering::Relaxed)),
         ];
@@ -137,10 +145,15 @@ impl Configurator {
         let sockets = bind(port, self.workers.len(), mark, self.device.offload)
             .map_err(|error| SetError { errno: error.errno(), message: error.to_string() })?;
         self.device.port = sockets.first().map_or(port, |sockets| sockets.port);
-        self.shared.replace_sockets(sockets);
+        let former = self.shared.replace_sockets(sockets);
         // Answers must not try to leave from what the old sockets were bound to.
         self.shared.interface().forget_sources();
         self.workers.wake();
+        // Who asked may want the former port for something else, as soon as this is answered.
+        let end = Instant::now() + PATIENCE;
+        while former.iter().any(|sockets| sockets.strong_count() > 0) && Instant::now() < end {
+            std::thread::sleep(PAUSE);
+        }
         Ok(())
     }
 

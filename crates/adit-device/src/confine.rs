@@ -84,6 +84,13 @@ impl Confinement {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Report(pub(crate) String);
 
+/// What of [`give_up`] concerns memory, for a process that is about to be given keys.
+pub(crate) fn protect_memory(wanted: &Confinement) {
+    // What cannot be had is told of by `give_up`.
+    let _ = wanted.lock_memory.then(memory::lock);
+    let _ = wanted.no_core_dumps.then(memory::forbid_core_dumps);
+}
+
 /// Gives up what is not needed from now on, by the calling thread and those that it will start. `socket` is the file to
 /// be removed at the end.
 ///
@@ -106,7 +113,7 @@ pub(crate) fn give_up(wanted: &Confinement, socket: Option<&Path>) -> Report {
 
     // Each needs no_new_privs, and would set it behind the back of whoever does without.
     let landlock = (wanted.landlock && wanted.no_new_privileges).then(|| match inherited.landlock {
-        true => Ok(files::Extent::Whole),
+        true => Ok(files::Extent::Inherited),
         false => files::restrict(socket, wanted.reload),
     });
     let has_landlock = matches!(landlock, Some(Ok(_)));

@@ -13,6 +13,7 @@ use adit::{Event, Interface, PublicKey};
 use arrayvec::ArrayVec;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 
 use crate::configure::Configurator;
@@ -29,7 +30,8 @@ const SIGNALS: Token = Token(1);
 const LINKS: Token = Token(2);
 const RELOAD_SIGNAL: Token = Token(3);
 const RELOAD_ASKED: Token = Token(4);
-const UAPI: usize = 5;
+const FIRST_PROCESS: Token = Token(5);
+const UAPI: usize = 6;
 
 /// Steps of handshakes that are computed before clients and timers have their turn.
 const HANDSHAKE_STEPS: usize = 32;
@@ -71,6 +73,16 @@ impl Signals {
     /// What becomes readable when the process is to end, and when it is to hand over.
     pub(crate) fn streams(&self) -> [&UnixStream; 2] {
         [&self.0, &self.1]
+    }
+
+    /// Sends the process that serves now the signal to end, if one came for this process.
+    pub(crate) fn pass_on(&mut self, process: u32) {
+        if self.take()
+            && let Some(process) = i32::try_from(process).ok().and_then(Pid::from_raw)
+        {
+            // It may have ended by itself.
+            let _ = kill_process(process, Signal::TERM);
+        }
     }
 
     /// Whether a signal has come.
@@ -133,6 +145,9 @@ impl Control {
             registry.register(&mut SourceFd(&asks.as_raw_fd()), RELOAD_ASKED, Interest::READABLE)?;
         }
         registry.register(&mut SourceFd(&monitor.as_raw_fd()), LINKS, Interest::READABLE)?;
+        if let Some(link) = reloader.as_ref().and_then(|reloader| reloader.link.as_ref()) {
+            registry.register(&mut SourceFd(&link.as_fd().as_raw_fd()), FIRST_PROCESS, Interest::READABLE)?;
+        }
         server.register(registry, UAPI..UAPI + 2 + MAX_CLIENTS)?;
         let home = namespace_of(device.probe.as_fd());
         let configurator = Configurator { shared: shared.clone(), device, workers };
@@ -169,8 +184,18 @@ impl Control {
         }
     }
 
+    /// What is in the file system, as far as told, is this process's from now on: it is removed at the end.
+    pub(crate) fn own(&mut self, uapi: bool, asks: bool) {
+        if uapi {
+            self.server.own();
+        }
+        if let Some(asks) = self.reloader.as_mut().and_then(|reloader| reloader.asks.as_mut()).filter(|_| asks) {
+            asks.own();
+        }
+    }
+
     /// What is in the file system is another process's from now on.
-    pub(crate) fn let_go(&mut self) {
+    fn let_go(&mut self) {
         self.server.let_go();
         if let Some(asks) = self.reloader.as_mut().and_then(|reloader| reloader.asks.as_mut()) {
             asks.let_go();
@@ -209,6 +234,8 @@ impl Control {
                         Verdict::GoOn
                     }
                     LINKS => self.read_link_events()?,
+                    // It says nothing: it is gone, and with it whoever was to end this process.
+                    FIRST_PROCESS => Verdict::End,
                     _ => match self.server.handle(event, &mut self.configurator) {
                         Status::Serving => Verdict::GoOn,
                         Status::Deleted => Verdict::End,
@@ -271,7 +298,7 @@ impl Control {
         let outcome = prepared.commit(at_home.and_then(|()| self.state(&reloader)));
         self.reloader = Some(reloader);
         match outcome {
-            Ok(_child) => {
+            Ok(()) => {
                 self.let_go();
                 Ok(Ok(process))
             }

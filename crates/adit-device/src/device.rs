@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc;
@@ -75,6 +76,7 @@ pub fn run(options: Options) -> Result<(), Error> {
     let signals = control::Signals::listen().map_err(system("signals cannot be received"))?;
     if let Some(fd) = handover {
         let stream = UnixStream::from(fd);
+        confine::protect_memory(&confinement);
         let parts = handover::receive(&stream).map_err(Error::Handover)?;
         let taken_from = Some(stream);
         return serve(parts, Beginning { signals, busy_poll, confinement, notifier, ready, reload, taken_from });
@@ -110,6 +112,7 @@ pub fn run(options: Options) -> Result<(), Error> {
         offload,
         is_up: false,
         mtu: 0,
+        earlier_overflows: 0,
         send_errors: 0,
         tun_errors: 0,
         tun,
@@ -130,7 +133,7 @@ struct Beginning {
 }
 
 fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
-    let Received { tun, sockets, mut listener, mut asks, link, interface, fwmark, offload, .. } = parts;
+    let Received { tun, sockets, listener, asks, link, interface, fwmark, offload, .. } = parts;
     let Beginning { signals, busy_poll, confinement, notifier, ready, reload, taken_from } = beginning;
     let poll = Poll::new().map_err(system("events cannot be waited for"))?;
     let waker = Waker::new(poll.registry(), control::WAKER).map_err(system("a thread cannot be woken"))?;
@@ -138,6 +141,7 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
     let shared = Arc::new(Shared::new(interface, sockets, tun.offloads, tun.vnet_header, busy_poll, waker));
     shared.is_up.store(parts.is_up, Ordering::Relaxed);
     shared.mtu.store(parts.mtu, Ordering::Relaxed);
+    shared.earlier_overflows.store(parts.earlier_overflows, Ordering::Relaxed);
     shared.send_errors.store(parts.send_errors, Ordering::Relaxed);
     shared.tun_errors.store(parts.tun_errors, Ordering::Relaxed);
 
@@ -152,13 +156,6 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
         offloads = ?tun.offloads,
         "started"
     );
-    if taken_from.is_some() {
-        // So that they are removed at the end; should this process not take over after all, it puts that right below.
-        if !parts.keep_uapi {
-            listener.own();
-        }
-        asks.iter_mut().filter(|_| !parts.keep_asks).for_each(Listener::own);
-    }
     let (guardian, link) = match &reload {
         Some(Reload { stays: true, .. }) if link.is_none() => {
             let (guardian, link) = Guardian::new().map_err(system("no socket pair"))?;
@@ -167,8 +164,12 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
         _ => (None, link),
     };
     // Before there are further threads: what is given up, each thread gives up for itself and for those it starts.
-    let ours = listener.path().or_else(|| asks.as_ref().and_then(Listener::path));
-    let confinement = confine::give_up(&confinement, ours);
+    let [will_be_ours, asks_will_be_ours] =
+        [parts.keep_uapi, parts.keep_asks].map(|keep| taken_from.is_some() && !keep);
+    let ours = listener.path().or(listener.file().filter(|_| will_be_ours));
+    let asks_are_ours = |asks: &Listener| asks.path().or(asks.file().filter(|_| asks_will_be_ours)).map(Path::to_owned);
+    let ours = ours.map(Path::to_owned).or_else(|| asks.as_ref().and_then(asks_are_ours));
+    let confinement = confine::give_up(&confinement, ours.as_deref());
     let workers = Workers::start(&shared, tun.queues)?;
     let reloader = reload.map(|reload| Reloader::new(reload, asks, link));
     let mut control = Control::new(
@@ -183,11 +184,10 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
         reloader,
     )
     .map_err(system("events cannot be waited for"))?;
-    if let Some(stream) = taken_from
-        && let Err(source) = handover::say_taken(&stream)
-    {
-        control.let_go();
-        return Err(Error::System { action: "the process that hands over is gone", source });
+    if let Some(stream) = taken_from {
+        handover::say_taken(&stream).map_err(system("the process that hands over is gone"))?;
+        // Not before: until it is said, the files are those of a process that may go on.
+        control.own(will_be_ours, asks_will_be_ours);
     }
     control.begin();
     if let Some(ready) = ready {
@@ -200,11 +200,14 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
     let result = match result {
         Ok(End::HandedOver(process)) => {
             // Keys, sessions and files: nothing of it is of use here any more.
-            let signals = control.into_signals();
+            let mut signals = control.into_signals();
             drop(shared);
             match guardian {
                 Some(guardian) => guardian.stay(process, &signals),
-                None => return Ok(()),
+                None => {
+                    signals.pass_on(process);
+                    return Ok(());
+                }
             }
         }
         Ok(End::Ended) => {

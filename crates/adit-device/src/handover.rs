@@ -31,11 +31,13 @@ mod successor;
 mod tests;
 
 use std::io::{self, Read as _, Write as _};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use adit::Snapshot;
@@ -90,7 +92,16 @@ pub(crate) struct Reloader {
     /// The process that stays, if that is another one.
     pub(crate) link: Option<Link>,
     asking: Vec<mio::net::UnixStream>,
-    attempt: Option<Receiver<Result<Prepared, String>>>,
+    attempt: Option<Attempt>,
+}
+
+/// A program that is being prepared, by a thread.
+struct Attempt {
+    /// What comes of it.
+    outcome: Receiver<Result<Prepared, String>>,
+    /// The end of the way to the program that is here.
+    stream: UnixStream,
+    thread: JoinHandle<()>,
 }
 
 impl Reloader {
@@ -117,23 +128,28 @@ impl Reloader {
 
     /// Starts the program and lets it look at a state of now, on a thread of its own, which calls `done` at its end.
     pub(crate) fn begin(&mut self, state: io::Result<State>, done: impl FnOnce() + Send + 'static) {
-        let (sender, receiver) = channel();
+        let (sender, outcome) = channel();
         let program = self.reload.program.clone();
-        let prepare = move || Prepared::start(&program, &state.map_err(|error| error.to_string())?);
-        self.attempt = Some(receiver);
-        let spawned = std::thread::Builder::new().name("reload".to_owned()).spawn(move || {
-            // Who started this may have ended.
-            let _ = sender.send(prepare());
-            done();
-        });
-        if let Err(error) = spawned {
-            self.conclude(Err(format!("no thread can be started: {error}")));
+        let spawn = || -> io::Result<Attempt> {
+            let (ours, theirs) = UnixStream::pair()?;
+            let stream = ours.try_clone()?;
+            let thread = std::thread::Builder::new().name("reload".to_owned()).spawn(move || {
+                let state = state.map_err(|error| error.to_string());
+                // Who started this may have ended.
+                let _ = sender.send(state.and_then(|state| Prepared::start(&program, &state, ours, theirs)));
+                done();
+            })?;
+            Ok(Attempt { outcome, stream, thread })
+        };
+        match spawn() {
+            Ok(attempt) => self.attempt = Some(attempt),
+            Err(error) => self.conclude(Err(format!("no program can be started: {error}"))),
         }
     }
 
     /// What came of the preparation, once.
     pub(crate) fn take_prepared(&mut self) -> Option<Result<Prepared, String>> {
-        match self.attempt.as_ref()?.try_recv() {
+        match self.attempt.as_ref()?.outcome.try_recv() {
             Ok(result) => Some(result),
             Err(TryRecvError::Empty) => None,
             Err(TryRecvError::Disconnected) => Some(Err("the thread that prepares has ended".to_owned())),
@@ -158,14 +174,27 @@ impl Reloader {
     }
 }
 
-/// A process that has shown that it can take over.
+impl Drop for Reloader {
+    fn drop(&mut self) {
+        // A program that is being prepared must not outlive this, with the device in its hands: its thread ends it.
+        if let Some(attempt) = self.attempt.take() {
+            // It may have ended already.
+            let _ = attempt.stream.shutdown(Shutdown::Both);
+            let _ = attempt.thread.join();
+        }
+    }
+}
+
+/// A process that has shown that it can take over. It is ended when this is dropped, unless it has taken over.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     child: Child,
     stream: UnixStream,
+    has_taken: bool,
 }
 
 /// Why a process that could have taken over did not.
+#[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) why: String,
     /// It had taken over, and was dead at once: it may have sent something.
@@ -173,33 +202,29 @@ pub(crate) struct Failure {
 }
 
 impl Prepared {
-    fn start(program: &Path, state: &State) -> Result<Self, String> {
-        let said = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
-        let (ours, theirs) = UnixStream::pair().map_err(said("no socket"))?;
+    fn start(program: &Path, state: &State, ours: UnixStream, theirs: UnixStream) -> Result<Self, String> {
         let mut command = Command::new(program);
         command.args(std::env::args_os().skip(1)).env(VARIABLE, "1").stdin(Stdio::from(OwnedFd::from(theirs)));
         let child = command.spawn().map_err(|error| format!("{}: {error}", program.display()))?;
         // The child's end is closed here with the command, so that its death can be seen.
         drop(command);
-        let mut prepared = Self { child, stream: ours };
-        match prepared.ask(state, Kind::Prepared, PREPARE_TIME) {
-            Ok(()) => Ok(prepared),
-            Err(why) => {
-                prepared.end();
-                Err(why)
-            }
-        }
+        let mut prepared = Self { child, stream: ours, has_taken: false };
+        prepared.ask(state, Kind::Prepared, PREPARE_TIME).map(|()| prepared)
     }
 
     /// Gives the state of now. When this returns `Ok` the other process serves, and this one must not.
-    pub(crate) fn commit(mut self, state: io::Result<State>) -> Result<Child, Failure> {
+    pub(crate) fn commit(mut self, state: io::Result<State>) -> Result<(), Failure> {
         let state = state.map_err(|error| error.to_string());
         match state.and_then(|state| self.ask(&state, Kind::Taken, COMMIT_TIME)) {
-            Ok(()) => Ok(self.child),
+            Ok(()) => {
+                self.has_taken = true;
+                Ok(())
+            }
             Err(why) => {
                 self.end();
-                // It is dead, and what it has said is here: that decides.
-                let was_taken = matches!(channel::receive(&self.stream), Ok(Message { kind: Kind::Taken, .. }));
+                // It is dead, and all that it has said is here: that decides.
+                let said = std::iter::from_fn(|| channel::receive(&self.stream).ok());
+                let was_taken = said.into_iter().any(|message| message.kind == Kind::Taken);
                 Err(Failure { why, was_taken })
             }
         }
@@ -235,6 +260,14 @@ impl Prepared {
         let _ = self.child.kill();
         if let Err(error) = self.child.wait() {
             tracing::error!(%error, "the end of the new process cannot be awaited");
+        }
+    }
+}
+
+impl Drop for Prepared {
+    fn drop(&mut self) {
+        if !self.has_taken {
+            self.end();
         }
     }
 }

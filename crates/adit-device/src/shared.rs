@@ -3,8 +3,9 @@
 mod wake;
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use adit::{Instant, Interface, PeerId, Transmit};
@@ -53,7 +54,7 @@ pub(crate) struct Shared {
     control_sleep: ControlSleep,
     control: mio::Waker,
     /// Datagrams that found no room in sockets that have been replaced since.
-    earlier_overflows: AtomicU64,
+    pub(crate) earlier_overflows: AtomicU64,
     /// Datagrams that the kernel did not take.
     pub(crate) send_errors: AtomicU64,
     /// Packets that the TUN device did not take.
@@ -121,12 +122,12 @@ impl Shared {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Puts other sockets in the place of the present ones.
-    pub(crate) fn replace_sockets(&self, sockets: Vec<Arc<Sockets>>) {
+    /// Puts other sockets in the place of the present ones, which are returned: whoever uses them does so until it is woken.
+    pub(crate) fn replace_sockets(&self, sockets: Vec<Arc<Sockets>>) -> Vec<Weak<Sockets>> {
         let mut present = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         let overflows: u64 = present.iter().map(|sockets| sockets.overflows()).sum();
         self.earlier_overflows.fetch_add(overflows, Ordering::Relaxed);
-        *present = sockets;
+        std::mem::replace(&mut *present, sockets).iter().map(Arc::downgrade).collect()
     }
 
     /// Datagrams that came and found no room in a socket's buffer.
@@ -248,10 +249,11 @@ fn joins(last: &mut Transmit, next: &Transmit) -> bool {
 /// A transmit of the engine as the sockets want it.
 pub(crate) fn group<'a>(transmit: &Transmit, buffer: &'a [u8]) -> Group<'a> {
     let mut path = transmit.path;
-    // An answer to a stranger keeps its source, but the routing table says which way it goes. Held to a link that has no
-    // route there, IPv4 would ask that link for a neighbour of every address that somebody makes up, until the kernel's
-    // table of neighbours is full, for everybody.
-    if transmit.peer.is_none() && path.remote.is_ipv4() {
+    // An answer keeps its source, but the routing table says which way it goes, as with the kernel's WireGuard. Held to a
+    // link that has no route there, IPv4 would look for the address among that link's neighbours, and be content with
+    // that: whoever comes in by another way than back would get no answer, and with the addresses that strangers make up
+    // the kernel's table of neighbours would be filled. Addresses of the link alone mean nothing without it.
+    if matches!(path.remote.ip(), IpAddr::V4(remote) if !remote.is_link_local()) {
         path.ifindex = 0;
     }
     Group {

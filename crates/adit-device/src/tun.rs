@@ -67,6 +67,11 @@ pub enum TunError {
     },
 }
 
+/// How many queues of a multi-queue device are open; `None` of anything else.
+fn queues_of(name: &str) -> Option<u32> {
+    Netlink::open().and_then(|mut netlink| netlink.tun_queues(name)).ok()
+}
+
 const TUN_FILE: &str = "/dev/net/tun";
 const KIND: i32 = libc::IFF_TUN | libc::IFF_NO_PI;
 
@@ -90,14 +95,15 @@ impl Tun {
         let attached = attach(&first, name, multi | libc::IFF_TUN_EXCL);
         let is_new = attached.is_ok();
         let attached = match attached {
+            // A queue more would take packets from whoever serves it, so that is asked before.
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && queues_of(name) > Some(0) => {
+                return Err(TunError::InUse(name.to_owned()));
+            }
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) => match attach(&first, name, multi) {
-                Ok(name) => {
-                    let others = Netlink::open().and_then(|mut netlink| netlink.tun_queues(&name));
-                    if others.is_ok_and(|queues| queues > 1) {
-                        return Err(TunError::InUse(name));
-                    }
-                    Ok(name)
-                }
+                Ok(name) => match queues_of(&name) {
+                    Some(2..) => return Err(TunError::InUse(name)),
+                    _ => Ok(name),
+                },
                 // A device made without multi-queue, or no TUN device.
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => attach(&first, name, KIND | vnet),
                 Err(error) => Err(error),

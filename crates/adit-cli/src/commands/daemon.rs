@@ -143,7 +143,7 @@ fn take_stdin() -> io::Result<OwnedFd> {
 }
 
 fn inherited(variable: &str) -> anyhow::Result<Option<OwnedFd>> {
-    let Some(value) = env::var_os(variable) else { return Ok(None) };
+    let Some(value) = env::var_os(variable).filter(|value| !value.is_empty()) else { return Ok(None) };
     let number = |value: &OsString| value.to_str()?.parse().ok();
     let number = number(&value)
         .with_context(|| format!("{variable}: found {value:?}, expected the number of a file descriptor"))?;

@@ -22,6 +22,8 @@ const LOADER_FILES: [&str; 2] = ["/etc/ld.so.cache", "/etc/ld.so.preload"];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extent {
     Whole,
+    /// As far as the process had it that started this one.
+    Inherited,
     /// An older kernel: files, but not networks or signals.
     Part,
 }
@@ -30,6 +32,7 @@ impl Extent {
     pub(super) fn word(self) -> &'static str {
         match self {
             Self::Whole => "landlock",
+            Self::Inherited => "landlock (inherited)",
             Self::Part => "landlock (as far as this kernel has it)",
         }
     }

@@ -340,10 +340,11 @@ fn permitted(has_landlock: bool) -> Result<Rules, seccompiler::BackendError> {
     permit(c::SYS_mmap, rights.map(|right| rule([masked(2, both, right as u64)])).into())?;
     permit(c::SYS_mprotect, vec![rule([masked(2, c::PROT_EXEC as u64, 0)])])?;
 
-    // Where no Landlock says which files, none is opened for writing: the kernel's own check lets root's process write
-    // most of them.
-    let writes = (c::O_ACCMODE | c::O_CREAT | c::O_TRUNC) as u64;
-    let open = |argument| if has_landlock { Vec::new() } else { vec![rule([masked(argument, writes, 0)])] };
+    // No file is made or emptied, which the first versions of Landlock do not all prevent. Where no Landlock says which
+    // files, none is opened for writing either: the kernel's own check lets root's process write most of them.
+    let changes = c::O_CREAT | c::O_TRUNC;
+    let refused = if has_landlock { changes } else { changes | c::O_ACCMODE } as u64;
+    let open = |argument| vec![rule([masked(argument, refused, 0)])];
     permit(c::SYS_openat, open(2))?;
     #[cfg(target_arch = "x86_64")]
     permit(c::SYS_open, open(1))?;

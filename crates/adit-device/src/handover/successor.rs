@@ -34,6 +34,8 @@ pub(crate) struct Received {
     pub(crate) offload: bool,
     pub(crate) is_up: bool,
     pub(crate) mtu: u16,
+    /// See [`crate::shared::Shared::earlier_overflows`].
+    pub(crate) earlier_overflows: u64,
     pub(crate) send_errors: u64,
     pub(crate) tun_errors: u64,
 }
@@ -129,6 +131,7 @@ fn build(message: Message) -> Result<Received, String> {
         offload,
         is_up: facts.is_set("is_up"),
         mtu: facts.number("mtu"),
+        earlier_overflows: facts.number("earlier_overflows"),
         send_errors: facts.number("send_errors"),
         tun_errors: facts.number("tun_errors"),
     })

@@ -58,9 +58,44 @@ fn what_is_not_known_of_a_device_is_zero_and_what_is_too_much_is_passed_over() {
 #[test]
 fn a_program_that_is_none_of_ours_ends_the_attempt_and_leaves_no_process() {
     for (program, expected) in [("/bin/false", "ended"), ("/nonexistent/adit", "/nonexistent/adit")] {
-        let why = Prepared::start(Path::new(program), &state("")).unwrap_err();
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let why = Prepared::start(Path::new(program), &state(""), ours, theirs).unwrap_err();
         assert!(why.contains(expected), "{why}");
     }
+}
+
+#[test]
+fn a_program_that_says_nothing_ends_with_the_process_that_was_to_be_replaced() {
+    let folder = std::env::temp_dir().join(format!("adit-silent-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let (program, started) = (folder.join("program"), folder.join("started"));
+    rustix::fs::mkfifoat(rustix::fs::CWD, &started, rustix::fs::Mode::RWXU).unwrap();
+    std::fs::write(&program, format!("#!/bin/sh\necho $$ > '{}'\nexec sleep 1000\n", started.display())).unwrap();
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
+    let mut reloader = Reloader::new(Reload { program, stays: false }, None, None);
+    reloader.begin(Ok(state("")), || ());
+    let process = std::fs::read_to_string(&started).unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+    drop(reloader);
+    assert!(!Path::new("/proc").join(process.trim()).exists());
+}
+
+#[test]
+fn a_process_that_says_that_it_has_taken_over_has_whatever_it_said_before() {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let child = Command::new("sleep").arg("1000").spawn().unwrap();
+    for kind in [Kind::Prepared, Kind::Prepared, Kind::Prepared, Kind::Taken] {
+        channel::send(&theirs, kind, "", &[], &[]).unwrap();
+    }
+    drop(theirs.try_clone().unwrap());
+    let prepared = Prepared { child, stream: ours, has_taken: false };
+    let end = std::thread::spawn(move || {
+        drop(channel::receive(&theirs));
+        drop(theirs);
+    });
+    let failure = prepared.commit(Ok(state(""))).unwrap_err();
+    end.join().unwrap();
+    assert!(failure.was_taken, "{}", failure.why);
 }
 
 #[test]

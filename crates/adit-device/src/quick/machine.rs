@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,6 +17,9 @@ use super::{QuickError, Start};
 use crate::config::{DeviceState, DeviceUpdate};
 use crate::netlink::{MAIN_TABLE, Netlink, Route, Rule};
 use crate::uapi::{Client, socket_path};
+
+/// In the environment of the shell that runs a hook: the hook.
+const HOOK: &str = "ADIT_HOOK";
 
 /// How long a daemon may take to end.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -184,17 +187,24 @@ impl Machine for Linux<'_> {
 
     fn run_hook(&mut self, hook: &str, command: &str) -> Result<(), QuickError> {
         let failed = |why: String| QuickError::Hook { hook: hook.to_owned(), why };
-        // Files written for wg-quick may use what only bash has.
-        let run = |shell: &str| Command::new(shell).arg("-c").arg(command).status();
-        let status = match run("bash") {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => run("sh"),
-            result => result,
-        };
-        match status {
+        match run_in_shell(command) {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(failed(status.to_string())),
             Err(error) => Err(failed(error.to_string())),
         }
+    }
+}
+
+/// Runs a command of a configuration file as wg-quick does: in bash, and no further than to the first command that fails.
+fn run_in_shell(command: &str) -> io::Result<ExitStatus> {
+    // Everybody can read command lines, and a hook may hold keys; its environment only the user can.
+    let run = |shell: &str, options: &[&str]| {
+        let unset_and_run = format!("hook=${HOOK}; unset {HOOK}; eval \"$hook\"");
+        Command::new(shell).args(options).arg("-c").arg(unset_and_run).env(HOOK, command).status()
+    };
+    match run("bash", &["-e", "-o", "pipefail", "-O", "extglob"]) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => run("sh", &["-e"]),
+        result => result,
     }
 }
 
@@ -221,5 +231,28 @@ impl Drop for Signals {
         for &id in &self.registered {
             signal_hook::low_level::unregister(id);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hook_goes_no_further_than_to_its_first_command_that_fails() {
+        assert!(
+            run_in_shell("true; [[ a1 == a+([0-9]) ]]").unwrap().success(),
+            "bash, with the patterns that wg-quick sets"
+        );
+        assert_eq!(run_in_shell("exit 7").unwrap().code(), Some(7));
+        for hook in ["false; true", "false | true", "(false); true"] {
+            assert!(!run_in_shell(hook).unwrap().success(), "{hook}");
+        }
+    }
+
+    #[test]
+    fn what_a_hook_says_is_on_no_command_line_and_not_in_the_environment_of_what_it_runs() {
+        let hook = "if grep -q S3CRET /proc/$$/cmdline; then exit 3; fi; if env | grep -q S3CRET; then exit 4; fi";
+        assert_eq!(run_in_shell(hook).unwrap().code(), Some(0));
     }
 }

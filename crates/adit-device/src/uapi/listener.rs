@@ -87,6 +87,11 @@ impl Listener {
         self.file.as_ref().filter(|_| self.is_ours).map(|file| file.path.as_path())
     }
 
+    /// The socket's file, whoever removes it.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.file.as_ref().map(|file| file.path.as_path())
+    }
+
     /// Takes charge of the socket's file: it is removed when this is dropped.
     pub(crate) fn own(&mut self) {
         self.is_ours = true;

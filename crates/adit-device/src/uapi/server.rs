@@ -143,6 +143,11 @@ impl Server {
         &self.listener
     }
 
+    /// See [`Listener::own`].
+    pub(crate) fn own(&mut self) {
+        self.listener.own();
+    }
+
     /// Leaves the socket's file to another process, and sends what is left of replies: none ends in the middle, unless
     /// its client does not read for so long.
     pub(crate) fn let_go(&mut self) {
