@@ -5,6 +5,7 @@ use std::time::Duration;
 use adit::Path;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use socket2::SockRef;
 
 use super::*;
@@ -378,6 +379,13 @@ fn impossible_names_are_refused() {
 
 #[test]
 fn without_the_right_to_make_one_the_error_says_so() {
-    let error = TunError::NotPermitted("wg0".to_owned());
-    assert_eq!(error.to_string(), "interface wg0: not permitted; this takes root or CAP_NET_ADMIN");
+    in_new_namespace(|| {
+        // Capabilities are a thread's own, and this thread ends with the closure.
+        let mut sets = capabilities(None).expect("what it may");
+        sets.effective.remove(CapabilitySet::NET_ADMIN);
+        set_capabilities(None, sets).expect("a thread may give up");
+        let error = Tun::create("wg0", 1, true).expect_err("it may not");
+        assert!(matches!(error, TunError::NotPermitted(_)), "{error:?}");
+        assert_eq!(error.to_string(), "interface wg0: not permitted; this takes root or CAP_NET_ADMIN");
+    });
 }
