@@ -35,6 +35,8 @@ mod notify;
 pub mod offload;
 mod options;
 pub mod quick;
+#[cfg(test)]
+mod scratch;
 mod shared;
 #[allow(unsafe_code, reason = "the only place where system calls are made by hand")]
 mod sys;

@@ -150,6 +150,7 @@ mod tests {
     use std::os::unix::net::UnixListener;
 
     use super::*;
+    use crate::scratch::Scratch;
 
     fn found(pid: &str, fds: &str, names: Option<&str>) -> Result<Vec<RawFd>, String> {
         activated(7, Some(pid.to_owned()), Some(fds.to_owned()), names.map(str::to_owned))
@@ -178,8 +179,7 @@ mod tests {
 
     #[test]
     fn the_socket_for_reloads_is_known_by_its_path() {
-        let folder = env::temp_dir().join(format!("adit-activated-{}", std::process::id()));
-        std::fs::create_dir(&folder).unwrap();
+        let folder = Scratch::new();
         let listen = |name: &str| OwnedFd::from(UnixListener::bind(folder.join(name)).unwrap());
         let path = |socket: Option<OwnedFd>| {
             let address = UnixListener::from(socket.unwrap()).local_addr().unwrap();
@@ -190,12 +190,12 @@ mod tests {
         let one = sort(vec![listen("uapi")]).unwrap();
         assert!(one.reload.is_none() && path(one.uapi) == "uapi");
         assert!(sort(vec![listen("a.sock"), listen("b.sock")]).is_err());
-        std::fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]
     fn every_word_is_one_datagram_in_the_managers_language() {
-        let path = env::temp_dir().join(format!("adit-notify-{}", std::process::id()));
+        let folder = Scratch::new();
+        let path = folder.join("notify");
         let manager = UnixDatagram::bind(&path).unwrap();
         let abstract_name = format!("adit-notify-{}", std::process::id());
         let hidden = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&abstract_name).unwrap()).unwrap();
@@ -218,6 +218,5 @@ mod tests {
             notifier.stopping();
             assert!(heard().starts_with("STOPPING=1\n"));
         }
-        std::fs::remove_file(path).unwrap();
     }
 }

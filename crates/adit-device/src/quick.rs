@@ -192,6 +192,7 @@ fn replace(path: &Path, config: &Config) -> Result<(), QuickError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scratch::Scratch;
 
     #[test]
     fn a_name_stands_for_a_file_in_the_usual_folder() {
@@ -213,17 +214,18 @@ mod tests {
 
     #[test]
     fn dns_is_refused_before_anything_is_touched() {
-        let path = std::env::temp_dir().join(format!("d{}.conf", std::process::id()));
+        let scratch = Scratch::new();
+        let path = scratch.join("wg0.conf");
         fs::write(&path, "[Interface]\n\nDNS = 1.1.1.1\n").unwrap();
         let location = Location::new(path.to_str().unwrap()).unwrap();
         let error = up(&location, &mut |_| panic!("started")).unwrap_err().to_string();
         assert!(error.starts_with(&format!("{}:3: found DNS, which is not supported", path.display())), "{error}");
-        fs::remove_file(path).unwrap();
     }
 
     #[test]
     fn a_saved_file_is_its_owners_and_whole() {
-        let path = std::env::temp_dir().join(format!("s{}.conf", std::process::id()));
+        let scratch = Scratch::new();
+        let path = scratch.join("wg0.conf");
         fs::write(&path, "[Interface]\nMTU = 1280\n").unwrap();
         let mut config = Config::read(&path).unwrap();
         config.interface.mtu = Some(1400);
@@ -231,6 +233,5 @@ mod tests {
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(Config::read(&path).unwrap(), config);
         assert!(!path.with_extension("conf.new").exists());
-        fs::remove_file(path).unwrap();
     }
 }

@@ -5,6 +5,7 @@ use proptest::option::of;
 use proptest::prelude::*;
 
 use super::*;
+use crate::scratch::Scratch;
 use crate::uapi::arbitrary;
 
 const KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHk8=";
@@ -128,7 +129,8 @@ fn an_error_never_repeats_a_key() {
 
 #[test]
 fn a_file_that_cannot_be_used_is_named() {
-    let path = std::env::temp_dir().join(format!("adit-conf-{}.conf", std::process::id()));
+    let scratch = Scratch::new();
+    let path = scratch.join("wg0.conf");
     std::fs::write(&path, "[Interface]\nMTU = x\n").unwrap();
     let message = Config::read(&path).unwrap_err().to_string();
     assert_eq!(message, format!("{}:2:7: found \"x\", expected an MTU: 68 to 65535", path.display()));

@@ -13,8 +13,10 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, m
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::*;
+use crate::scratch::Scratch;
 
 const CHILD: &str = "ADIT_CONFINED_TEST";
+const FOLDER: &str = "ADIT_CONFINED_TEST_FOLDER";
 /// The signal that ends a process for a system call.
 const SIGSYS: i32 = libc::SIGSYS;
 
@@ -27,9 +29,11 @@ fn in_a_process(name: &str, body: impl FnOnce()) -> Output {
         body();
         std::process::exit(DONE);
     }
+    let folder = Scratch::new();
     let mut command = Command::new(std::env::current_exe().unwrap());
     let test = format!("confine::tests::{name}");
-    command.args(["--exact", &test, "--nocapture", "--test-threads=1"]).env(CHILD, name).env_remove("NOTIFY_SOCKET");
+    command.args(["--exact", &test, "--nocapture", "--test-threads=1"]).env(CHILD, name).env(FOLDER, &*folder);
+    command.env_remove("NOTIFY_SOCKET");
     // Under AddressSanitizer: leaks are looked for by tracing the process at its end, which is refused as well.
     command.env("ASAN_OPTIONS", "detect_leaks=0");
     command.output().unwrap()
@@ -49,15 +53,15 @@ fn assert_refused<T>(result: io::Result<T>) {
     }
 }
 
-fn scratch(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("adit-confine-{name}-{}", std::process::id()))
+/// The folder for the files of a process that was started by [`in_a_process`], who removes it: a confined one may not.
+fn scratch() -> PathBuf {
+    std::env::var_os(FOLDER).expect("the parent's folder").into()
 }
 
 #[test]
 fn files_programs_and_streams_are_refused_and_serving_goes_on() {
     let output = in_a_process("files_programs_and_streams_are_refused_and_serving_goes_on", || {
-        let folder = scratch("folder");
-        fs::create_dir(&folder).unwrap();
+        let folder = scratch();
         let socket = folder.join("wg0.sock");
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         let report = give_up(&Confinement::FULL, Some(&socket));
@@ -137,14 +141,13 @@ fn the_program_can_be_started_again_and_knows_that_it_is_confined() {
 #[test]
 fn without_landlock_files_cannot_be_opened_for_writing() {
     let output = in_a_process("without_landlock_files_cannot_be_opened_for_writing", || {
-        let path = scratch("file");
+        let path = scratch().join("file");
         fs::write(&path, "mine").unwrap();
         give_up(&Confinement { landlock: false, ..Confinement::FULL }, None);
         assert_eq!(Inherited::find(), Inherited { seccomp: true, landlock: false });
         assert_eq!(fs::read(&path).unwrap(), b"mine");
         assert_refused(File::options().write(true).open(&path));
-        assert_refused(File::create(scratch("new")));
-        fs::remove_file(&path).unwrap();
+        assert_refused(File::create(scratch().join("new")));
     });
     assert_ended_well(&output);
 }

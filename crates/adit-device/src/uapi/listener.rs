@@ -208,14 +208,12 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
-
-    fn path(name: &str) -> PathBuf {
-        std::env::temp_dir().join(format!("adit-{name}-{}.sock", std::process::id()))
-    }
+    use crate::scratch::Scratch;
 
     #[test]
     fn the_socket_is_its_owners_and_goes_with_the_listener() {
-        let path = path("owner");
+        let scratch = Scratch::new();
+        let path = scratch.join("wg0.sock");
         let listener = Listener::bind_at(&path).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
         UnixStream::connect(&path).unwrap();
@@ -225,7 +223,8 @@ mod tests {
 
     #[test]
     fn a_socket_nobody_listens_on_is_replaced_and_one_in_use_is_not() {
-        let path = path("stale");
+        let scratch = Scratch::new();
+        let path = scratch.join("wg0.sock");
         drop(UnixListener::bind(&path).unwrap());
         assert!(path.exists());
         let listener = Listener::bind_at(&path).unwrap();
@@ -236,16 +235,17 @@ mod tests {
 
     #[test]
     fn a_file_that_is_no_socket_is_left_alone() {
-        let path = path("file");
+        let scratch = Scratch::new();
+        let path = scratch.join("wg0.sock");
         fs::write(&path, "mine").unwrap();
         assert_eq!(Listener::bind_at(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         assert_eq!(fs::read(&path).unwrap(), b"mine");
-        fs::remove_file(path).unwrap();
     }
 
     #[test]
     fn somebody_elses_new_socket_is_not_removed() {
-        let path = path("moved");
+        let scratch = Scratch::new();
+        let path = scratch.join("wg0.sock");
         let first = Listener::bind_at(&path).unwrap();
         fs::remove_file(&path).unwrap();
         let second = Listener::bind_at(&path).unwrap();
@@ -256,7 +256,8 @@ mod tests {
 
     #[test]
     fn an_inherited_socket_is_taken_and_its_file_left() {
-        let path = path("inherited");
+        let scratch = Scratch::new();
+        let path = scratch.join("wg0.sock");
         let listener = Listener::from_fd(UnixListener::bind(&path).unwrap().into()).unwrap();
         assert!(!listener.is_deleted());
         drop(listener);

@@ -10,6 +10,7 @@ use mio::{Events, Poll};
 
 use super::*;
 use crate::config::{AllowedIpChange, PeerState, PeerUpdate};
+use crate::scratch::Scratch;
 use crate::uapi::Client as Asking;
 use crate::uapi::request::write_set;
 
@@ -40,15 +41,17 @@ struct Rig {
     poll: Poll,
     path: PathBuf,
     recorder: Recorder,
+    _folder: Scratch,
 }
 
 impl Rig {
-    fn new(name: &str) -> Self {
-        let path = std::env::temp_dir().join(format!("adit-server-{name}-{}.sock", std::process::id()));
+    fn new() -> Self {
+        let folder = Scratch::new();
+        let path = folder.join("wg0.sock");
         let mut server = Server::new(Listener::bind_at(&path).unwrap());
         let poll = Poll::new().unwrap();
         server.register(poll.registry(), 10..1000).unwrap();
-        Self { server, poll, path, recorder: Recorder::default() }
+        Self { server, poll, path, recorder: Recorder::default(), _folder: folder }
     }
 
     fn connect(&self) -> net::UnixStream {
@@ -119,7 +122,7 @@ fn many_peers(count: u32) -> Vec<PeerUpdate> {
 
 #[test]
 fn requests_may_be_pipelined_and_the_replies_keep_their_order() {
-    let mut rig = Rig::new("pipeline");
+    let mut rig = Rig::new();
     let mut client = rig.connect();
     client
         .write_all(
@@ -136,7 +139,7 @@ fn requests_may_be_pipelined_and_the_replies_keep_their_order() {
 
 #[test]
 fn a_client_that_has_sent_half_a_request_blocks_nobody_else() {
-    let mut rig = Rig::new("half");
+    let mut rig = Rig::new();
     let mut slow = rig.connect();
     slow.write_all(b"set=1\nlisten_po").unwrap();
     let _ = rig.run();
@@ -155,7 +158,7 @@ fn a_client_that_has_sent_half_a_request_blocks_nobody_else() {
 
 #[test]
 fn half_a_request_of_a_client_that_left_is_forgotten() {
-    let mut rig = Rig::new("left");
+    let mut rig = Rig::new();
     let mut client = rig.connect();
     client.write_all(b"set=1\nlisten_port=1\n").unwrap();
     let _ = rig.run();
@@ -166,7 +169,7 @@ fn half_a_request_of_a_client_that_left_is_forgotten() {
 
 #[test]
 fn a_client_may_close_its_side_and_still_be_answered() {
-    let mut rig = Rig::new("shutdown");
+    let mut rig = Rig::new();
     let mut client = rig.connect();
     client.write_all(b"get=1\n\n").unwrap();
     client.shutdown(std::net::Shutdown::Write).unwrap();
@@ -177,7 +180,7 @@ fn a_client_may_close_its_side_and_still_be_answered() {
 
 #[test]
 fn more_clients_than_there_is_room_for_push_out_the_idlest() {
-    let mut rig = Rig::new("many");
+    let mut rig = Rig::new();
     let mut clients: Vec<_> = (0..MAX_CLIENTS).map(|_| rig.connect()).collect();
     let _ = rig.run();
     clients[0].write_all(b"get=1\n\n").unwrap();
@@ -193,7 +196,7 @@ fn more_clients_than_there_is_room_for_push_out_the_idlest() {
 
 #[test]
 fn a_client_that_reads_slowly_is_sent_everything_and_blocks_nobody() {
-    let mut rig = Rig::new("slow");
+    let mut rig = Rig::new();
     rig.recorder.peers = many_peers(5000).iter().map(|peer| PeerState::new(peer.public_key)).collect();
     let mut slow = rig.connect();
     slow.write_all(b"get=1\n\nget=1\n\n").unwrap();
@@ -217,7 +220,7 @@ fn a_client_that_reads_slowly_is_sent_everything_and_blocks_nobody() {
 
 #[test]
 fn a_server_that_is_replaced_finishes_replies_and_leaves_requests_that_are_not_whole() {
-    let mut rig = Rig::new("replaced");
+    let mut rig = Rig::new();
     rig.recorder.peers = many_peers(5000).iter().map(|peer| PeerState::new(peer.public_key)).collect();
     let (mut asks, mut changes, idle, deaf) = (rig.connect(), rig.connect(), rig.connect(), rig.connect());
     for mut client in [&asks, &deaf] {
@@ -236,18 +239,18 @@ fn a_server_that_is_replaced_finishes_replies_and_leaves_requests_that_are_not_w
         reply = String::from_utf8(part).unwrap();
     });
     assert!(reply == *expected, "the reply is not whole");
-    let Rig { server, recorder, path, .. } = rig;
+    let Rig { server, recorder, path, _folder, .. } = rig;
     drop(server);
     for mut client in [&asks, &changes, &idle] {
         assert_eq!(client.read(&mut [0]).unwrap_or(0), 0, "nothing more is said");
     }
     assert!(recorder.updates.is_empty(), "half a request changes nothing");
-    std::fs::remove_file(path).unwrap();
+    assert!(path.exists(), "the file is for whoever serves next");
 }
 
 #[test]
 fn ten_thousand_peers_are_one_request() {
-    let mut rig = Rig::new("bulk");
+    let mut rig = Rig::new();
     let update = DeviceUpdate {
         private_key: Some(Some(PrivateKey::from_bytes([1; 32]))),
         peers: many_peers(10_000),
@@ -268,7 +271,7 @@ fn ten_thousand_peers_are_one_request() {
 
 #[test]
 fn what_no_request_may_be_is_refused_without_being_kept() {
-    let mut rig = Rig::new("junk");
+    let mut rig = Rig::new();
     let mut client = rig.connect();
     client.set_nonblocking(true).unwrap();
     let mut sent = 0;
@@ -290,7 +293,7 @@ fn what_no_request_may_be_is_refused_without_being_kept() {
 
 #[test]
 fn one_that_never_stops_asking_leaves_the_others_their_turn() {
-    let mut rig = Rig::new("greedy");
+    let mut rig = Rig::new();
     rig.recorder.peers = many_peers(20).iter().map(|peer| PeerState::new(peer.public_key)).collect();
     let path = rig.path.clone();
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
@@ -317,7 +320,7 @@ fn one_that_never_stops_asking_leaves_the_others_their_turn() {
 
 #[test]
 fn a_deleted_socket_is_noticed() {
-    let mut rig = Rig::new("deleted");
+    let mut rig = Rig::new();
     assert_eq!(rig.run(), Status::Serving);
     std::fs::remove_file(&rig.path).unwrap();
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -329,7 +332,7 @@ fn a_deleted_socket_is_noticed() {
 
 #[test]
 fn a_socket_that_was_replaced_is_a_deleted_one() {
-    let mut rig = Rig::new("replaced");
+    let mut rig = Rig::new();
     std::fs::remove_file(&rig.path).unwrap();
     let other = Listener::bind_at(&rig.path).unwrap();
     assert_eq!(rig.run(), Status::Deleted);
@@ -338,7 +341,7 @@ fn a_socket_that_was_replaced_is_a_deleted_one() {
 
 #[test]
 fn facts_come_from_those_who_have_them_and_the_rest_from_all() {
-    let mut rig = Rig::new("facts");
+    let mut rig = Rig::new();
     let path = rig.path.clone();
     let client = thread::spawn(move || Asking::connect_at(&path).unwrap().get_facts().unwrap());
     rig.run_until(|_| client.is_finished());
@@ -353,5 +356,4 @@ fn facts_come_from_those_who_have_them_and_the_rest_from_all() {
     let (mut stream, _) = other.accept().unwrap();
     stream.write_all(b"listen_port=9\nerrno=0\n\n").unwrap();
     assert_eq!(client.join().unwrap().listen_port, 9);
-    std::fs::remove_file(path).unwrap();
 }
