@@ -11,21 +11,20 @@ use std::time::Duration;
 
 use adit_device::netlink::{MAIN_TABLE, Netlink, Rule, namespace};
 use adit_device::uapi::{Client, socket_path};
-use common::{adit, interface, needs_root, output, scratch, wg};
+use common::{Scratch, adit, interface, needs_root, output, wg};
 
 const KEY: &str = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=";
 const PEER: &str = "3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=";
 
-/// A folder with the file of an interface, removed at the end.
+/// A folder with the file of an interface.
 struct Files {
-    folder: PathBuf,
+    folder: Scratch,
     file: PathBuf,
 }
 
 impl Files {
     fn new(name: &str, text: &str) -> Self {
-        let folder = scratch(&format!("files-{name}"));
-        fs::create_dir(&folder).unwrap();
+        let folder = Scratch::new();
         let file = folder.join(format!("{name}.conf"));
         fs::write(&file, text.replace("FOLDER", folder.to_str().unwrap())).unwrap();
         Self { folder, file }
@@ -38,12 +37,6 @@ impl Files {
     /// What the hooks wrote.
     fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
-    }
-}
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.folder).unwrap();
     }
 }
 

@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Stdio;
 
-use common::{adit, output, scratch, wg};
+use common::{Scratch, adit, output, wg};
 
 /// The pair of RFC 7748, section 6.1, that Alice has.
 const PRIVATE: &str = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=";
@@ -49,7 +49,8 @@ fn what_is_no_key_is_refused_without_being_repeated() {
 
 #[test]
 fn a_file_that_others_can_read_is_warned_of() {
-    let path = scratch("key");
+    let folder = Scratch::new();
+    let path = folder.join("key");
     for (mode, warns) in [(0o644, true), (0o600, false)] {
         let file = File::create(&path).unwrap();
         file.set_permissions(fs::Permissions::from_mode(mode)).unwrap();
@@ -61,7 +62,6 @@ fn a_file_that_others_can_read_is_warned_of() {
             assert_eq!(stderr.contains("others can read the file"), warns, "{stderr}");
         }
     }
-    fs::remove_file(path).unwrap();
 }
 
 #[test]

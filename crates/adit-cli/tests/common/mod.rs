@@ -2,9 +2,13 @@
 
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
+use std::fs;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::ops::Deref;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The binary.
 pub(crate) fn adit<const N: usize>(arguments: [&str; N]) -> Command {
@@ -31,9 +35,36 @@ pub(crate) fn output(mut command: Command, input: &str) -> (bool, String, String
     (output.status.success(), stdout, stderr)
 }
 
-/// A path of this process's own.
-pub(crate) fn scratch(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("adit-cli-{}-{name}", std::process::id()))
+/// A folder of a test's own that everybody may read, removed with all that is in it when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("adit-cli-{}-{number}", std::process::id()));
+        // Of a process with the same number that was killed.
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir(&path).expect("a folder for the test's files");
+        let folder = Self(path);
+        fs::set_permissions(&folder.0, fs::Permissions::from_mode(0o755)).expect("permitted");
+        folder
+    }
+}
+
+impl Deref for Scratch {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 /// The name of an interface of this process's own.
