@@ -2,15 +2,14 @@
 
 use std::fs::{self, File};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::ExitStatus;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::signal::Signal;
 
 use crate::command::Background;
 use crate::host::{Host, socket};
 use crate::implementation::{Implementation, Launch};
+use crate::scratch::{nameless_file, text};
 use crate::wait::eventually;
 
 /// A running daemon. Ended when dropped; its log is printed when the test has failed by then.
@@ -18,7 +17,7 @@ use crate::wait::eventually;
 pub struct Daemon {
     process: Background,
     title: String,
-    log: PathBuf,
+    log: File,
 }
 
 impl Daemon {
@@ -50,13 +49,11 @@ impl Daemon {
 
     #[track_caller]
     fn launch(implementation: Implementation, host: &Host, name: &str, launch: Launch) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let log = std::env::temp_dir().join(format!("adit-test-{}-{number}.log", std::process::id()));
-        let file = File::create(&log).expect("a file for the daemon's log");
+        let log = nameless_file();
+        let copy = || log.try_clone().expect("the log's file");
         let mut command = implementation.launch(name, launch);
         command.stdin(std::process::Stdio::null());
-        command.stdout(file.try_clone().expect("the log's file")).stderr(file);
+        command.stdout(copy()).stderr(copy());
         let title = format!("{} for {name} on {}", implementation.actual(), host.label());
         Self { process: host.start(command), title, log }
     }
@@ -84,7 +81,7 @@ impl Daemon {
 
     /// What the daemon has logged so far.
     pub fn log(&self) -> String {
-        fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        text(&self.log)
     }
 
     /// The most memory that the daemon ever had resident, in KiB.
@@ -112,6 +109,5 @@ impl Drop for Daemon {
             let lines: Vec<&str> = log.lines().skip(last).collect();
             eprintln!("---- log of {}\n{}", self.title, lines.join("\n"));
         }
-        let _unnamed = fs::remove_file(&self.log);
     }
 }

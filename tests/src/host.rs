@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::{IpAddr, UdpSocket};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::panic::resume_unwind;
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,7 +14,7 @@ use nix::unistd::Pid;
 
 use crate::command::{Background, Outcome};
 
-/// A network of its own, with a loopback interface and nothing else, and its own folder of UAPI sockets.
+/// A network of its own, with a loopback interface and nothing else, and a `/run` of its own, where the UAPI sockets are.
 ///
 /// The namespaces have no name: the kernel removes them with the last process in them and with this value, so that
 /// nothing is left behind even by a test that was killed. Two hosts may use the same names for their interfaces.
@@ -28,12 +29,13 @@ impl Host {
     /// Makes a host; the label is for messages.
     pub fn new(label: &str) -> Self {
         let in_namespaces = || -> std::io::Result<(File, File)> {
-            fs::create_dir_all("/run/wireguard")?;
             unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS)?;
             let nothing: Option<&str> = None;
             mount(nothing, "/", nothing, MsFlags::MS_REC | MsFlags::MS_PRIVATE, nothing)?;
             mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), nothing)?;
-            mount(Some("tmpfs"), "/run/wireguard", Some("tmpfs"), MsFlags::empty(), Some("mode=700"))?;
+            // Where there is no folder for sockets, none is made that would be left.
+            mount(Some("tmpfs"), "/run", Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
+            fs::DirBuilder::new().mode(0o700).create("/run/wireguard")?;
             for (setting, value) in SETTINGS {
                 fs::write(format!("/proc/sys/net/{setting}"), value)?;
             }

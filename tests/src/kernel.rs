@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::command::{Background, Outcome};
 use crate::host::Host;
 use crate::implementation::target;
+use crate::scratch::Scratch;
 
 /// How long the machine may take to boot or to run a command; it is emulated, on a busy processor.
 const PATIENCE: Duration = Duration::from_secs(90);
@@ -24,7 +25,8 @@ pub struct KernelPeer {
     console: Receiver<String>,
     keyboard: ChildStdin,
     machine: Background,
-    folder: PathBuf,
+    /// With its file system, gone after the machine.
+    _folder: Scratch,
     commands: u32,
 }
 
@@ -40,8 +42,7 @@ impl KernelPeer {
         host.ip("link set tap0 up");
 
         let (kernel, modules) = kernel_and_modules();
-        let folder = std::env::temp_dir().join(format!("adit-test-{}-kernel", std::process::id()));
-        fs::create_dir_all(&folder).expect("a folder for the machine");
+        let folder = Scratch::new();
         let archive = folder.join("initramfs");
         fs::write(&archive, initramfs(&modules)).expect("write the machine's file system");
 
@@ -70,7 +71,7 @@ impl KernelPeer {
                 }
             }
         });
-        let mut peer = Self { console, keyboard, machine, folder, commands: 0 };
+        let mut peer = Self { console, keyboard, machine, _folder: folder, commands: 0 };
         peer.read_until("READY");
         for address in addresses {
             peer.run(&format!("ip address add {address} dev eth0"));
@@ -146,7 +147,6 @@ impl KernelPeer {
 impl Drop for KernelPeer {
     fn drop(&mut self) {
         self.machine.signal(nix::sys::signal::Signal::SIGKILL);
-        let _leftover = fs::remove_dir_all(&self.folder);
     }
 }
 

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use crate::command::{Background, Outcome};
 use crate::host::Host;
 use crate::implementation::Implementation;
+use crate::scratch::{nameless_file, text};
 use crate::wait::{eventually, for_a_while};
 
 /// A booted systemd, ended with all that it started when this is dropped, before the host.
@@ -22,7 +23,7 @@ pub struct Systemd<'a> {
     /// The first process, by its number outside.
     init: u32,
     cgroup: PathBuf,
-    screen: PathBuf,
+    screen: fs::File,
 }
 
 impl<'a> Systemd<'a> {
@@ -31,12 +32,12 @@ impl<'a> Systemd<'a> {
     pub fn boot(host: &'a Host) -> Self {
         let own = std::process::id();
         let cgroup = own_cgroup().join(format!("adit-test-{own}"));
-        let screen = std::env::temp_dir().join(format!("adit-test-{own}-systemd.log"));
-        let file = fs::File::create(&screen).expect("a file for the screen");
+        let screen = nameless_file();
+        let copy = || screen.try_clone().expect("the screen");
         let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/systemd");
         let mut command = Command::new("sh");
         command.args(["-euc", BOOT, "boot"]).args([cgroup.as_path(), &Implementation::Adit.binary(), &units]);
-        command.stdin(Stdio::null()).stdout(file.try_clone().expect("the screen")).stderr(file);
+        command.stdin(Stdio::null()).stdout(copy()).stderr(copy());
         let machine = host.start(command);
         let mut systemd = Self { host, machine, init: 0, cgroup, screen };
         eventually("systemd has booted", || {
@@ -109,7 +110,7 @@ impl Drop for Systemd<'_> {
         if std::thread::panicking() {
             let said = if self.init == 0 { String::new() } else { self.try_run("journalctl --no-pager").stdout() };
             eprintln!("---- journal of systemd\n{said}---- its screen");
-            eprintln!("{}", fs::read_to_string(&self.screen).unwrap_or_default());
+            eprintln!("{}", text(&self.screen));
         }
         // With it dies the first process, and with that all others.
         self.machine.signal(nix::sys::signal::Signal::SIGKILL);
@@ -118,7 +119,6 @@ impl Drop for Systemd<'_> {
         if emptied.is_none() {
             eprintln!("{} is left", self.cgroup.display());
         }
-        let _unnamed = fs::remove_file(&self.screen);
     }
 }
 

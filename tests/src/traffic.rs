@@ -1,14 +1,19 @@
 //! Traffic through a tunnel: ping, TCP and UDP with every byte checked, iperf3.
 
+use std::collections::HashSet;
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 
+use crate::command::{Background, Outcome};
 use crate::host::Host;
-use crate::wait::eventually;
+use crate::scratch::{nameless_file, text};
+use crate::wait::{eventually, for_a_while};
 
 /// How long traffic may stall before the test fails.
 const STALL: Duration = Duration::from_secs(15);
@@ -36,10 +41,34 @@ pub struct PingReport {
     pub sent: u32,
     /// Answers received.
     pub received: u32,
+    /// How long the answer took that took longest.
+    pub slowest: Option<Duration>,
     text: String,
 }
 
 impl PingReport {
+    fn read(outcome: &Outcome) -> Self {
+        let text = outcome.stdout() + &outcome.stderr();
+        let figure = |name: &str| -> u32 {
+            let before = text.split(name).next().unwrap_or_default();
+            if before.len() == text.len() {
+                return 0;
+            }
+            before.rsplit([' ', '\n']).find_map(|word| word.parse().ok()).unwrap_or(0)
+        };
+        // Minimum, mean, maximum and deviation.
+        let times = text.split("rtt min/avg/max/mdev = ").nth(1).and_then(|times| times.split('/').nth(2));
+        let slowest = times.and_then(|time| time.parse().ok()).map(|time: f64| Duration::from_secs_f64(time / 1e3));
+        Self { sent: figure(" packets transmitted"), received: figure(" received"), slowest, text }
+    }
+
+    /// Fails the test unless all was answered, and in less than this time.
+    #[track_caller]
+    pub fn assert_all_answered_within(&self, time: Duration) {
+        self.assert_all_answered();
+        assert!(self.slowest.is_some_and(|slowest| slowest < time), "not within {time:?}\n{}", self.text);
+    }
+
     /// Whether something was sent and all of it answered.
     pub fn all_answered(&self) -> bool {
         self.sent > 0 && self.received == self.sent
@@ -104,10 +133,34 @@ impl Ping {
         self
     }
 
+    /// With this interval in seconds, for as long as it goes on; see [`Ping::start`].
+    #[must_use]
+    pub fn every(mut self, interval: f64) -> Self {
+        self.interval = Some(interval);
+        self
+    }
+
     /// Sends it from this host and waits for the answers.
     pub fn from(&self, host: &Host) -> PingReport {
+        let mut command = self.command();
+        command.args(["-q", "-c", &self.count.to_string()]).arg(self.to.to_string());
+        PingReport::read(&host.complete(command, ""))
+    }
+
+    /// Goes on sending from this host until it is stopped.
+    #[track_caller]
+    pub fn start(&self, host: &Host) -> Pinging {
+        let said = nameless_file();
+        let copy = || said.try_clone().expect("ping's words");
+        let mut command = self.command();
+        // With an answer on its way ping sleeps for 10 ms at a time; so it may make up for that.
+        command.args(["-l", "20", &self.to.to_string()]).stdin(Stdio::null()).stdout(copy()).stderr(copy());
+        Pinging { process: host.start(command), said, patience: Duration::from_secs(self.patience.into()) }
+    }
+
+    fn command(&self) -> Command {
         let mut command = Command::new("ping");
-        command.args(["-n", "-q", "-c", &self.count.to_string(), "-W", &self.patience.to_string()]);
+        command.args(["-n", "-W", &self.patience.to_string()]);
         if self.flood {
             command.arg("-f");
         }
@@ -123,17 +176,42 @@ impl Ping {
         if let Some(from) = self.from {
             command.args(["-I", &from.to_string()]);
         }
-        command.arg(self.to.to_string());
-        let outcome = host.complete(command, "");
-        let text = outcome.stdout() + &outcome.stderr();
-        let figure = |name: &str| -> u32 {
-            let before = text.split(name).next().unwrap_or_default();
-            if before.len() == text.len() {
-                return 0;
-            }
-            before.rsplit([' ', '\n']).find_map(|word| word.parse().ok()).unwrap_or(0)
+        command
+    }
+}
+
+/// A ping that goes on. Ended when dropped.
+#[derive(Debug)]
+pub struct Pinging {
+    process: Background,
+    said: File,
+    patience: Duration,
+}
+
+impl Pinging {
+    /// Ends it, and fails the test unless all that was sent by now is answered.
+    #[track_caller]
+    pub fn stop(mut self) {
+        // Asked so, it tells how many it has sent; what it sends after that is of no interest.
+        self.process.signal(Signal::SIGQUIT);
+        let sent = eventually("ping tells how many it has sent", || {
+            assert_eq!(self.process.ended(), None, "{}", text(&self.said));
+            let text = text(&self.said);
+            let told = text.split([' ', '\r', '\n']).filter_map(|word| word.split_once('/'));
+            told.filter_map(|(received, sent)| received.parse::<u32>().ok().and(sent.parse::<u32>().ok())).next()
+        });
+        assert!(sent > 0, "no ping has been sent");
+        let missing = || -> Vec<u32> {
+            let text = text(&self.said);
+            let numbers = text.split("icmp_seq=").skip(1).filter_map(|rest| rest.split(' ').next()?.parse().ok());
+            let answered: HashSet<u32> = numbers.collect();
+            (1..=sent).filter(|number| !answered.contains(number)).collect()
         };
-        PingReport { sent: figure(" packets transmitted"), received: figure(" received"), text }
+        if for_a_while(self.patience, || missing().is_empty().then_some(())).is_none() {
+            panic!("of {sent} pings these were not answered: {:?}", missing());
+        }
+        self.process.signal(Signal::SIGINT);
+        self.process.wait();
     }
 }
 

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use adit_tests::Implementation::Adit;
-use adit_tests::{Background, Host, Keys, Outer, Pair, Peer, Ping, Side, eventually};
+use adit_tests::{Background, Host, Keys, Outer, Pair, Peer, Ping, Scratch, Side, eventually};
 use nix::sys::signal::Signal;
 
 /// Any user but root.
@@ -404,25 +404,17 @@ impl ProcessStatus {
 
 /// The daemon's program where any user may start it, its log, and a service manager's socket.
 struct Files {
-    folder: PathBuf,
+    folder: Scratch,
     daemon: PathBuf,
     log: PathBuf,
 }
 
 impl Files {
     fn new() -> Self {
-        let folder = std::env::temp_dir().join(format!("adit-privileges-{}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a folder");
-        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("its mode");
+        let folder = Scratch::new();
         let daemon = folder.join("adit");
         fs::copy(Adit.binary(), &daemon).expect("a copy of the daemon");
         Self { log: folder.join("log"), daemon, folder }
-    }
-}
-
-impl Drop for Files {
-    fn drop(&mut self) {
-        let _gone = fs::remove_dir_all(&self.folder);
     }
 }
 

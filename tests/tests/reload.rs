@@ -10,19 +10,20 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use adit_tests::{Background, Host, Implementation, Node, Pair, PairBuilder, Ping, Side, eventually, tcp_transfer};
+use adit_tests::{
+    Background, Host, Implementation, Node, Pair, PairBuilder, Ping, Scratch, Side, eventually, tcp_transfer,
+};
 use nix::sys::signal::Signal;
 
 /// A copy of the daemon's program, to be replaced at will.
 struct Program {
-    folder: PathBuf,
+    folder: Scratch,
     path: PathBuf,
 }
 
 impl Program {
-    fn new(name: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("adit-test-{}-{name}", std::process::id()));
-        fs::create_dir_all(&folder).expect("a folder for the program");
+    fn new() -> Self {
+        let folder = Scratch::new();
         let program = Self { path: folder.join("adit"), folder };
         program.replace(&Implementation::Adit.binary());
         program
@@ -76,12 +77,6 @@ say() {
 }
 "#;
 
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _gone_already = fs::remove_dir_all(&self.folder);
-    }
-}
-
 /// A tunnel between two hosts of which A's daemon runs this program in the foreground.
 fn pair(program: &Program) -> (Pair, Background) {
     pair_of(program.command(&["-f", "wg0"]))
@@ -121,14 +116,13 @@ fn received(node: &Node) -> u64 {
 fn while_busy(pair: &Pair, action: impl FnOnce()) {
     let lost = [&pair.a, &pair.b].map(|node| lost_in_queues(&node.host));
     let before = received(&pair.a);
+    let pings = Ping::to(Side::B.inner_v4()).every(0.002).patience(10).start(&pair.a.host);
     std::thread::scope(|scope| {
-        let pings = scope.spawn(|| Ping::to(Side::B.inner_v4()).count(1500, 0.002).from(&pair.a.host));
         let there = scope.spawn(|| tcp_transfer(&pair.a.host, &pair.b.host, Side::B.inner_v4(), 48 << 20));
         let back = scope.spawn(|| tcp_transfer(&pair.b.host, &pair.a.host, Side::A.inner_v6(), 48 << 20));
         eventually("traffic flows", || (received(&pair.a) > before + 100_000).then_some(()));
         action();
-        assert!(!pings.is_finished(), "the pings have ended before all was done");
-        pings.join().expect("pings").assert_all_answered();
+        pings.stop();
         there.join().expect("the stream there");
         back.join().expect("the stream back");
     });
@@ -137,7 +131,7 @@ fn while_busy(pair: &Pair, action: impl FnOnce()) {
 
 #[test]
 fn a_ping_every_two_milliseconds_and_streams_both_ways_cross_a_reload_with_none_lost() {
-    let program = Program::new("busy");
+    let program = Program::new();
     let (pair, mut daemon) = pair(&program);
     let (before, seen_by_b) = (pair.b_seen_by_a(), pair.a_seen_by_b());
     let processes = pair.a.host.processes();
@@ -155,14 +149,14 @@ fn a_ping_every_two_milliseconds_and_streams_both_ways_cross_a_reload_with_none_
     assert_eq!(daemon.ended(), None);
     daemon.signal(Signal::SIGTERM);
     assert!(daemon.wait().success());
-    assert!(pair.a.host.processes().is_empty());
+    eventually("the process that has served ends", || pair.a.host.processes().is_empty().then_some(()));
     assert!(!pair.a.host.has_link("wg0") && !pair.a.host.has_socket("wg0"));
     assert_eq!(pair.a.host.enter(|| fs::read_dir("/run/wireguard").expect("the sockets").count()), 0);
 }
 
 #[test]
 fn ten_reloads_in_a_row_under_traffic_lose_nothing_and_leave_two_processes() {
-    let program = Program::new("ten");
+    let program = Program::new();
     let (pair, mut daemon) = pair(&program);
     let before = pair.b_seen_by_a();
     while_busy(&pair, || {
@@ -187,7 +181,7 @@ fn ten_reloads_in_a_row_under_traffic_lose_nothing_and_leave_two_processes() {
 
 #[test]
 fn a_program_that_cannot_take_over_leaves_the_daemon_serving_with_nothing_lost() {
-    let program = Program::new("broken");
+    let program = Program::new();
     let (pair, _daemon) = pair(&program);
     let before = pair.b_seen_by_a();
     let processes = pair.a.host.processes();
@@ -220,7 +214,7 @@ fn a_program_that_goes_silent_or_dies_on_the_way_leaves_the_daemon_serving_with_
     std::thread::scope(|scope| {
         for (name, script, expected) in cases {
             scope.spawn(move || {
-                let program = Program::new(name);
+                let program = Program::new();
                 let (pair, _daemon) = pair_of(program.unconfined());
                 let (before, processes) = (pair.b_seen_by_a(), pair.a.host.processes());
                 program.replace_by_script(script);
@@ -243,7 +237,7 @@ fn a_program_that_goes_silent_or_dies_on_the_way_leaves_the_daemon_serving_with_
 
 #[test]
 fn a_program_that_has_taken_over_and_makes_no_sense_costs_the_sessions_and_not_the_tunnel() {
-    let program = Program::new("taken");
+    let program = Program::new();
     let (pair, _daemon) = pair_of(program.unconfined());
     let (before, processes) = (pair.b_seen_by_a(), pair.a.host.processes());
     eventually("handshakes can be told apart, by the second", || {
@@ -261,7 +255,7 @@ fn a_program_that_has_taken_over_and_makes_no_sense_costs_the_sessions_and_not_t
 
 #[test]
 fn a_program_that_dies_when_it_serves_ends_the_process_that_stayed_with_a_failure() {
-    let program = Program::new("died");
+    let program = Program::new();
     let (pair, mut daemon) = pair_of(program.unconfined());
     program.replace_by_script("take; say 2; take; say 4");
     program.reload(&pair.a.host).expect("it has taken over, as far as anybody can tell");
@@ -271,7 +265,7 @@ fn a_program_that_dies_when_it_serves_ends_the_process_that_stayed_with_a_failur
 
 #[test]
 fn an_interface_in_another_namespace_is_not_handed_over_until_it_is_back() {
-    let program = Program::new("moved");
+    let program = Program::new();
     let (pair, _daemon) = pair(&program);
     let inside = Host::new("inside");
     pair.a.host.ip(&format!("link set wg0 netns {}", inside.network_path()));
@@ -297,7 +291,7 @@ fn an_interface_in_another_namespace_is_not_handed_over_until_it_is_back() {
 
 #[test]
 fn a_process_that_has_taken_over_hears_of_the_interface_in_other_namespaces_as_the_first_did() {
-    let program = Program::new("hears");
+    let program = Program::new();
     let log = program.folder.join("log");
     let mut command = program.command(&["-f", "wg0"]);
     command.stderr(fs::File::create(&log).expect("a file for the log")).stdout(Stdio::null());
@@ -320,7 +314,7 @@ fn a_process_that_has_taken_over_hears_of_the_interface_in_other_namespaces_as_t
 
 #[test]
 fn an_interface_that_leaves_while_the_next_process_prepares_itself_is_served_on() {
-    let program = Program::new("leaves");
+    let program = Program::new();
     let (pair, _daemon) = pair_of(program.unconfined());
     let (taken, moved) = (program.folder.join("taken"), program.folder.join("moved"));
     program.replace_by_script(&format!(
@@ -347,7 +341,7 @@ fn an_interface_that_leaves_while_the_next_process_prepares_itself_is_served_on(
 
 #[test]
 fn an_idle_connection_ends_cleanly_and_the_next_one_is_the_new_process_s() {
-    let program = Program::new("idle");
+    let program = Program::new();
     let (pair, _daemon) = pair(&program);
     let connect = || pair.a.host.enter(|| UnixStream::connect("/run/wireguard/wg0.sock")).expect("the daemon's socket");
     let (mut idle, mut half) = (connect(), connect());
@@ -371,7 +365,7 @@ fn an_idle_connection_ends_cleanly_and_the_next_one_is_the_new_process_s() {
 
 #[test]
 fn a_socket_that_was_handed_in_is_left_by_the_next_process_as_by_the_first() {
-    let program = Program::new("left");
+    let program = Program::new();
     let mut pair = Pair::stopped(Implementation::Adit, Implementation::Adit);
     let socket = pair.a.host.enter(|| UnixListener::bind("/run/wireguard/wg0.sock")).expect("a socket");
     let mut command = Command::new("sh");
@@ -393,7 +387,7 @@ fn a_socket_that_was_handed_in_is_left_by_the_next_process_as_by_the_first() {
 
 #[test]
 fn a_signal_does_the_same_and_reaches_whoever_serves() {
-    let program = Program::new("signal");
+    let program = Program::new();
     let log = program.folder.join("log");
     let mut command = program.command(&["-f", "wg0"]);
     command.stderr(fs::File::create(&log).expect("a file for the log")).stdout(Stdio::null());
@@ -412,7 +406,7 @@ fn a_signal_does_the_same_and_reaches_whoever_serves() {
 
 #[test]
 fn a_daemon_in_the_background_is_replaced_by_one_process() {
-    let program = Program::new("background");
+    let program = Program::new();
     let mut pair = Pair::stopped(Implementation::Adit, Implementation::Adit);
     pair.b.start();
     pair.a.host.run(program.path.to_str().expect("a path in UTF-8"), &["wg0"]).success();
@@ -435,7 +429,7 @@ fn a_daemon_in_the_background_is_replaced_by_one_process() {
 #[test]
 fn without_a_daemon_a_reload_fails_and_says_so() {
     let node = Node::stopped(Implementation::Adit, "A");
-    let program = Program::new("none");
+    let program = Program::new();
     let why = program.reload(&node.host).expect_err("nobody is there");
     assert!(why.contains("no daemon of that interface"), "{why}");
 }

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use adit_tests::Implementation::Adit;
-use adit_tests::{Host, Keys, Node, Outcome, Outer, Pair, PairBuilder, Peer, Ping, Side, eventually};
+use adit_tests::{Host, Keys, Node, Outcome, Outer, Pair, PairBuilder, Peer, Ping, Scratch, Side, eventually};
 
 #[test]
 fn wg_set_changes_what_it_names_and_nothing_else() {
@@ -255,14 +255,12 @@ fn with_partner_up() -> Pair {
 /// `wg-quick` with a configuration of its own for `wg0`.
 struct Quick<'a> {
     host: &'a Host,
-    folder: PathBuf,
+    folder: Scratch,
 }
 
 impl<'a> Quick<'a> {
     fn new(host: &'a Host, configuration: &str) -> Self {
-        let folder = std::env::temp_dir().join(format!("adit-test-{}-quick", std::process::id()));
-        fs::create_dir_all(&folder).expect("a folder for the configuration");
-        let quick = Self { host, folder };
+        let quick = Self { host, folder: Scratch::new() };
         fs::write(quick.file(), configuration).expect("write the configuration");
         fs::set_permissions(quick.file(), fs::Permissions::from_mode(0o600)).expect("hide the configuration");
         quick
@@ -291,12 +289,6 @@ impl<'a> Quick<'a> {
 
     fn file(&self) -> PathBuf {
         self.folder.join("wg0.conf")
-    }
-}
-
-impl Drop for Quick<'_> {
-    fn drop(&mut self) {
-        let _leftover = fs::remove_dir_all(&self.folder);
     }
 }
 

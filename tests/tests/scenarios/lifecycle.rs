@@ -3,7 +3,7 @@
 use std::fs;
 use std::process::Command;
 
-use adit_tests::{Daemon, Implementation, Node, Pair, PairBuilder, Side, eventually};
+use adit_tests::{Daemon, Implementation, Node, Pair, PairBuilder, Scratch, Side, eventually};
 use nix::sys::signal::Signal;
 
 pub(crate) fn starts_and_is_listed(a: Implementation) {
@@ -73,8 +73,7 @@ pub(crate) fn wg_quick_up_down(a: Implementation, b: Implementation) {
         Side::A.inner_v4(),
         Side::A.inner_v6(),
     );
-    let folder = std::env::temp_dir().join(format!("adit-test-{}-quick", std::process::id()));
-    fs::create_dir_all(&folder).expect("a folder for the configuration");
+    let folder = Scratch::new();
     let file = folder.join("wg0.conf");
     fs::write(&file, configuration).expect("write the configuration");
     let quick = |verb: &str| {
@@ -100,7 +99,6 @@ pub(crate) fn wg_quick_up_down(a: Implementation, b: Implementation) {
     quick("up");
     pair.assert_a_reaches_b();
     quick("down");
-    fs::remove_dir_all(folder).expect("remove the configuration");
 }
 
 fn ends_and_leaves_nothing(a: Implementation, end: impl FnOnce(&mut Node)) {
