@@ -22,7 +22,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 
 use crate::sample::{FEWEST, MARGIN_KIB, Sample, WARM_UP, growth_kib, problems};
-use crate::work::World;
+use crate::work::{UNDISTURBED, World};
 
 /// Lets a daemon run under everything that can happen to it, and looks for what it does not give back.
 #[derive(Debug, Parser)]
@@ -89,6 +89,7 @@ fn run(options: &Options) -> Result<()> {
         Err(error) => vec![format!("{error:#}")],
     };
     interrupt::check()?;
+    found.extend(record.unrenewed());
     for Series { title, samples } in &record.series {
         found.extend(problems(samples).into_iter().map(|problem| format!("{title}: {problem}")));
     }
@@ -142,6 +143,12 @@ fn soak(time: Duration, record: &mut Record) -> Result<()> {
 }
 
 impl Record {
+    /// That no session was renewed for its age, once a time in which A is left alone is over.
+    fn unrenewed(&self) -> Option<String> {
+        let is_due = self.elapsed >= 2 * UNDISTURBED;
+        (is_due && self.renewed == 0).then(|| format!("no session was renewed in {} s", self.elapsed.as_secs()))
+    }
+
     fn summary(&self, found: &[String]) -> String {
         let rounds = self.series[0].samples.len();
         let (seconds, seed, renewed) = (self.elapsed.as_secs(), self.seed, self.renewed);
@@ -190,5 +197,20 @@ impl Record {
             text.push('\n');
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_of_six_minutes_in_which_no_session_was_renewed_has_failed() {
+        let run = |seconds, renewed| {
+            let series = ["A", "C"].map(|title| Series { title, samples: Vec::new() });
+            Record { seed: 0, elapsed: Duration::from_secs(seconds), series, renewed }.unrenewed()
+        };
+        assert_eq!(run(360, 0).as_deref(), Some("no session was renewed in 360 s"));
+        assert_eq!((run(360, 1), run(359, 0)), (None, None));
     }
 }

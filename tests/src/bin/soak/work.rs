@@ -25,7 +25,7 @@ const CLIENTS: usize = 64;
 /// Datagrams a second.
 const FLOOD: Rate = Rate::PerSecond(20_000);
 /// Longer than a session may be used without a new one, so that some are renewed for their age alone.
-const UNDISTURBED: Duration = Duration::from_secs(180);
+pub(crate) const UNDISTURBED: Duration = Duration::from_secs(180);
 
 /// Something that a daemon has to bear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
