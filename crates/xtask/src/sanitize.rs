@@ -37,7 +37,7 @@ pub(crate) fn all(options: &SanitizeOptions) -> Result<()> {
 }
 
 /// What ThreadSanitizer is not to tell of: the test harness comes with the standard library, which is not instrumented, so
-/// how it hands on a test's result looks like a race.
+/// how it hands on a test's result looks like a race. Functions have names only where there is `llvm-symbolizer`.
 const SUPPRESSIONS: &str = "race:CompletedTest\nrace:test::\n";
 
 /// The sanitizers are not stable, so the compiler must be told to let us, and to let instrumented code call the standard

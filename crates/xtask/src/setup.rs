@@ -19,6 +19,11 @@ const PACKAGES: &[debian::Package] = &[
     debian::Package { name: "qemu-system-x86", why: "a machine for the real Linux kernel as a partner" },
     debian::Package { name: "busybox-static", why: "the user land of that machine" },
     debian::Package { name: "systemd", why: "the service manager for which there are units, booted in namespaces" },
+    debian::Package { name: "g++", why: "builds the fuzzer that the targets are linked with" },
+    debian::Package {
+        name: "llvm",
+        why: "llvm-symbolizer, with which the sanitizers name the functions of what they find",
+    },
     debian::Package { name: "xz-utils", why: "unpacks that kernel's modules" },
 ];
 
