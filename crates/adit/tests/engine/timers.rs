@@ -296,11 +296,17 @@ fn when_more_is_due_than_may_wait_to_be_sent_each_has_its_turn() {
 }
 
 #[test]
-fn a_handshake_that_was_given_up_leaves_no_deadline_for_ever() {
+fn key_material_is_erased_540_s_after_a_handshake_was_given_up_and_no_deadline_is_left() {
     let mut sim = Sim::pair(16);
     sim.network.cut(A, B);
     sim.send(A, B);
-    sim.run_for(secs(100) + secs(540));
+    let peer = sim.id(A, B);
+    sim.run_until_done(secs(100), |sim| sim.drops(A, Drop::HandshakeGaveUp) > 0).expect("it is given up");
+    assert_eq!(sim[A].events(), [Event::HandshakeGaveUp { peer }]);
+    sim.run_for(secs(540) - Duration::from_nanos(1));
+    assert_eq!(sim[A].events(), []);
+    sim.run_for(Duration::from_nanos(1));
+    assert_eq!(sim[A].events(), [Event::SessionExpired { peer }]);
     assert_eq!(sim[A].interface.poll_timeout(), None);
 }
 
