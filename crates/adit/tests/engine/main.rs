@@ -13,6 +13,7 @@ mod link;
 mod reload;
 mod roaming;
 mod sessions;
+mod signs;
 mod staged;
 mod storm;
 mod timers;
