@@ -10,7 +10,9 @@ use rand_core::SeedableRng;
 
 use crate::key::{PrivateKey, PublicKey};
 use crate::keypair::Keypair;
-use crate::{Drop, Ecn, Instant, Interface, Packets, Path, PeerId};
+use crate::{Drop, Ecn, Event, Instant, Interface, Packets, Path, PeerId};
+
+mod indices;
 
 /// 2^60 and 2^64 − 2^13 − 1, from the paper.
 const REKEY_AFTER_MESSAGES: u64 = 1_152_921_504_606_846_976;
@@ -30,6 +32,18 @@ struct Pair {
 
 impl Pair {
     fn new() -> Self {
+        let mut pair = Self::strangers();
+        pair.send(0);
+        pair.send(1);
+        assert_eq!(pair.arrived, [1, 1]);
+        // Far enough from the handshake for another one to be allowed.
+        pair.now += Duration::from_secs(6);
+        pair.sent.clear();
+        pair
+    }
+
+    /// Without a session as yet.
+    fn strangers() -> Self {
         let keys = [[1; 32], [2; 32]].map(PrivateKey::from_bytes);
         let mut ends = [0, 1].map(|own| {
             let rng = Box::new(ChaCha8Rng::seed_from_u64(own));
@@ -44,14 +58,7 @@ impl Pair {
             end.set_endpoint(peer, Some(path(1 - own).remote)).unwrap();
             peer
         });
-        let mut pair = Self { now: START, ends, peers, sent: Vec::new(), arrived: [0; 2] };
-        pair.send(0);
-        pair.send(1);
-        assert_eq!(pair.arrived, [1, 1]);
-        // Far enough from the handshake for another one to be allowed.
-        pair.now += Duration::from_secs(6);
-        pair.sent.clear();
-        pair
+        Self { now: START, ends, peers, sent: Vec::new(), arrived: [0; 2] }
     }
 
     fn keypair(&mut self, end: usize) -> &mut Keypair {
@@ -82,6 +89,28 @@ impl Pair {
                 }
             }
         }
+    }
+
+    /// Loses whatever one end has to send.
+    fn discard(&mut self, from: usize) {
+        let mut buffer = vec![0; 2_048];
+        while self.ends[from].poll_transmit(self.now, &mut buffer).unwrap().is_some() {}
+    }
+
+    /// Sends a packet from one end; it is lost, and so is all that comes of it.
+    fn send_in_vain(&mut self, from: usize) {
+        self.ends[from].handle_packet(self.now, &packet(), &mut [0; 64]).unwrap();
+        self.discard(from);
+    }
+
+    /// Lets the time go on for one end, of which nothing arrives, until it has nothing more to do; returns what it tells.
+    fn let_time_pass(&mut self, end: usize) -> Vec<Event> {
+        while let Some(next) = self.ends[end].poll_timeout() {
+            self.now = next;
+            self.ends[end].handle_timeout(next);
+            self.discard(end);
+        }
+        core::iter::from_fn(|| self.ends[end].poll_event()).collect()
     }
 
     fn deliver(&mut self, from: usize, datagram: &mut [u8]) {
@@ -263,18 +292,24 @@ fn erasing_key_material_leaves_no_secret_but_the_configured_ones() {
 }
 
 #[test]
-fn indices_are_given_back_when_their_sessions_and_handshakes_end() {
-    let mut pair = Pair::new();
-    for _ in 0..20 {
-        pair.now += Duration::from_secs(121);
-        pair.send(0);
-        pair.send(1);
-        for end in &pair.ends {
-            assert!((1..=3).contains(&end.indices.len()), "{} indices", end.indices.len());
+fn a_handshake_that_was_given_up_leaves_no_secret_for_longer_than_540_s() {
+    let mut pair = Pair::strangers();
+    pair.send_in_vain(0);
+    let peer = pair.peers[0];
+    let gave_up = loop {
+        pair.now = pair.ends[0].poll_timeout().unwrap();
+        pair.ends[0].handle_timeout(pair.now);
+        pair.discard(0);
+        if pair.ends[0].poll_event() == Some(Event::HandshakeGaveUp { peer }) {
+            break pair.now;
         }
-    }
-    for (end, peer) in pair.ends.iter_mut().zip(pair.peers) {
-        assert!(end.remove_peer(peer));
-        assert!(end.indices.is_empty() && end.schedule.is_empty());
-    }
+    };
+    let is_erased = |pair: &Pair| {
+        let peer = pair.ends[0].peers.get(pair.peers[0]).unwrap();
+        peer.static_static.is_none() && peer.handshake.is_none()
+    };
+    assert!(!is_erased(&pair), "the peer may be tried again");
+    assert_eq!(pair.let_time_pass(0), [Event::SessionExpired { peer }]);
+    assert_eq!(pair.now, gave_up + Duration::from_secs(540));
+    assert!(is_erased(&pair));
 }
