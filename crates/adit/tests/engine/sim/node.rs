@@ -36,10 +36,10 @@ pub(crate) struct Node {
     pub(crate) clock_ahead: Duration,
     /// The machine sleeps: nothing is heard and nothing done, only time goes by.
     pub(crate) is_asleep: bool,
-    /// The most bytes that the interface has held; known of [`Calls::Single`] only, where nothing
-    /// of the interface's making is in the caller's hands between two calls.
+    /// The most bytes that the interface has held while nothing of its making was in the caller's hands.
     pub(crate) most_memory: isize,
     memory: isize,
+    is_between_steps: bool,
     calls: Calls,
     transmits: Vec<(Transmit, Vec<u8>)>,
     buffer: Vec<u8>,
@@ -63,6 +63,7 @@ impl Node {
             is_asleep: false,
             most_memory: 0,
             memory,
+            is_between_steps: false,
             calls,
             transmits: Vec::new(),
             buffer: vec![0xaa; 65_536],
@@ -100,10 +101,17 @@ impl Node {
     /// Calls the interface, and counts what it takes and gives back.
     fn call<T>(&mut self, call: impl FnOnce(&mut Interface) -> T) -> T {
         let result = counted(&mut self.memory, || call(&mut self.interface));
-        if self.calls == Calls::Single {
+        if !self.is_between_steps {
             self.most_memory = self.most_memory.max(self.memory);
         }
         result
+    }
+
+    /// Takes the steps of one thing. What they hand out must have been given back in the end, by [`Node::call`] as well.
+    fn in_steps(&mut self, steps: impl FnOnce(&mut Self)) {
+        self.is_between_steps = true;
+        steps(self);
+        self.is_between_steps = false;
     }
 
     pub(super) fn handle_packets(&mut self, now: Instant, packets: &[Vec<u8>]) {
@@ -116,21 +124,23 @@ impl Node {
                     self.poll_transmits(now);
                 }
             }
-            Calls::Steps => {
-                let mut burst = Packets::new(1420);
+            Calls::Steps => self.in_steps(|node| {
                 let mut buffer = vec![0xaa; packets.iter().map(|packet| packet.len() + 64).sum()];
-                let mut start = 0;
-                for packet in packets {
-                    buffer[start + 16..start + 16 + packet.len()].copy_from_slice(packet);
-                    start = burst.push(start, packet.len()).unwrap();
+                let sealed = node.call(|interface| {
+                    let mut burst = Packets::new(1420);
+                    let mut start = 0;
+                    for packet in packets {
+                        buffer[start + 16..start + 16 + packet.len()].copy_from_slice(packet);
+                        start = burst.push(start, packet.len()).unwrap();
+                    }
+                    interface.begin_seal(now, burst, &buffer).seal(&mut buffer)
+                });
+                for transmit in sealed.transmits() {
+                    node.keep(Some(transmit), &buffer);
                 }
-                let sealed = self.interface.begin_seal(now, burst, &buffer).seal(&mut buffer);
-                let transmits: Vec<_> = sealed.transmits().collect();
-                for transmit in transmits {
-                    self.keep(Some(transmit), &buffer);
-                }
-                self.run_handshakes(now);
-            }
+                node.call(|_| drop(sealed));
+                node.run_handshakes(now);
+            }),
         }
     }
 
@@ -144,35 +154,39 @@ impl Node {
                     self.poll_transmits(now);
                 }
             }
-            Calls::Steps => {
-                let mut burst = Datagrams::new();
-                let mut buffer = Vec::new();
-                for (path, ecn, bytes) in &datagrams {
-                    // A gap, as a caller with slots of equal size would have.
-                    let start = buffer.len() + 3;
-                    buffer.resize(start, 0xaa);
-                    buffer.extend_from_slice(bytes);
-                    assert!(burst.push(start..buffer.len(), path, *ecn));
-                }
-                let opened = self.interface.begin_open(now, burst, &buffer).open(&mut buffer);
-                let delivered = self.interface.commit(now, opened, &mut buffer);
-                self.arrived.extend(delivered.packets().map(|(from, range)| Arrived {
+            Calls::Steps => self.in_steps(|node| {
+                // Before each a gap, as a caller with slots of equal size would have.
+                let mut buffer: Vec<u8> =
+                    datagrams.iter().flat_map(|(_, _, bytes)| [&[0xaa; 3], &bytes[..]]).flatten().copied().collect();
+                let delivered = node.call(|interface| {
+                    let mut burst = Datagrams::new();
+                    let mut end = 0;
+                    for (path, ecn, bytes) in &datagrams {
+                        let start = end + 3;
+                        end = start + bytes.len();
+                        assert!(burst.push(start..end, path, *ecn));
+                    }
+                    let opened = interface.begin_open(now, burst, &buffer).open(&mut buffer);
+                    interface.commit(now, opened, &mut buffer)
+                });
+                node.arrived.extend(delivered.packets().map(|(from, range)| Arrived {
                     at: now,
                     from,
                     packet: buffer[range].to_vec(),
                 }));
-                self.run_handshakes(now);
-            }
+                node.call(|_| drop(delivered));
+                node.run_handshakes(now);
+            }),
         }
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         match self.calls {
             Calls::Single => self.call(|interface| interface.handle_timeout(now)),
-            Calls::Steps => {
-                self.interface.expire(now);
-                self.run_handshakes(now);
-            }
+            Calls::Steps => self.in_steps(|node| {
+                node.call(|interface| interface.expire(now));
+                node.run_handshakes(now);
+            }),
         }
     }
 
@@ -180,16 +194,16 @@ impl Node {
     pub(super) fn take_transmits(&mut self, now: Instant) -> Vec<(Transmit, Vec<u8>)> {
         self.poll_transmits(now);
         if self.calls == Calls::Steps {
-            self.run_handshakes(now);
+            self.in_steps(|node| node.run_handshakes(now));
         }
         std::mem::take(&mut self.transmits)
     }
 
     fn run_handshakes(&mut self, now: Instant) {
-        while let Some(work) = self.interface.poll_handshake(now) {
+        while let Some(work) = self.call(|interface| interface.poll_handshake(now)) {
             let mut next = Some(work);
             while let Some(work) = next {
-                next = self.interface.finish_handshake(now, work.compute());
+                next = self.call(|interface| interface.finish_handshake(now, work.compute()));
             }
         }
         self.poll_transmits(now);
