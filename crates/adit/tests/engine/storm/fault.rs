@@ -138,6 +138,14 @@ pub(super) enum Fault {
         to: usize,
         which: u64,
     },
+    /// After a silence strangers who know the public key of `to` want to be answered, for some seconds; meanwhile `from`
+    /// and `to` have something to say to each other.
+    Crowd {
+        from: usize,
+        to: usize,
+        silence: Duration,
+        seconds: u64,
+    },
     Garbage {
         to: usize,
         kind: u8,
@@ -223,6 +231,10 @@ fn common(theme: Theme, nodes: usize, dice: &mut Dice) -> Fault {
             spread: if dice.one_in(2) { Duration::ZERO } else { millis(dice.between(1, 300)) },
         },
         16 => Fault::SendAtOnce { silence: [Duration::ZERO, millis(5), secs(6), secs(181)][dice.below(4) as usize] },
+        17 if dice.one_in(3) => {
+            let silence = [Duration::ZERO, secs(121), secs(181)][dice.below(3) as usize];
+            Fault::Crowd { from, to, silence, seconds: dice.between(1, 8) }
+        }
         17 => Fault::Replay { to, which: dice.below(u64::MAX) },
         18 if dice.one_in(2) => Fault::Garbage { to, kind: dice.below(6) as u8, len: dice.below(200) as usize },
         18 => Fault::Keepalive { node: from, peer: to, seconds: [0, 10, 25][dice.below(3) as usize] },

@@ -1,7 +1,7 @@
 //! The end of a storm: the faults end, and traffic flows again within a time that can be told.
 //!
-//! The faults end when the network is whole, both ends agree on keys and addresses, and the last of
-//! what the network had delayed has arrived. From then on:
+//! The faults end when the network is whole, both ends agree on keys and addresses, the last of what
+//! the network had delayed has arrived, and nobody is under load because of it. From then on:
 //!
 //! - **`REKEY_TIMEOUT` and a round trip.** An end that knows to have no session initiates when it
 //!   has something to send, and no later than `REKEY_TIMEOUT` and the jitter of 333 ms after its last
@@ -137,6 +137,8 @@ fn end_faults(world: &mut World, (one, other): (usize, usize)) -> Verdict {
     if let Some(last) = world.sim.last_arrival() {
         world.sim.run_until(last);
     }
+    world.look()?;
+    world.wait_while_there_is_load();
     world.look()
 }
 

@@ -26,6 +26,7 @@ struct Initiation {
     serial: usize,
     process: u32,
     stamp: Duration,
+    has_cookie: bool,
 }
 
 /// Two keys, one for each direction, as the response on the wire made them known.
@@ -38,6 +39,8 @@ struct Session {
     began: [Option<Instant>; 2],
 }
 
+/// The sender's index in what strangers send; among random ones it does not occur.
+pub(super) const STRANGER: u32 = 0;
 const INITIATOR: usize = 0;
 const RESPONDER: usize = 1;
 
@@ -58,6 +61,22 @@ pub(super) struct Witness {
     initiated: HashMap<(usize, usize), Instant>,
     /// When the session was made in which each node last sent to each.
     used: HashMap<(usize, usize), Instant>,
+    pub(super) cookies: Cookies,
+}
+
+/// How often there was load, and how often somebody got through it.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub(super) struct Cookies {
+    pub(super) sent: u64,
+    /// Initiations that were answered and had one.
+    pub(super) answered: u64,
+}
+
+impl std::ops::AddAssign for Cookies {
+    fn add_assign(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.answered += other.answered;
+    }
 }
 
 impl Witness {
@@ -123,13 +142,16 @@ impl Witness {
                 }
                 let stamp = truth.stamp(sim, from, sent.clock);
                 let (serial, process) = (self.read, truth.process[from]);
-                self.initiations.insert(sent.first_index(), Initiation { from, to, serial, process, stamp });
+                let has_cookie = sent.bytes[132..] != [0; 16];
+                let initiation = Initiation { from, to, serial, process, stamp, has_cookie };
+                self.initiations.insert(sent.first_index(), initiation);
             }
             Kind::Response => {
                 let index = u32::from_le_bytes(sent.bytes[8..12].try_into().unwrap());
                 let Some(initiation) = self.initiations.get(&index) else {
                     return Err(format!("node {from} answers what nobody asked"));
                 };
+                self.cookies.answered += u64::from(initiation.has_cookie);
                 let to = initiation.from;
                 if initiation.to != from {
                     return Err(format!("node {from} answers what node {} was asked", initiation.to));
@@ -145,7 +167,17 @@ impl Witness {
                 self.by_index.insert((from, index), (self.sessions.len(), RESPONDER));
                 self.sessions.push(Session { ends: [to, from], born: sent.at, psk, began });
             }
-            Kind::CookieReply => {}
+            Kind::CookieReply => {
+                let index = sent.first_index();
+                if index == STRANGER {
+                    return Ok(());
+                }
+                let is_of_initiation = self.initiations.get(&index).is_some_and(|initiation| initiation.to == from);
+                if !is_of_initiation && !self.by_index.contains_key(&(from, index)) {
+                    return Err(format!("node {from} gives a cookie to {index:08x}, who sent it nothing"));
+                }
+                self.cookies.sent += 1;
+            }
             Kind::Keepalive | Kind::Data => {
                 let (index, counter) = (sent.first_index(), sent.counter());
                 if !self.counters.insert((from, index, counter)) {

@@ -5,8 +5,8 @@ use adit::{Bounds, PresharedKey};
 use super::fault::{Dice, Fault, ROAMER, Theme, lose_handshakes};
 use super::packets;
 use super::truth::Truth;
-use super::witness::{Given, Verdict, Witness};
-use crate::sim::{A, B, Calls, DELAY, Kind, RTT, Sent, Sim, packet, secs};
+use super::witness::{Given, STRANGER, Verdict, Witness};
+use crate::sim::{A, B, Calls, DELAY, Kind, RTT, Sent, Sim, forge, millis, packet, secs};
 
 pub(super) struct World {
     pub(super) sim: Sim,
@@ -20,7 +20,11 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(theme: Theme, nodes: usize, dice: &mut Dice) -> Self {
         let calls = if dice.one_in(4) { Calls::Steps } else { Calls::Single };
-        let bounds = bounds(theme);
+        let mut bounds = bounds(theme);
+        if dice.one_in(3) {
+            // What the others need when all is well, and no more: beyond it cookies are asked for.
+            bounds.handshakes_per_second = 2 * (nodes as u32 - 1);
+        }
         let mut sim = Sim::group_with(dice.below(u64::MAX), 0, calls, bounds);
         for _ in 0..nodes {
             sim.add_node(bounds);
@@ -39,6 +43,13 @@ impl World {
     /// Gives a burst of packets to a node; returns the number of the last one.
     pub(super) fn send(&mut self, from: usize, to: usize, count: usize) -> u64 {
         self.send_as(from, to, from, count)
+    }
+
+    /// Until there is no load: a second after the last message that came in a second of too many.
+    pub(super) fn wait_while_there_is_load(&mut self) {
+        if self.bounds.handshakes_per_second < Bounds::default().handshakes_per_second {
+            self.sim.run_for(secs(2));
+        }
     }
 
     fn send_as(&mut self, from: usize, to: usize, claimed: usize, count: usize) -> u64 {
@@ -151,6 +162,12 @@ impl World {
                     self.sim.replay(to, &sent);
                 }
             }
+            Fault::Crowd { from, to, silence, seconds } => {
+                self.sim.run_for(silence);
+                self.look()?;
+                self.wait_while_sessions_end()?;
+                self.crowd(from, to, seconds);
+            }
             Fault::Garbage { to, kind, len } => {
                 let source = self.sim[(to + 1) % self.truth.nodes].address;
                 let mut bytes = vec![kind; len];
@@ -160,6 +177,23 @@ impl World {
             Fault::Overtake { count } => self.overtake(count)?,
         }
         self.look()
+    }
+
+    fn crowd(&mut self, from: usize, to: usize, seconds: u64) {
+        for second in 0..seconds {
+            for number in 0..6 {
+                let mut message = vec![0; 148];
+                message[0] = 1;
+                message[4..8].copy_from_slice(&STRANGER.to_le_bytes());
+                forge::put_mac1(&mut message, &self.sim[to].private_key.public_key());
+                self.sim.inject(to, std::net::SocketAddr::from(([198, 51, 100, number], 7)), &message);
+            }
+            if second == 0 {
+                self.send(from, to, 2);
+                self.send(to, from, 2);
+            }
+            self.sim.run_for(millis(950));
+        }
     }
 
     fn restart(&mut self, node: usize) {
