@@ -14,6 +14,9 @@ pub(super) enum Theme {
     Weather,
     /// Reordering, duplication and lost handshake messages: no packet may be lost.
     Calm,
+    /// The same while preshared keys, a node's address and allowed IPs change, each so that nothing is on its way into
+    /// the void: still no packet may be lost.
+    Changes,
     /// Processes end and begin again, with and without the same key; links go down.
     Restarts,
     /// Peers are removed and added again, also in the middle of a handshake.
@@ -28,9 +31,10 @@ pub(super) enum Theme {
 }
 
 impl Theme {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Weather,
         Self::Calm,
+        Self::Changes,
         Self::Restarts,
         Self::Peers,
         Self::PresharedKeys,
@@ -43,6 +47,11 @@ impl Theme {
     /// The theme of the schedule with this seed.
     pub(super) fn of(seed: u64) -> Self {
         Self::ALL[(seed % Self::COUNT) as usize]
+    }
+
+    /// Whether every packet must arrive.
+    pub(super) fn is_lossless(self) -> bool {
+        matches!(self, Self::Calm | Self::Changes)
     }
 
     /// The first seed with this theme; each [`Theme::COUNT`]th after it has it too.
@@ -105,6 +114,26 @@ pub(super) enum Fault {
         node: usize,
         peer: usize,
         key: u8,
+    },
+    /// One end changes the preshared key, and the other one some time later; both go on sending.
+    AgreeOnKey {
+        first: usize,
+        second: usize,
+        key: u8,
+        pause: Duration,
+    },
+    /// A's address changes while nothing is on its way, and A is the first to speak.
+    Roam(u16),
+    /// At `node` all prefixes of a peer are taken from it and given back in one step, and a wider one besides.
+    Reassign {
+        node: usize,
+        peer: usize,
+    },
+    /// At `node` the address of `of`, who is silent meanwhile, goes over to another peer, is used, and comes back.
+    Lend {
+        node: usize,
+        of: usize,
+        to: usize,
     },
     /// A node's clock, by which it knows how old its keys are, goes ahead.
     Jump {
@@ -209,7 +238,7 @@ pub(super) fn schedule(theme: Theme, nodes: usize, dice: &mut Dice) -> Vec<Fault
 /// What every theme has: traffic, time and, save for calm ones, weather.
 fn common(theme: Theme, nodes: usize, dice: &mut Dice) -> Fault {
     let (from, to) = dice.pair(nodes);
-    let is_calm = theme == Theme::Calm;
+    let is_calm = theme.is_lossless();
     match dice.below(20) {
         // More than may wait for a session, save where nothing may be lost.
         0 => Fault::Send { from, to, count: dice.between(1, if is_calm { 80 } else { 240 }) as usize },
@@ -257,6 +286,15 @@ fn special(theme: Theme, nodes: usize, dice: &mut Dice) -> Fault {
             1 if dice.one_in(5) => Fault::Overtake { count: 8_128 },
             2 => Fault::SendAtOnce { silence: secs(dice.between(121, 180)) },
             _ => common(theme, nodes, dice),
+        },
+        Theme::Changes => match dice.below(4) {
+            0 => {
+                let (key, pause) = (dice.below(3) as u8, millis(dice.below(20_000)));
+                Fault::AgreeOnKey { first: node, second: peer, key, pause }
+            }
+            1 => Fault::Roam(dice.between(1, 60_000) as u16),
+            2 => Fault::Reassign { node, peer },
+            _ => Fault::Lend { node, of: peer, to: 3 - node - peer },
         },
         Theme::Restarts => match dice.below(5) {
             0 | 1 => Fault::Restart(node),

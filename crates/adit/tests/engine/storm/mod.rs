@@ -11,7 +11,8 @@
 //!   keys that differ.
 //!
 //! And in the end: traffic flows again within a bound ([`recovery`]), or, if the network had lost
-//! nothing but handshakes, every single packet has arrived.
+//! nothing but handshakes, every single packet has arrived, also while operators made changes with
+//! care ([`care`]).
 //!
 //! A schedule that fails is printed with its seed and cut down to what is needed. To run it alone:
 //!
@@ -19,6 +20,7 @@
 //!
 //! `ADIT_STORM_SCHEDULES` sets how many there are in all.
 
+mod care;
 mod fault;
 mod packets;
 mod recovery;
@@ -51,6 +53,11 @@ fn bad_weather_passes_and_traffic_flows_again() {
 #[test]
 fn no_packet_is_lost_when_the_network_loses_none_but_those_of_handshakes() {
     storm(Theme::Calm);
+}
+
+#[test]
+fn no_packet_is_lost_while_keys_addresses_and_prefixes_change_with_care() {
+    storm(Theme::Changes);
 }
 
 #[test]
@@ -125,7 +132,7 @@ fn weather_one(seed: u64) -> Cookies {
 }
 
 fn nodes(seed: u64) -> usize {
-    if Theme::of(seed) == Theme::Addresses { 3 } else { 2 }
+    if matches!(Theme::of(seed), Theme::Addresses | Theme::Changes) { 3 } else { 2 }
 }
 
 fn faults(seed: u64) -> Vec<Fault> {
@@ -139,7 +146,7 @@ fn attempt(seed: u64, faults: &[Fault]) -> Result<Cookies, String> {
         let theme = Theme::of(seed);
         let mut world = World::new(theme, nodes(seed), dice);
         faults.iter().try_for_each(|fault| world.carry_out(fault))?;
-        if theme == Theme::Calm { world.everything_arrives() } else { recovery::recover(&mut world, dice) }?;
+        if theme.is_lossless() { world.everything_arrives() } else { recovery::recover(&mut world, dice) }?;
         Ok(world.witness.cookies)
     };
     catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err("a panic, see above".into()))

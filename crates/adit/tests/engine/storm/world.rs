@@ -32,7 +32,7 @@ impl World {
         let mut introduce = |one, other| (one != other).then(|| sim.introduce(one, other));
         let ids = (0..nodes).map(|one| (0..nodes).map(|other| introduce(one, other)).collect()).collect();
         let truth = Truth::new(&sim, ids);
-        Self { sim, truth, witness: Witness::default(), bounds, is_calm: theme == Theme::Calm, serial: 0 }
+        Self { sim, truth, witness: Witness::default(), bounds, is_calm: theme.is_lossless(), serial: 0 }
     }
 
     /// Looks whether all is as it should be.
@@ -66,7 +66,7 @@ impl World {
     }
 
     /// What is sent as a session ends may come too late, and nobody is to blame.
-    fn wait_while_sessions_end(&mut self) -> Verdict {
+    pub(super) fn wait_while_sessions_end(&mut self) -> Verdict {
         let margin = (self.sim.network.delay + self.sim.network.spread) * 2;
         while self.is_calm && self.witness.is_any_ending(self.sim.now, margin) {
             self.sim.run_for(margin);
@@ -98,10 +98,7 @@ impl World {
             Fault::LoseHandshakes(share) => self.sim.network.lose(lose_handshakes(share, self.serial)),
             Fault::Cut { from, to } => self.sim.network.cut(from, to),
             Fault::Heal => self.sim.network.heal(),
-            Fault::Move(port) => {
-                self.sim[ROAMER].address.set_port(port);
-                self.truth.moves_to(ROAMER, now, self.sim[ROAMER].address);
-            }
+            Fault::Move(port) => self.move_away(port),
             Fault::Restart(node) => self.restart(node),
             Fault::NewKey(node) => {
                 self.sim.change_key(node);
@@ -132,6 +129,10 @@ impl World {
                 self.truth.psk[node][peer] = key;
                 self.set_preshared_key(node, peer);
             }
+            Fault::AgreeOnKey { first, second, key, pause } => self.agree_on_key(first, second, key, pause)?,
+            Fault::Roam(port) => self.roam(port)?,
+            Fault::Reassign { node, peer } => self.reassign(node, peer),
+            Fault::Lend { node, of, to } => self.lend(node, of, to)?,
             Fault::Jump { node, by } => {
                 self.sim[node].clock_ahead += by;
                 self.may_have_lost_keys(node);
@@ -155,7 +156,10 @@ impl World {
             }
             Fault::Replay { to, which } => {
                 // Handshakes are few among the packets, and of more interest.
-                let is_asked = |sent: &&Sent| which % 2 == 0 || sent.bytes[0] < 4;
+                let is_handshake = |sent: &&Sent| which % 2 == 0 || sent.bytes[0] < 4;
+                // An initiation that was lost and comes late would lead back to where its sender is no more.
+                let is_fit = |sent: &&Sent| !self.is_calm || sent.source == self.sim[sent.from].address;
+                let is_asked = |sent: &&Sent| is_handshake(sent) && is_fit(sent);
                 let wire: Vec<_> = self.sim.wire.iter().filter(is_asked).collect();
                 if !wire.is_empty() {
                     let sent = wire[(which / 2) as usize % wire.len()].clone();
@@ -177,6 +181,11 @@ impl World {
             Fault::Overtake { count } => self.overtake(count)?,
         }
         self.look()
+    }
+
+    pub(super) fn move_away(&mut self, port: u16) {
+        self.sim[ROAMER].address.set_port(port);
+        self.truth.moves_to(ROAMER, self.sim.now, self.sim[ROAMER].address);
     }
 
     fn crowd(&mut self, from: usize, to: usize, seconds: u64) {
@@ -239,7 +248,7 @@ impl World {
         }
     }
 
-    fn set_preshared_key(&mut self, node: usize, peer: usize) {
+    pub(super) fn set_preshared_key(&mut self, node: usize, peer: usize) {
         let byte = self.truth.psk[node][peer];
         let key = (byte > 0).then(|| PresharedKey::from_bytes([byte; 32]));
         if let Some(id) = self.truth.ids[node][peer] {
@@ -317,7 +326,7 @@ impl World {
 /// Little may wait, so that what waits reaches its bound; where nothing may be lost, as usual.
 fn bounds(theme: Theme) -> Bounds {
     let mut bounds = Bounds::default();
-    if theme != Theme::Calm {
+    if !theme.is_lossless() {
         (bounds.staged_bytes_per_peer, bounds.staged_bytes) = (4 << 10, 5 << 10);
         (bounds.outgoing, bounds.handshake_queue, bounds.events) = (16, 16, 16);
         bounds.rate_limited_sources = 16;
