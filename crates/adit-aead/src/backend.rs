@@ -51,9 +51,13 @@ impl Backend {
     pub(crate) fn best_for(packets: &[Packet<'_>]) -> Backend {
         let best = Self::available().next();
         match best.expect("no implementation of ChaCha20-Poly1305 works on this machine") {
-            // One packet does not fill the lanes; AWS-LC, which authenticates
-            // while it decrypts, is then faster.
-            Backend::Avx2 if cfg!(feature = "aws-lc-rs") && packets.len() == 1 && Backend::Portable.is_available() => {
+            // One packet does not fill the lanes, unless it is long; AWS-LC, which
+            // authenticates while it decrypts, is then faster.
+            Backend::Avx2
+                if cfg!(feature = "aws-lc-rs")
+                    && matches!(packets, [packet] if packet.text.len() <= portable::ROOM)
+                    && Backend::Portable.is_available() =>
+            {
                 Backend::Portable
             }
             best => best,

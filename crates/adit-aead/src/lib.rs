@@ -42,7 +42,8 @@
 //! feature `aws-lc-rs`, the `chacha20poly1305` crate otherwise). A backend gives
 //! known answers before its first use, and is passed over if it does not. Tags
 //! are computed over the ciphertext first, and only packets whose tags are right
-//! are decrypted. No branch and no address depends on a key, on a text, or on
+//! are decrypted (AWS-LC decrypts while it verifies, in a place of its own, which
+//! is wiped). No branch and no address depends on a key, on a text, or on
 //! how much of a tag is right; lengths, counters, and which packets share a key
 //! are no secrets here.
 //!
@@ -148,7 +149,7 @@ impl<'a> Packet<'a> {
     /// encrypt (256 GiB).
     pub fn new(key: &'a Key, counter: u64, bytes: &'a mut [u8]) -> Option<Packet<'a>> {
         let (text, tag) = bytes.split_last_chunk_mut()?;
-        if text.len() as u64 > MAX_TEXT_LEN {
+        if text.len() as u64 >= MAX_TEXT_LEN {
             return None;
         }
         Some(Packet { key, counter, text, tag, authentic: false })

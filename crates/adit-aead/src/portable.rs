@@ -5,6 +5,10 @@ pub(crate) use aws_lc::{PreparedKey, open, seal};
 #[cfg(not(feature = "aws-lc-rs"))]
 pub(crate) use pure::{open, seal};
 
+/// The longest text that AWS-LC opens here: see `aws_lc::open`.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "where there is no other backend"))]
+pub(crate) const ROOM: usize = 2048;
+
 /// Pure Rust: tag first, then the text.
 mod pure {
     use chacha20poly1305::aead::inout::InOutBuf;
@@ -40,7 +44,7 @@ mod aws_lc {
     use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
     use zeroize::Zeroize;
 
-    use super::pure;
+    use super::{ROOM, pure};
     use crate::{Key, Packet};
 
     /// AWS-LC's form of the key, which lives on the heap: made when first
@@ -74,7 +78,6 @@ mod aws_lc {
     /// so it writes to a place of our own; a text too long for that takes the
     /// library that verifies first.
     pub(crate) fn open(packet: &mut Packet<'_>) {
-        const ROOM: usize = 2048;
         let Some(key) = prepared(packet.key).filter(|_| packet.text.len() <= ROOM) else {
             return pure::open(packet);
         };

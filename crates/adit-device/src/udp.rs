@@ -140,6 +140,7 @@ impl UdpSocket {
         size: usize,
         mut take: impl FnMut(usize, &Received),
     ) -> io::Result<(usize, bool)> {
+        let size = size.max(1);
         let all = past_stale_errors(|| sys::receive_many(self.as_fd(), buffer, size))?;
         for (index, received) in all.iter().enumerate() {
             if let Some(received) = Received::new(received) {

@@ -266,6 +266,8 @@ impl Sealed {
                     && next.start as usize == range.end
                     && next.ecn == first.ecn
                     && next.path == first.path
+                    // Two peers may have one endpoint.
+                    && self.0.runs.get(next.run as usize).is_some_and(|next| next.peer == run.peer)
             }) {
                 range.end = next.datagram().end;
                 last = next;

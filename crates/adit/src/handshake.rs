@@ -199,6 +199,10 @@ impl Interface {
         let Some(peer) = self.peers.get_mut(id).filter(|_| is_current) else {
             self.retire([local_index]);
             self.drop(Some(id), Drop::PeerGone);
+            // What waits for a session waits for one under the new key.
+            if self.peers.get(id).is_some_and(|peer| !peer.staged.is_empty()) {
+                self.want_session(now, id, true);
+            }
             return;
         };
         let Some((static_static, state, mut message)) = result else {

@@ -77,6 +77,8 @@ impl Interface {
 
     /// As [`Interface::new`], with other bounds.
     pub fn with_bounds(now: Instant, unix_time: Duration, mut rng: Box<dyn CryptoRng + Send>, bounds: Bounds) -> Self {
+        // Without room for a single message no timer could ever do its work.
+        let bounds = Bounds { outgoing: bounds.outgoing.max(1), ..bounds };
         // One secret for both: what they do tells nothing of it.
         let seed = [rng.next_u64(), rng.next_u64()];
         let (limiter, turns) = (RateLimiter::new(bounds.rate_limited_sources, seed), Turns::new(seed));
@@ -127,7 +129,8 @@ impl Interface {
         self.mtu = mtu;
     }
 
-    /// Sets or removes the private key. Sessions made with another key are given up, and a peer
+    /// Sets or removes the private key. Sessions made with another key are given up: nothing is sent in them any more,
+    /// but what arrives in them counts until they expire, as with the kernel's WireGuard. A peer
     /// that has the new public key is removed: an interface is not its own peer. With a first key, packets that wait
     /// and persistent keepalives are due at once: see [`Interface::poll_timeout`].
     pub fn set_private_key(&mut self, key: Option<PrivateKey>) {
@@ -234,7 +237,7 @@ impl Interface {
         self.by_key.get(key).copied()
     }
 
-    /// Removes a peer with all it had. Returns false if it was gone already.
+    /// Removes a peer with all it had, what waits to be sent to it included. Returns false if it was gone already.
     pub fn remove_peer(&mut self, id: PeerId) -> bool {
         let Some(mut peer) = self.peers.remove(id) else { return false };
         self.by_key.remove(&peer.public_key);
@@ -247,6 +250,7 @@ impl Interface {
         for index in peer.keypairs.clear().into_iter().chain(begun) {
             self.indices.remove(&index);
         }
+        self.outgoing.retain(|outgoing| outgoing.peer != Some(id));
         true
     }
 

@@ -53,9 +53,10 @@ impl Interface {
     /// after every other call that is given the time, until it returns `None`.
     ///
     /// # Errors
-    /// [`Error::BufferTooShort`] if the next datagram does not fit; it stays where it is. A buffer
-    /// of 65,507 bytes is always enough, one of the MTU and 32 bytes, but at least 148, is enough
-    /// if no packet exceeds the MTU.
+    /// [`Error::BufferTooShort`] if the next datagram does not fit; it stays where it is, and what comes
+    /// after it as well. A buffer of 65,507 bytes is always enough. Once an MTU was set, one of it and
+    /// 32 bytes, but at least 148, is enough if no packet exceeds it; before, packets are padded to
+    /// 16 bytes whatever their length.
     pub fn poll_transmit(&mut self, now: Instant, buffer: &mut [u8]) -> Result<Option<Transmit>, Error> {
         match self.poll_peer_transmit(now, buffer)? {
             None => write_first(&mut self.cookie_replies, buffer),

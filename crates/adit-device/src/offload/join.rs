@@ -28,7 +28,8 @@ const MAX_OPEN: usize = 16;
 /// batch has more packets than any before.
 ///
 /// The rules are those of the kernel's own receive offload: packets of one flow, in order, whose headers differ in
-/// nothing but what a segment's must. What is put together can be cut apart again to the same packets. A packet whose
+/// nothing but what a segment's must. What is put together can be cut apart again to the same packets (but for IDs of
+/// IPv4 packets that must not be fragmented, which mean nothing then). A packet whose
 /// checksum is wrong is never put together with another, so that its receiver still sees it wrong.
 #[derive(Debug, Default)]
 pub struct Joiner {

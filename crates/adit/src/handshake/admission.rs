@@ -41,10 +41,7 @@ impl Load {
 
     /// Takes note of one message more, and says whether there is load.
     fn note(&mut self, now: Instant, queued: usize, bounds: &Bounds) -> bool {
-        if self.window.is_older_than(Self::MEMORY, now) {
-            self.window = now;
-            self.come = 0;
-        }
+        self.renew(now);
         if queued >= (bounds.handshake_queue / 8).max(1) || self.come >= bounds.handshakes_per_second {
             self.until = Some(now + Self::MEMORY);
         }
@@ -52,8 +49,17 @@ impl Load {
         self.until.is_some_and(|until| now < until)
     }
 
+    /// Begins to count anew if the time has come.
+    fn renew(&mut self, now: Instant) {
+        if self.window.is_older_than(Self::MEMORY, now) {
+            self.window = now;
+            self.come = 0;
+        }
+    }
+
     /// Whether there may be load before `more` messages are through.
     fn may_become_high(mut self, now: Instant, queued: usize, more: usize, bounds: &Bounds) -> bool {
+        self.renew(now);
         self.come = self.come.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
         self.note(now, queued.saturating_add(more), bounds)
     }

@@ -1,8 +1,9 @@
 //! Bursts in three steps, as threaded callers take them.
 
-use adit::{Datagrams, Drop, Ecn, Packets, Path, Transmit};
+use adit::{Bounds, Datagrams, Drop, Ecn, Packets, Path, Transmit};
 
-use crate::sim::{A, B, C, Kind, RTT, Sim, packet, secs};
+use crate::cookies::{address, junk};
+use crate::sim::{A, B, C, Calls, Kind, RTT, Sim, packet, secs};
 
 /// Lays packets out in one buffer, each with its room, and seals them at A.
 fn seal(sim: &mut Sim, packets: &[Vec<u8>], gap: usize) -> (Vec<Transmit>, Vec<u8>) {
@@ -238,4 +239,34 @@ fn the_memory_of_a_burst_can_be_used_again_for_another() {
 #[test]
 fn the_largest_number_of_packets_that_a_buffer_holds_is_told() {
     assert_eq!((Packets::most_in(0), Packets::most_in(31), Packets::most_in(65_536)), (0, 0, 2_048));
+}
+
+#[test]
+fn two_peers_behind_one_endpoint_have_groups_of_their_own() {
+    let mut sim = connected(14);
+    let (both, endpoint) = ([B, C].map(|node| sim.id(A, node)), "192.0.2.9:51820".parse().unwrap());
+    for peer in both {
+        sim[A].interface.set_endpoint(peer, Some(endpoint)).unwrap();
+    }
+    let (transmits, _) = seal(&mut sim, &[to(B, 64), to(C, 64)], 0);
+    assert_eq!(transmits.iter().map(|transmit| transmit.peer).collect::<Vec<_>>(), both.map(Some));
+}
+
+#[test]
+fn a_burst_that_is_load_by_itself_is_answered_to_its_end_with_cookies() {
+    let mut bounds = Bounds::default();
+    bounds.handshakes_per_second = 20;
+    let mut sim = Sim::group_with(22, 2, Calls::Single, bounds);
+    // A second without anybody is behind.
+    sim.run_for(secs(2));
+    let now = sim.now;
+    let (mut buffer, mut burst) = (Vec::new(), Datagrams::new());
+    for number in 0..50 {
+        let start = buffer.len();
+        buffer.extend(junk(&sim, B, number.into()));
+        assert!(burst.push(start..buffer.len(), &Path::to(address(number)), Ecn::NotEct));
+    }
+    let opened = sim[B].interface.begin_open(now, burst, &buffer).open(&mut buffer);
+    drop(sim[B].interface.commit(now, opened, &mut buffer));
+    assert_eq!((sim.drops(B, Drop::CookieSent), sim.drops(B, Drop::ReplyQueueFull)), (30, 0));
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use adit::{Bounds, Drop, Error, HandshakeWork, PresharedKey, PrivateKey};
 
-use crate::sim::{A, B, C, DELAY, Kind, RTT, Sim, secs};
+use crate::sim::{A, B, C, DELAY, Kind, RTT, Sim, packet, secs};
 
 #[test]
 fn setting_an_existing_peer_changes_what_is_named_and_keeps_the_session() {
@@ -386,4 +386,47 @@ fn every_peer_is_told_of_and_not_only_the_first_few() {
         sim[A].interface.add_peer(adit::PublicKey::from_bytes(key)).unwrap();
     }
     assert_eq!(sim[A].interface.peers(sim.now).count(), 5_000);
+}
+
+#[test]
+fn what_waits_for_a_handshake_that_another_key_undid_waits_for_one_with_that_key() {
+    let mut sim = Sim::pair(17);
+    let (now, mut buffer) = (sim.now, [0; 2_048]);
+    let waiting = packet::v4(packet::inside(A), packet::inside(B), b"waits");
+    let mut burst = adit::Packets::new(1420);
+    buffer[16..16 + waiting.len()].copy_from_slice(&waiting);
+    burst.push(0, waiting.len()).expect("room");
+    assert_eq!(sim[A].interface.begin_seal(now, burst, &buffer).seal(&mut buffer).transmits().count(), 0);
+    let work = sim[A].interface.poll_handshake(now).expect("an initiation");
+    let done = work.compute();
+    sim.change_key(A);
+    sim.introduce(B, A);
+    assert!(sim[A].interface.finish_handshake(now, done).is_none());
+    let mut next = sim[A].interface.poll_handshake(now);
+    while let Some(work) = next {
+        next = step(&mut sim, A, work);
+    }
+    sim.flush(A);
+    sim.run_for(RTT * 3);
+    assert!(sim[B].has_arrived(&waiting));
+}
+
+#[test]
+fn nothing_is_sent_to_a_peer_that_was_removed_before() {
+    let mut sim = Sim::pair(18);
+    let (now, b, mut buffer) = (sim.now, sim.id(A, B), [0; 2_048]);
+    let waiting = packet::v4(packet::inside(A), packet::inside(B), b"waits");
+    assert_eq!(sim[A].interface.handle_packet(now, &waiting, &mut buffer), Ok(None));
+    sim[A].interface.handle_timeout(now);
+    assert!(sim[A].interface.has_peer_transmits());
+    sim[A].interface.remove_peer(b);
+    assert_eq!(sim[A].interface.poll_transmit(now, &mut buffer), Ok(None));
+}
+
+#[test]
+fn bounds_without_room_for_a_message_still_leave_room_for_one() {
+    let mut bounds = Bounds::default();
+    bounds.outgoing = 0;
+    let mut sim = Sim::group_with(19, 2, crate::sim::Calls::Single, bounds);
+    sim.connect(A, B);
 }
