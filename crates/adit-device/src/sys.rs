@@ -174,3 +174,31 @@ pub(crate) fn tun_set_persistent(fd: BorrowedFd<'_>, persistent: bool) -> io::Re
     // SAFETY: TUNSETPERSIST takes its argument by value and touches no memory of ours.
     check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETPERSIST as _, libc::c_ulong::from(persistent)) }).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::process::Command;
+
+    use super::*;
+
+    /// Set for a process of which a machine has slept for so many seconds.
+    const SLEPT: &str = "ADIT_TEST_SLEPT";
+
+    #[test]
+    fn time_goes_on_while_the_machine_sleeps() {
+        if std::env::var_os(SLEPT).is_some() {
+            let uptime = fs::read_to_string("/proc/uptime").unwrap();
+            let uptime: f64 = uptime.split_whitespace().next().unwrap().parse().unwrap();
+            // A clock that stands still in sleep is behind by the sleep.
+            assert!((boottime().as_secs_f64() - uptime).abs() < 1_000.0, "{:?} beside {uptime} s", boottime());
+            return;
+        }
+        let mut command = Command::new("unshare");
+        command.args(["--time", "--boottime", "1000000", "--fork"]).arg(std::env::current_exe().unwrap());
+        command.args(["--exact", "sys::tests::time_goes_on_while_the_machine_sleeps", "--nocapture"]).env(SLEPT, "");
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "this test needs root: {output:?}");
+    }
+}

@@ -161,6 +161,24 @@ fn no_packet_costs_an_allocation_once_the_buffers_have_grown() {
 }
 
 #[test]
+fn a_worker_that_is_to_end_sends_first_what_it_has_read_and_not_yet_cut_apart() {
+    const SMALL: usize = 20;
+    const COUNT: usize = 3_000;
+    let [mut a, mut b] = connected();
+    a.put(&Spec::tcp4(COUNT * SMALL).build_unfinished(Some(SMALL as u16)));
+    a.worker.ready.tun = true;
+    a.worker.serve_tun();
+    assert!(a.worker.rest.is_some(), "more than a burst has room for");
+    b.serve_network();
+    a.worker.shared.ends.store(true, Ordering::Relaxed);
+    a.worker.run();
+    b.serve_network();
+    // Each packet that comes out has its headers, of 40 bytes, and some segments.
+    let arrived: usize = b.take_all().iter().map(|packet| packet.len() - 40).sum();
+    assert_eq!(arrived, COUNT * SMALL);
+}
+
+#[test]
 fn a_whole_packet_is_sealed_where_it_was_read_and_written_from_where_it_was_opened() {
     let [mut a, mut b] = connected();
     a.worker.outbound.fill(0);
