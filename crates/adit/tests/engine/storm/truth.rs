@@ -75,6 +75,14 @@ impl Truth {
         self.addresses[node].push(address);
     }
 
+    /// The node gets again what the peer sent from where it is no more. If the node does not remember that it was sent
+    /// before, as in another process, it takes it for new.
+    pub(super) fn may_be_led_astray(&mut self, node: usize, peer: usize) {
+        if let Some(moved) = self.moved {
+            self.told_address[node][peer] = self.told_address[node][peer].min(moved);
+        }
+    }
+
     /// What a node's wall clock should be set to.
     pub(super) fn true_wall_clock(&self, sim: &Sim, node: usize) -> Duration {
         let now = UNIX_START + sim.elapsed();

@@ -163,6 +163,9 @@ impl World {
                 let wire: Vec<_> = self.sim.wire.iter().filter(is_asked).collect();
                 if !wire.is_empty() {
                     let sent = wire[(which / 2) as usize % wire.len()].clone();
+                    if sent.source != self.sim[sent.from].address {
+                        self.truth.may_be_led_astray(to, sent.from);
+                    }
                     self.sim.replay(to, &sent);
                 }
             }
