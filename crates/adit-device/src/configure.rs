@@ -30,7 +30,7 @@ impl Handler for Configurator {
     fn get(&mut self) -> DeviceState {
         let interface = self.shared.interface();
         // In one piece: a list that grows leaves keys behind.
-        let mut peers = Vec::with_capacity(interface.peers(now()).count());
+        let mut peers = Vec::with_capacity(interface.peer_count());
         peers.extend(interface.peers(now()).map(|peer| PeerState {
             public_key: *peer.public_key,
             preshared_key: peer.preshared_key.cloned(),

@@ -166,9 +166,11 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
     // Before there are further threads: what is given up, each thread gives up for itself and for those it starts.
     let [will_be_ours, asks_will_be_ours] =
         [parts.keep_uapi, parts.keep_asks].map(|keep| taken_from.is_some() && !keep);
-    let ours = listener.path().or(listener.file().filter(|_| will_be_ours));
-    let asks_are_ours = |asks: &Listener| asks.path().or(asks.file().filter(|_| asks_will_be_ours)).map(Path::to_owned);
-    let ours = ours.map(Path::to_owned).or_else(|| asks.as_ref().and_then(asks_are_ours));
+    let removed = |socket: &Listener, will_be_ours| {
+        socket.file().filter(|_| will_be_ours || socket.path().is_some()).map(Path::to_owned)
+    };
+    let ours = removed(&listener, will_be_ours);
+    let ours = ours.or_else(|| asks.as_ref().and_then(|asks| removed(asks, asks_will_be_ours)));
     let confinement = confine::give_up(&confinement, ours.as_deref());
     let workers = Workers::start(&shared, tun.queues)?;
     let reloader = reload.map(|reload| Reloader::new(reload, asks, link));
