@@ -3,11 +3,13 @@
 pub(crate) mod chacha20;
 mod long;
 mod poly1305;
+mod rows;
 mod scalar;
+pub(crate) mod short;
 
 use self::scalar::Scalar;
 use crate::poly1305::{self as driver, Arithmetic, Block, LANES, Numbers, State};
-use crate::stream::{self, KeyStream, Mac, Segment, Vector};
+use crate::stream::{self, BLOCK_LEN, KeyStream, Mac, Segment, Vector};
 use crate::{Packet, TAG_LEN};
 
 /// Proof that the CPU has the instructions of this backend.
@@ -26,20 +28,26 @@ impl Avx2 {
 
     /// See [`crate::seal`].
     pub(crate) fn seal(self, packets: &mut [Packet<'_>]) {
-        if long::is_for(packets) {
-            long::seal(self, packets);
-        } else {
-            stream::seal(self, packets);
+        match packets {
+            [packet] if packet.text.len() <= short::MAX_LEN => short::seal(self, packet),
+            packets if long::is_for(packets) => long::seal(self, packets),
+            packets => stream::seal(self, packets),
         }
     }
 
     /// See [`crate::open`].
     pub(crate) fn open(self, packets: &mut [Packet<'_>]) {
-        if long::is_for(packets) {
-            long::open(self, packets);
-        } else {
-            stream::open(self, packets);
+        match packets {
+            [packet] if packet.text.len() <= short::MAX_LEN => short::open(self, packet),
+            packets if long::is_for(packets) => long::open(self, packets),
+            packets => stream::open(self, packets),
         }
+    }
+
+    /// As [`Vector::key_stream`] for four blocks of one packet.
+    fn key_stream_in_rows(self, segment: &Segment<'_>, out: &mut [u8; rows::BLOCKS * BLOCK_LEN]) {
+        // SAFETY: an `Avx2` exists only where `detect` found the features.
+        unsafe { rows::key_stream(segment, out) }
     }
 
     /// As [`Vector::key_stream`] for eight blocks at most, and authenticates

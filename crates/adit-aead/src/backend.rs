@@ -2,9 +2,16 @@
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
+#[cfg(target_arch = "x86_64")]
+use crate::avx2::{self, Avx2};
 use crate::{Packet, known_answers, portable};
 #[cfg(target_arch = "x86_64")]
-use crate::{avx2::Avx2, avx512::Avx512, stream};
+use crate::{avx512::Avx512, stream};
+
+/// Lengths of a text that AWS-LC is fastest with, if it comes alone and there is
+/// nothing above AVX2.
+#[cfg(target_arch = "x86_64")]
+const AWS_LC: core::ops::RangeInclusive<usize> = avx2::short::MAX_LEN + 1..=portable::ROOM;
 
 /// A way to do the work. [`crate::seal`] and [`crate::open`] choose by
 /// themselves; tests and benchmarks force one with `seal_with` and `open_with`.
@@ -52,10 +59,11 @@ impl Backend {
         let best = Self::available().next();
         match best.expect("no implementation of ChaCha20-Poly1305 works on this machine") {
             // One packet does not fill the lanes, unless it is long; AWS-LC, which
-            // authenticates while it decrypts, is then faster.
+            // authenticates while it decrypts, is then faster, but slow to begin.
+            #[cfg(target_arch = "x86_64")]
             Backend::Avx2
                 if cfg!(feature = "aws-lc-rs")
-                    && matches!(packets, [packet] if packet.text.len() <= portable::ROOM)
+                    && matches!(packets, [packet] if AWS_LC.contains(&packet.text.len()))
                     && Backend::Portable.is_available() =>
             {
                 Backend::Portable

@@ -57,10 +57,16 @@ const LONG: Answers<10> = Answers {
 };
 const LONG_LEN: usize = 9 * 530 + 2_100 + 10 * TAG_LEN;
 
+/// A short packet by itself, which may take another way than among others.
+const ALONE: Answers<1> = Answers { lengths: [150], tags: [0x515293ad_7783e121_90cd3ade_d12c4a6a] };
+const ALONE_LEN: usize = 150 + TAG_LEN;
+
 /// Whether `seal` and `open` seal the texts as they should, open what was
 /// sealed, and refuse what was changed.
 pub(crate) fn are_given_by(seal: impl Fn(&mut [Packet<'_>]), open: impl Fn(&mut [Packet<'_>])) -> bool {
-    SHORT.are_given_by::<SHORT_LEN>(&seal, &open) && LONG.are_given_by::<LONG_LEN>(&seal, &open)
+    SHORT.are_given_by::<SHORT_LEN>(&seal, &open)
+        && LONG.are_given_by::<LONG_LEN>(&seal, &open)
+        && ALONE.are_given_by::<ALONE_LEN>(&seal, &open)
 }
 
 impl<const COUNT: usize> Answers<COUNT> {
@@ -80,19 +86,20 @@ impl<const COUNT: usize> Answers<COUNT> {
         let mut right = tags.eq(self.tags);
         drop(batch);
 
-        // Every other packet has a bit of its tag changed, and is to stay sealed.
-        let mut opened = sealed;
-        let mut batch = self.packets(&keys, &mut opened);
-        for packet in batch.iter_mut().skip(1).step_by(2) {
-            packet.tag[7] ^= 0x20;
-        }
-        open(&mut batch);
-        let (mut texts, mut sealed) = (texts, sealed);
-        let expected = self.packets(&keys, &mut texts).into_iter().zip(self.packets(&keys, &mut sealed));
-        for (i, (packet, (plain, sealed))) in batch.iter().zip(expected).enumerate() {
-            let is_changed = i % 2 == 1;
-            right &= packet.authentic != is_changed;
-            right &= packet.text == if is_changed { sealed.text } else { plain.text };
+        // Every other packet has a bit of its tag changed, and is to stay sealed; then each of the rest.
+        for changed in [1, 0] {
+            let (mut opened, mut texts, mut sealed) = (sealed, texts, sealed);
+            let mut batch = self.packets(&keys, &mut opened);
+            for packet in batch.iter_mut().skip(changed).step_by(2) {
+                packet.tag[7] ^= 0x20;
+            }
+            open(&mut batch);
+            let expected = self.packets(&keys, &mut texts).into_iter().zip(self.packets(&keys, &mut sealed));
+            for (i, (packet, (plain, sealed))) in batch.iter().zip(expected).enumerate() {
+                let is_changed = i % 2 == changed;
+                right &= packet.authentic != is_changed;
+                right &= packet.text == if is_changed { sealed.text } else { plain.text };
+            }
         }
         right
     }
@@ -145,22 +152,30 @@ mod tests {
         let open = |packets: &mut [Packet<'_>]| open_with(Backend::Portable, packets);
         let wrong_tag = |packets: &mut [Packet<'_>]| {
             seal(packets);
-            packets[13].tag[3] ^= 1;
+            if let Some(packet) = packets.get_mut(13) {
+                packet.tag[3] ^= 1;
+            }
         };
         assert!(!are_given_by(wrong_tag, open));
         let wrong_text = |packets: &mut [Packet<'_>]| {
             open(packets);
-            packets[14].text[63] ^= 1;
+            if let Some(packet) = packets.get_mut(14) {
+                packet.text[63] ^= 1;
+            }
         };
         assert!(!are_given_by(seal, wrong_text));
         let too_trusting = |packets: &mut [Packet<'_>]| {
             open(packets);
-            packets[15].authentic = true;
+            if let Some(packet) = packets.get_mut(15) {
+                packet.authentic = true;
+            }
         };
         assert!(!are_given_by(seal, too_trusting));
         let decrypts_the_forged = |packets: &mut [Packet<'_>]| {
             open(packets);
-            packets[1].text[99] ^= 1;
+            if let Some(packet) = packets.get_mut(1) {
+                packet.text[99] ^= 1;
+            }
         };
         assert!(!are_given_by(seal, decrypts_the_forged));
     }
@@ -178,9 +193,30 @@ mod tests {
     }
 
     #[test]
+    fn a_backend_that_errs_in_a_packet_that_comes_alone_does_not_give_the_known_answers() {
+        let seal = |packets: &mut [Packet<'_>]| seal_with(Backend::Portable, packets);
+        let open = |packets: &mut [Packet<'_>]| open_with(Backend::Portable, packets);
+        let wrong_tag = |packets: &mut [Packet<'_>]| {
+            seal(packets);
+            if let [packet] = packets {
+                packet.tag[3] ^= 1;
+            }
+        };
+        assert!(!are_given_by(wrong_tag, open));
+        let too_trusting = |packets: &mut [Packet<'_>]| {
+            open(packets);
+            if let [packet] = packets {
+                packet.authentic = true;
+            }
+        };
+        assert!(!are_given_by(seal, too_trusting));
+    }
+
+    #[test]
     fn the_known_answers_are_those_of_another_implementation() {
         check::<16, SHORT_LEN>(&SHORT);
         check::<10, LONG_LEN>(&LONG);
+        check::<1, ALONE_LEN>(&ALONE);
     }
 
     fn check<const COUNT: usize, const LEN: usize>(answers: &Answers<COUNT>) {

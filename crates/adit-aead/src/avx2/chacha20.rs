@@ -174,7 +174,7 @@ fn transpose(words: &[__m256i]) -> [__m256i; 8] {
 /// Rotations by 16 and by 8, for a shuffle to do in one step.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn byte_orders() -> [__m256i; 2] {
+pub(super) fn byte_orders() -> [__m256i; 2] {
     let left_16 = _mm256_setr_epi8(
         2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13, //
         2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13,
@@ -190,13 +190,13 @@ fn byte_orders() -> [__m256i; 2] {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn left_12(x: __m256i) -> __m256i {
+pub(super) fn left_12(x: __m256i) -> __m256i {
     _mm256_or_si256(_mm256_slli_epi32::<12>(x), _mm256_srli_epi32::<20>(x))
 }
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn left_7(x: __m256i) -> __m256i {
+pub(super) fn left_7(x: __m256i) -> __m256i {
     _mm256_or_si256(_mm256_slli_epi32::<7>(x), _mm256_srli_epi32::<25>(x))
 }
 
@@ -209,7 +209,7 @@ fn load(bytes: &[u8; 32]) -> __m256i {
 
 #[inline]
 #[target_feature(enable = "avx2")]
-fn store(bytes: &mut [u8; 32], vector: __m256i) {
+pub(super) fn store(bytes: &mut [u8; 32], vector: __m256i) {
     // SAFETY: 32 bytes are written, to an array of 32 bytes.
     unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), vector) }
 }
