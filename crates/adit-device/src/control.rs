@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use adit::{Event, Interface, PublicKey};
+use adit::limits::KEEPALIVE_TIMEOUT;
+use adit::{Event, Instant, Interface, PublicKey};
 use arrayvec::ArrayVec;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -108,6 +109,8 @@ pub(crate) struct Control {
     signals: Signals,
     reloader: Option<Reloader>,
     buffer: Box<[u8]>,
+    /// Whether a worker has woken this thread since it slept last.
+    was_woken: bool,
 }
 
 /// How a device ends, as far as this process is concerned.
@@ -166,6 +169,7 @@ impl Control {
             signals,
             reloader,
             buffer,
+            was_woken: false,
         };
         control.look_at_link();
         Ok(control)
@@ -223,10 +227,13 @@ impl Control {
                 _ => {}
             }
             // Whoever has something for this thread from now on need not wake it: it is awake.
-            self.shared.control_sleeps_until(Some(adit::Instant::from_nanos(0)));
+            self.shared.control_sleeps_until(Some(Instant::from_nanos(0)));
             for event in &events {
                 let verdict = match event.token() {
-                    WAKER => Verdict::GoOn,
+                    WAKER => {
+                        self.was_woken = true;
+                        Verdict::GoOn
+                    }
                     SIGNALS if self.signals.take() => Verdict::End,
                     SIGNALS => Verdict::GoOn,
                     RELOAD_SIGNAL | RELOAD_ASKED => {
@@ -362,8 +369,11 @@ impl Control {
             events.push((event, peer_of(&interface, event)));
         }
         let has_more = events.is_full() || interface.has_handshakes() || interface.has_peer_transmits();
-        let deadline = interface.poll_timeout().filter(|_| is_up);
+        let mut deadline = interface.poll_timeout().filter(|_| is_up);
         if !has_more {
+            if is_up && std::mem::take(&mut self.was_woken) {
+                deadline = Some(after_wake_up(deadline, now()));
+            }
             self.shared.control_sleeps_until(deadline);
         }
         // Whoever reads the log may be slow: the workers need not wait for that.
@@ -402,5 +412,32 @@ fn log(event: Event, peer: Option<PublicKey>) {
         Event::SessionExpired { .. } => tracing::debug!(peer = peer(), "keys erased"),
         Event::PacketDropped { reason, .. } => tracing::debug!(reason = reason.name(), "packet dropped"),
         _ => {}
+    }
+}
+
+/// Until when to sleep once a worker had a deadline for this thread.
+///
+/// A question from a peer sets a deadline, and the answer, which follows at once, takes it away, mostly before this thread
+/// has seen it. Whoever went by what is left would be woken by the next question again, and so by each. So the sleep ends
+/// when the next packet's deadlines begin.
+fn after_wake_up(deadline: Option<Instant>, now: Instant) -> Instant {
+    let next = now + KEEPALIVE_TIMEOUT;
+    deadline.map_or(next, |deadline| deadline.min(next))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_packet_sets_a_deadline_before_the_end_of_the_sleep_after_a_wake_up() {
+        let now = Instant::from_nanos(1_000_000_000_000);
+        // As a packet sets it a moment later; see `adit::limits`.
+        let passive_keepalive = now + Duration::from_secs(10);
+        for deadline in [None, Some(now + Duration::from_secs(120))] {
+            assert!(after_wake_up(deadline, now) <= passive_keepalive, "{deadline:?}");
+        }
+        let sooner = now + Duration::from_secs(5);
+        assert_eq!(after_wake_up(Some(sooner), now), sooner);
     }
 }

@@ -73,6 +73,7 @@ pub(crate) struct Worker {
     rest: Option<Uncut>,
     /// Whether the last read gave several segments: the next one will, most likely.
     is_bulk: bool,
+    first: First,
     ready: Ready,
     /// Which socket is read first in the next turn.
     v6_is_next: bool,
@@ -93,6 +94,13 @@ struct Ready {
     tun: bool,
     v4: bool,
     v6: bool,
+}
+
+/// Whether the first packet of a turn, on each side, is served before it is looked whether more have come.
+#[derive(Clone, Copy, Default)]
+struct First {
+    outbound: bool,
+    inbound: bool,
 }
 
 impl Ready {
@@ -124,6 +132,7 @@ impl Worker {
             joiner: Joiner::new(),
             rest: None,
             is_bulk: false,
+            first: First::default(),
             ready: Ready::default(),
             v6_is_next: false,
         })
@@ -158,8 +167,9 @@ impl Worker {
         let mut bursts = 0;
         while self.ready.any() && !self.shared.ends.load(Ordering::Relaxed) {
             if self.ready.tun {
-                turn.outbound += self.serve_tun();
-                if self.gives_way() {
+                let count = self.serve_tun();
+                turn.outbound += count;
+                if self.gives_way(count) {
                     std::thread::yield_now();
                 }
             }
@@ -172,6 +182,7 @@ impl Worker {
                 return None;
             }
         }
+        self.first = First { outbound: turn.is_sparse(), inbound: turn.is_sparse() };
         Some(turn)
     }
 
@@ -198,11 +209,11 @@ impl Worker {
         true
     }
 
-    /// Whether to let others run first, after a burst from inside: it was full of packets that came one by one, and more
-    /// wait. That may be more than can be carried. What is to be lost had better be lost in the device's queue, before it
+    /// Whether to let others run first, after a burst of so many from inside: it was full of packets that came one by one,
+    /// and more wait. That may be more than can be carried. What is to be lost had better be lost in the device's queue, before it
     /// has cost anything, than behind the tunnel, for want of processor time for whoever receives it.
-    fn gives_way(&self) -> bool {
-        self.ready.tun && !self.is_bulk
+    fn gives_way(&self, count: usize) -> bool {
+        self.ready.tun && !self.is_bulk && count > 1
     }
 
     /// The control thread may have bound other sockets.
@@ -235,7 +246,8 @@ impl Worker {
         // Not all that is read becomes a packet.
         for _ in 0..BURST {
             let has_room = packets.len() < BURST && end + USUAL_LEN + TRANSPORT_OVERHEAD <= OUT_LEN;
-            if self.rest.is_some() || ends || !has_room {
+            let is_first = self.first.outbound && !packets.is_empty();
+            if self.rest.is_some() || ends || !has_room || is_first {
                 break;
             }
             match self.read_packet(end, &mut packets) {
@@ -252,6 +264,7 @@ impl Worker {
             self.packets = packets;
             return 0;
         }
+        self.first.outbound = false;
         let (sealing, aftermath) = {
             let mut interface = self.shared.interface();
             let sealing = interface.begin_seal(now(), packets, &self.outbound);
@@ -404,7 +417,8 @@ impl Worker {
                     *ready = false;
                     break;
                 };
-                let rest = self.inbound.get_mut(end..).filter(|rest| rest.len() >= most && datagrams.len() < BURST);
+                let is_full = datagrams.len() >= BURST || self.first.inbound && !datagrams.is_empty();
+                let rest = self.inbound.get_mut(end..).filter(|rest| rest.len() >= most && !is_full);
                 let Some(rest) = rest else { break };
                 let mut take = |start: usize, received: &Received| {
                     for datagram in received.datagrams() {
@@ -442,6 +456,8 @@ impl Worker {
             }
             return 0;
         }
+        // What is answered in the kernel has its answer in the device before the write returns.
+        let looks_inside = std::mem::take(&mut self.first.inbound);
         let now = now();
         let opening = self.shared.interface().begin_open(now, datagrams, &self.inbound);
         let opened = opening.open(&mut self.inbound);
@@ -462,6 +478,7 @@ impl Worker {
                 tracing::debug!(%error, packets = run.count(), "the TUN device did not take a packet");
             }
         }
+        self.ready.tun |= looks_inside && delivered.packets().next().is_some();
         self.datagrams = delivered.into_empty();
         if aftermath.peer_transmits || aftermath.answers && self.answers {
             self.transmit();

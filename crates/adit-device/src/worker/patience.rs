@@ -34,6 +34,13 @@ pub(super) struct Turn {
     pub(super) inbound: usize,
 }
 
+impl Turn {
+    /// Whether packets come one by one.
+    pub(super) fn is_sparse(self) -> bool {
+        self.outbound <= 1 && self.inbound <= 1
+    }
+}
+
 impl Patience {
     /// Of a worker that always looks for as long as `fixed`, or, without that, as long as it is of use.
     pub(super) fn new(fixed: Option<Duration>, now: Instant) -> Self {
