@@ -7,11 +7,13 @@ use std::sync::Mutex;
 /// The numbers that have been taken: a second owner would close the file under the first.
 static TAKEN: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
 
-/// Takes over the inherited file descriptor of this number, as named in `WG_TUN_FD` or `WG_UAPI_FD`. To be called
-/// before the program opens files of its own, which could have been given the number.
+/// Takes over the inherited file descriptor of this number, as named in `WG_TUN_FD` or `WG_UAPI_FD`.
+///
+/// A file that this program has opened itself is told apart by its close-on-exec flag, without which the standard library
+/// opens none: with it no file comes through an exec.
 ///
 /// # Errors
-/// When the number is that of standard input, output or error, was taken before, or is not open.
+/// When the number is that of standard input, output or error, was taken before, is not open, or was not inherited.
 pub fn take_fd(number: RawFd) -> io::Result<OwnedFd> {
     let refuse = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("file descriptor {number} {why}"));
     if number <= 2 {
@@ -22,8 +24,12 @@ pub fn take_fd(number: RawFd) -> io::Result<OwnedFd> {
         return Err(refuse("was taken before"));
     }
     // SAFETY: F_GETFD takes no third argument, touches no memory of ours, and fails on a number that is not open.
-    if unsafe { libc::fcntl(number, libc::F_GETFD) } < 0 {
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    if flags < 0 {
         return Err(refuse("is not open"));
+    }
+    if flags & libc::FD_CLOEXEC != 0 {
+        return Err(refuse("was not inherited: this program has opened it"));
     }
     // A program started from here must not inherit it in turn.
     // SAFETY: F_SETFD takes an integer and touches no memory of ours.
@@ -31,24 +37,36 @@ pub fn take_fd(number: RawFd) -> io::Result<OwnedFd> {
         return Err(io::Error::last_os_error());
     }
     taken.push(number);
-    // SAFETY: the number is open, as checked above, and nobody else owns it: the caller asks for what the parent
-    // process has left open, before opening files, and `TAKEN` gives each number out once.
+    // SAFETY: the number is open, as checked above, and nobody else owns it: the parent process has left it open, for what
+    // is opened here is closed on exec, and `TAKEN` gives each number out once.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::IntoRawFd;
+    use std::os::fd::{AsRawFd, IntoRawFd};
 
     use super::*;
 
+    /// A file as an exec leaves it.
+    fn inherited() -> OwnedFd {
+        let file = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        rustix::io::fcntl_setfd(&file, rustix::io::FdFlags::empty()).unwrap();
+        file
+    }
+
     #[test]
     fn a_descriptor_is_taken_once() {
-        let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        let number = ours.into_raw_fd();
+        let number = inherited().into_raw_fd();
         let taken = take_fd(number).unwrap();
         assert!(take_fd(number).unwrap_err().to_string().contains("taken before"));
         drop(taken);
+    }
+
+    #[test]
+    fn a_file_of_this_program_is_not_taken_from_whoever_has_it() {
+        let file = std::fs::File::open("/dev/null").unwrap();
+        assert!(take_fd(file.as_raw_fd()).unwrap_err().to_string().contains("was not inherited"));
     }
 
     #[test]

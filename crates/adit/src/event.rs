@@ -17,7 +17,8 @@ pub enum Event {
         /// With whom.
         peer: PeerId,
     },
-    /// A handshake was not answered for 90 seconds and has been given up until there is new data.
+    /// A handshake was not answered for 90 seconds, or the peer's endpoint was taken away meanwhile: it has been given up
+    /// until there is new data.
     HandshakeGaveUp {
         /// With whom.
         peer: PeerId,

@@ -313,3 +313,20 @@ fn a_handshake_that_was_given_up_leaves_no_secret_for_longer_than_540_s() {
     assert_eq!(pair.now, gave_up + Duration::from_secs(540));
     assert!(is_erased(&pair));
 }
+
+#[test]
+fn a_handshake_whose_endpoint_is_taken_away_ends_with_its_timer_and_begins_anew_with_another() {
+    let mut pair = Pair::strangers();
+    let b = pair.peers[0];
+    pair.send_in_vain(0);
+    assert!(pair.ends[0].peers.get_mut(b).unwrap().handshake.is_some());
+    pair.ends[0].set_endpoint(b, None).unwrap();
+    let events = pair.let_time_pass(0);
+    assert!(events.contains(&Event::HandshakeGaveUp { peer: b }), "{events:?}");
+    let peer = pair.ends[0].peers.get_mut(b).unwrap();
+    assert!(peer.handshake.is_none() && peer.staged.is_empty() && !peer.wants_initiation);
+
+    pair.ends[0].set_endpoint(b, Some(path(1).remote)).unwrap();
+    pair.send(0);
+    assert_eq!(pair.arrived[1], 1);
+}

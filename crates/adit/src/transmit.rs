@@ -158,7 +158,8 @@ impl Interface {
             Timer::Retransmit => {
                 // The unanswered handshake may have left from an address that is no longer good.
                 peer.forget_source();
-                if peer.timers.may_retry(now) {
+                // Without an endpoint, which may have been taken away, there is nowhere to try again.
+                if peer.endpoint.is_some() && peer.timers.may_retry(now) {
                     self.want_session(now, id, true);
                 } else {
                     peer.timers.handshake_gave_up(now);

@@ -185,6 +185,25 @@ fn the_congestion_mark_is_received_as_it_was_sent() {
 }
 
 #[test]
+fn the_class_of_traffic_is_on_the_wire_as_it_was_asked_for_alone_and_among_several() {
+    in_new_namespace(|| {
+        let [sender, receiver] = [sockets(1).remove(0), sockets(1).remove(0)];
+        for (address, socket) in [("127.0.0.1", &receiver.v4), ("::1", &receiver.v6)] {
+            let path = to(address, &receiver);
+            assert_all_sent(&sender.send(&path, adit::limits::HANDSHAKE_TOS, &[1; 100], 0), 1);
+            let groups =
+                [0, adit::limits::HANDSHAKE_TOS].map(|tos| Group { path, tos, contents: &[2; 100], segment_size: 0 });
+            sender.send_many(&groups, |_, outcome| assert_all_sent(&outcome, 1));
+            for tos in [0x88, 0, 0x88] {
+                let socket = socket.as_ref().expect("both families");
+                let received = sys::receive(socket.as_fd(), &mut [0; 2_000]).expect("received");
+                assert_eq!(received.control.tos, tos, "{address}");
+            }
+        }
+    });
+}
+
+#[test]
 fn an_empty_datagram_is_one_datagram() {
     in_new_namespace(|| {
         let receiver = sockets(1).remove(0);
