@@ -48,7 +48,7 @@
 //! are no secrets here.
 //!
 //! Batches of eight and more make the most of it. A batch mixed from long and
-//! short packets is fine; so is a single long one.
+//! short packets is fine; so is a single one.
 
 #![no_std]
 #![deny(missing_docs)]
