@@ -2,16 +2,11 @@
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
-#[cfg(target_arch = "x86_64")]
-use crate::avx2::{self, Avx2};
+#[cfg(all(target_arch = "x86_64", feature = "aws-lc-rs"))]
+use crate::avx2;
 use crate::{Packet, known_answers, portable};
 #[cfg(target_arch = "x86_64")]
-use crate::{avx512::Avx512, stream};
-
-/// Lengths of a text that AWS-LC is fastest with, if it comes alone and there is
-/// nothing above AVX2.
-#[cfg(target_arch = "x86_64")]
-const AWS_LC: core::ops::RangeInclusive<usize> = avx2::short::MAX_LEN + 1..=portable::ROOM;
+use crate::{avx2::Avx2, avx512::Avx512, stream};
 
 /// A way to do the work. [`crate::seal`] and [`crate::open`] choose by
 /// themselves; tests and benchmarks force one with `seal_with` and `open_with`.
@@ -19,7 +14,8 @@ const AWS_LC: core::ops::RangeInclusive<usize> = avx2::short::MAX_LEN + 1..=port
 pub enum Backend {
     /// AVX-512 with IFMA: ChaCha20 sixteen blocks wide, Poly1305 in eight lanes.
     Avx512,
-    /// AVX2: ChaCha20 eight blocks wide, Poly1305 in eight lanes or beside it.
+    /// AVX2: ChaCha20 eight blocks wide, Poly1305 in eight lanes or beside it; a short
+    /// packet by itself, four blocks wide.
     Avx2,
     /// One packet at a time through a library, on any machine.
     Portable,
@@ -60,14 +56,7 @@ impl Backend {
         match best.expect("no implementation of ChaCha20-Poly1305 works on this machine") {
             // One packet does not fill the lanes, unless it is long; AWS-LC, which
             // authenticates while it decrypts, is then faster, but slow to begin.
-            #[cfg(target_arch = "x86_64")]
-            Backend::Avx2
-                if cfg!(feature = "aws-lc-rs")
-                    && matches!(packets, [packet] if AWS_LC.contains(&packet.text.len()))
-                    && Backend::Portable.is_available() =>
-            {
-                Backend::Portable
-            }
+            Backend::Avx2 if is_for_aws_lc(packets) && Backend::Portable.is_available() => Backend::Portable,
             best => best,
         }
     }
@@ -87,6 +76,18 @@ impl Backend {
     pub(crate) fn gives_known_answers(self) -> bool {
         known_answers::are_given_by(|packets| seal_with(self, packets), |packets| open_with(self, packets))
     }
+}
+
+/// Whether AWS-LC is there and is faster with these packets than AVX2: a packet
+/// by itself that is neither short nor long.
+#[cfg(all(target_arch = "x86_64", feature = "aws-lc-rs"))]
+fn is_for_aws_lc(packets: &[Packet<'_>]) -> bool {
+    matches!(packets, [packet] if (avx2::short::MAX_LEN + 1..=portable::ROOM).contains(&packet.text.len()))
+}
+
+#[cfg(not(all(target_arch = "x86_64", feature = "aws-lc-rs")))]
+fn is_for_aws_lc(_: &[Packet<'_>]) -> bool {
+    false
 }
 
 /// [`crate::seal`] with a backend of the caller's choice, for tests and

@@ -6,7 +6,7 @@ pub(crate) use aws_lc::{PreparedKey, open, seal};
 pub(crate) use pure::{open, seal};
 
 /// The longest text that AWS-LC opens here: see `aws_lc::open`.
-#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "where there is no other backend"))]
+#[cfg(feature = "aws-lc-rs")]
 pub(crate) const ROOM: usize = 2048;
 
 /// Pure Rust: tag first, then the text.
@@ -48,7 +48,7 @@ mod aws_lc {
     use crate::{Key, Packet};
 
     /// AWS-LC's form of the key, which lives on the heap: made when first
-    /// needed, which is never where a vector backend does the work.
+    /// needed, which is never where a vector backend does all the work.
     #[derive(Default)]
     pub(crate) struct PreparedKey(OnceLock<Option<LessSafeKey>>);
 

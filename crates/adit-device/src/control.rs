@@ -109,8 +109,8 @@ pub(crate) struct Control {
     signals: Signals,
     reloader: Option<Reloader>,
     buffer: Box<[u8]>,
-    /// Whether a worker has woken this thread since it slept last.
-    was_woken: bool,
+    /// Until when this thread sleeps at most, since a worker has woken it.
+    sleeps_until: Option<Instant>,
 }
 
 /// How a device ends, as far as this process is concerned.
@@ -169,7 +169,7 @@ impl Control {
             signals,
             reloader,
             buffer,
-            was_woken: false,
+            sleeps_until: None,
         };
         control.look_at_link();
         Ok(control)
@@ -231,7 +231,7 @@ impl Control {
             for event in &events {
                 let verdict = match event.token() {
                     WAKER => {
-                        self.was_woken = true;
+                        self.sleeps_until = Some(after_wake_up(now()));
                         Verdict::GoOn
                     }
                     SIGNALS if self.signals.take() => Verdict::End,
@@ -369,11 +369,9 @@ impl Control {
             events.push((event, peer_of(&interface, event)));
         }
         let has_more = events.is_full() || interface.has_handshakes() || interface.has_peer_transmits();
-        let mut deadline = interface.poll_timeout().filter(|_| is_up);
+        let limit = self.sleeps_until.filter(|until| *until > now());
+        let deadline = interface.poll_timeout().into_iter().chain(limit).min().filter(|_| is_up);
         if !has_more {
-            if is_up && std::mem::take(&mut self.was_woken) {
-                deadline = Some(after_wake_up(deadline, now()));
-            }
             self.shared.control_sleeps_until(deadline);
         }
         // Whoever reads the log may be slow: the workers need not wait for that.
@@ -415,29 +413,64 @@ fn log(event: Event, peer: Option<PublicKey>) {
     }
 }
 
-/// Until when to sleep once a worker had a deadline for this thread.
+/// Until when to sleep at most once a worker had a deadline for this thread.
 ///
 /// A question from a peer sets a deadline, and the answer, which follows at once, takes it away, mostly before this thread
 /// has seen it. Whoever went by what is left would be woken by the next question again, and so by each. So the sleep ends
 /// when the next packet's deadlines begin.
-fn after_wake_up(deadline: Option<Instant>, now: Instant) -> Instant {
-    let next = now + KEEPALIVE_TIMEOUT;
-    deadline.map_or(next, |deadline| deadline.min(next))
+fn after_wake_up(now: Instant) -> Instant {
+    now + KEEPALIVE_TIMEOUT
 }
 
 #[cfg(test)]
 mod tests {
+    use adit::{Ecn, Path, PrivateKey};
+    use getrandom::SysRng;
+    use rand_core::UnwrapErr;
+
     use super::*;
 
-    #[test]
-    fn no_packet_sets_a_deadline_before_the_end_of_the_sleep_after_a_wake_up() {
-        let now = Instant::from_nanos(1_000_000_000_000);
-        // As a packet sets it a moment later; see `adit::limits`.
-        let passive_keepalive = now + Duration::from_secs(10);
-        for deadline in [None, Some(now + Duration::from_secs(120))] {
-            assert!(after_wake_up(deadline, now) <= passive_keepalive, "{deadline:?}");
+    const NOW: Instant = Instant::from_nanos(1_000_000_000_000);
+    const PACKET: [u8; 20] = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
+
+    /// Carries what the ends have to say, beginning with a packet of the first; returns how many packets arrived.
+    fn carry(ends: &mut [Interface; 2], from: usize, now: Instant) -> usize {
+        let (mut buffer, mut arrived) = ([0; 2_048], 0);
+        let mut next = ends[from].handle_packet(now, &PACKET, &mut buffer).unwrap().map(|transmit| (from, transmit));
+        loop {
+            let polled = [0, 1].into_iter().find_map(|end| {
+                let transmit = next.is_none().then(|| ends[end].poll_transmit(now, &mut buffer).unwrap()).flatten();
+                transmit.map(|transmit| (end, transmit))
+            });
+            let Some((end, transmit)) = next.take().or(polled) else { return arrived };
+            let path = Path::to(([192, 0, 2, end as u8], 51820).into());
+            arrived += usize::from(
+                ends[1 - end].handle_datagram(now, &path, Ecn::NotEct, &mut buffer[transmit.range]).is_some(),
+            );
         }
-        let sooner = now + Duration::from_secs(5);
-        assert_eq!(after_wake_up(Some(sooner), now), sooner);
+    }
+
+    #[test]
+    fn after_a_wake_up_no_question_sets_a_deadline_before_the_end_of_the_sleep() {
+        let keys = [[1; 32], [2; 32]].map(PrivateKey::from_bytes);
+        let mut ends = [0, 1].map(|own: usize| {
+            let mut end = Interface::new(NOW, Duration::ZERO, Box::new(UnwrapErr(SysRng)));
+            end.set_private_key(Some(keys[own].clone()));
+            let peer = end.add_peer(keys[1 - own].public_key()).unwrap();
+            end.add_allowed_ip(peer, "10.0.0.0/8".parse().unwrap()).unwrap();
+            end.set_endpoint(peer, Some(([192, 0, 2, 1 - own as u8], 51820).into())).unwrap();
+            end
+        });
+        assert_eq!([0, 1].map(|end| carry(&mut ends, end, NOW)), [1, 1], "a question and its answer");
+        let now = NOW + Duration::from_secs(1);
+        assert_eq!(carry(&mut ends, 0, now), 1, "a question, for which the thread is woken");
+        assert_eq!(carry(&mut ends, 1, now), 1, "it is answered before the thread looks");
+        let left = ends[1].poll_timeout();
+        let until = after_wake_up(now);
+        assert!(left.is_none_or(|left| left > until), "what it goes by is later: {left:?}");
+
+        assert_eq!(carry(&mut ends, 0, now + Duration::from_millis(5)), 1, "the next question");
+        assert!(!ends[1].may_be_due_before(until), "nobody need be woken for it");
+        assert!(ends[1].may_be_due_before(until + Duration::from_secs(1)), "as it would be otherwise");
     }
 }

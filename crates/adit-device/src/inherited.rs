@@ -7,13 +7,14 @@ use std::sync::Mutex;
 /// The numbers that have been taken: a second owner would close the file under the first.
 static TAKEN: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
 
-/// Takes over the inherited file descriptor of this number, as named in `WG_TUN_FD` or `WG_UAPI_FD`.
+/// Takes over the inherited file descriptor of this number, as named in `WG_TUN_FD` or `WG_UAPI_FD`. To be called
+/// before the program opens files of its own, which could have been given the number.
 ///
-/// A file that this program has opened itself is told apart by its close-on-exec flag, without which the standard library
-/// opens none: with it no file comes through an exec.
+/// Most files of this program's own are refused all the same: they have the flag that closes them on exec, with which none
+/// can have been inherited.
 ///
 /// # Errors
-/// When the number is that of standard input, output or error, was taken before, is not open, or was not inherited.
+/// When the number is that of standard input, output or error, was taken before, is not open, or is closed on exec.
 pub fn take_fd(number: RawFd) -> io::Result<OwnedFd> {
     let refuse = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, format!("file descriptor {number} {why}"));
     if number <= 2 {
@@ -29,7 +30,7 @@ pub fn take_fd(number: RawFd) -> io::Result<OwnedFd> {
         return Err(refuse("is not open"));
     }
     if flags & libc::FD_CLOEXEC != 0 {
-        return Err(refuse("was not inherited: this program has opened it"));
+        return Err(refuse("was not inherited: it is closed on exec"));
     }
     // A program started from here must not inherit it in turn.
     // SAFETY: F_SETFD takes an integer and touches no memory of ours.
@@ -37,8 +38,8 @@ pub fn take_fd(number: RawFd) -> io::Result<OwnedFd> {
         return Err(io::Error::last_os_error());
     }
     taken.push(number);
-    // SAFETY: the number is open, as checked above, and nobody else owns it: the parent process has left it open, for what
-    // is opened here is closed on exec, and `TAKEN` gives each number out once.
+    // SAFETY: the number is open, as checked above, and nobody else owns it: the caller asks for what the parent process
+    // has left open, before opening files, of which nearly all would have been refused; `TAKEN` gives each number out once.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 

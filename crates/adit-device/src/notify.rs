@@ -86,7 +86,8 @@ pub struct Activated {
 }
 
 /// The listening sockets that a service manager hands over: those that `LISTEN_FDNAMES` calls `uapi` (all sockets of a
-/// unit have one name), or the only one. Where reloads are asked for is told by the path, which ends in `.reload`.
+/// unit have one name), or the only one. Where reloads are asked for is told by the path, which ends in `.reload`. To be
+/// called before the program opens files of its own, as [`take_fd`].
 ///
 /// # Errors
 /// Sockets are handed over, and it is not clear which is which, or one is not open.

@@ -182,7 +182,10 @@ impl Worker {
                 return None;
             }
         }
-        self.first = First { outbound: turn.is_sparse(), inbound: turn.is_sparse() };
+        // To have been woken for nothing says nothing.
+        if turn.outbound + turn.inbound > 0 {
+            self.first = First { outbound: turn.is_sparse(), inbound: turn.is_sparse() };
+        }
         Some(turn)
     }
 
@@ -456,7 +459,7 @@ impl Worker {
             }
             return 0;
         }
-        // What is answered in the kernel has its answer in the device before the write returns.
+        // What is answered in the kernel has its answer in the device before the write returns, mostly.
         let looks_inside = std::mem::take(&mut self.first.inbound);
         let now = now();
         let opening = self.shared.interface().begin_open(now, datagrams, &self.inbound);
@@ -478,7 +481,7 @@ impl Worker {
                 tracing::debug!(%error, packets = run.count(), "the TUN device did not take a packet");
             }
         }
-        self.ready.tun |= looks_inside && delivered.packets().next().is_some();
+        self.ready.tun |= looks_inside && self.tun.is_some() && delivered.packets().next().is_some();
         self.datagrams = delivered.into_empty();
         if aftermath.peer_transmits || aftermath.answers && self.answers {
             self.transmit();

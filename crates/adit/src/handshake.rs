@@ -143,7 +143,11 @@ impl Interface {
         let peer = self.peers.get_mut(id)?;
         peer.wants_initiation = false;
         let identity = identity?;
-        peer.endpoint?;
+        if peer.endpoint.is_none() {
+            // Taken away since it was asked for: no timer runs for what was begun before.
+            self.give_up(now, id);
+            return None;
+        }
         peer.last_initiation_sent = Some(now);
         let (key, static_static) = (peer.public_key, peer.static_static.clone());
         self.last_timestamp = timestamp;

@@ -330,3 +330,18 @@ fn a_handshake_whose_endpoint_is_taken_away_ends_with_its_timer_and_begins_anew_
     pair.send(0);
     assert_eq!(pair.arrived[1], 1);
 }
+
+#[test]
+fn a_handshake_whose_endpoint_is_taken_away_just_before_it_is_begun_again_ends() {
+    let mut pair = Pair::strangers();
+    let b = pair.peers[0];
+    pair.send_in_vain(0);
+    pair.now += Duration::from_secs(6);
+    pair.ends[0].expire(pair.now);
+    pair.ends[0].set_endpoint(b, None).unwrap();
+    assert!(pair.ends[0].poll_handshake(pair.now).is_none());
+    let events: Vec<Event> = core::iter::from_fn(|| pair.ends[0].poll_event()).collect();
+    assert!(events.contains(&Event::HandshakeGaveUp { peer: b }), "{events:?}");
+    let peer = pair.ends[0].peers.get_mut(b).unwrap();
+    assert!(peer.handshake.is_none() && peer.staged.is_empty());
+}

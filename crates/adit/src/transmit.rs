@@ -152,6 +152,17 @@ impl Interface {
         }
     }
 
+    /// Forgets a handshake that is not answered, and what waits for it.
+    pub(crate) fn give_up(&mut self, now: Instant, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.timers.handshake_gave_up(now);
+        let begun = peer.handshake.take().map(|begun| begun.local_index);
+        self.retire(begun);
+        self.clear_staged(id, Drop::HandshakeGaveUp);
+        self.event(Event::HandshakeGaveUp { peer: id });
+        self.reschedule(id);
+    }
+
     fn timer_expired(&mut self, now: Instant, id: PeerId, timer: Timer) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         match timer {
@@ -162,11 +173,7 @@ impl Interface {
                 if peer.endpoint.is_some() && peer.timers.may_retry(now) {
                     self.want_session(now, id, true);
                 } else {
-                    peer.timers.handshake_gave_up(now);
-                    let begun = peer.handshake.take().map(|begun| begun.local_index);
-                    self.retire(begun);
-                    self.clear_staged(id, Drop::HandshakeGaveUp);
-                    self.event(Event::HandshakeGaveUp { peer: id });
+                    self.give_up(now, id);
                 }
             }
             Timer::Keepalive => {

@@ -1,6 +1,8 @@
 //! Poly1305 of one packet in general registers, for the time that the vector
 //! registers make key stream.
 
+use zeroize::optimization_barrier;
+
 use crate::poly1305::{BLOCK_LEN, Block, tag};
 
 /// One authenticator: the sum h as two words and what is above them, by 4 at
@@ -50,8 +52,8 @@ impl Scalar {
     }
 
     /// Absorbs the rest of a text, padded to whole blocks, and the last block;
-    /// then gives the tag.
-    pub(super) fn finish(mut self, rest: &[u8], last: &Block) -> Block {
+    /// then gives the tag, and is without a key again.
+    pub(super) fn finish(&mut self, rest: &[u8], last: &Block) -> Block {
         let (blocks, rest) = rest.as_chunks::<BLOCK_LEN>();
         for block in blocks {
             self.absorb(block);
@@ -64,6 +66,9 @@ impl Scalar {
         self.absorb(last);
 
         let [h0, h1, h2] = self.h;
-        tag(u128::from(h0) | u128::from(h1) << 64, h2, self.s)
+        let tag = tag(u128::from(h0) | u128::from(h1) << 64, h2, self.s);
+        *self = Scalar::EMPTY;
+        optimization_barrier(self);
+        tag
     }
 }

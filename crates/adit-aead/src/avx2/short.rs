@@ -14,14 +14,16 @@ pub(crate) const MAX_LEN: usize = (BLOCKS - 1) * BLOCK_LEN;
 
 /// See [`crate::seal`].
 pub(super) fn seal(vector: Avx2, packet: &mut Packet<'_>) {
-    let stream = Stream::new(vector, packet);
+    let mut stream = Stream::EMPTY;
+    stream.fill(vector, packet);
     stream.apply(vector, packet);
     *packet.tag = stream.tag(packet.text);
 }
 
 /// See [`crate::open`].
 pub(super) fn open(vector: Avx2, packet: &mut Packet<'_>) {
-    let stream = Stream::new(vector, packet);
+    let mut stream = Stream::EMPTY;
+    stream.fill(vector, packet);
     packet.authentic = stream::is_equal(packet.tag, &stream.tag(packet.text)).into();
     if packet.authentic {
         stream.apply(vector, packet);
@@ -32,10 +34,11 @@ pub(super) fn open(vector: Avx2, packet: &mut Packet<'_>) {
 struct Stream([u8; BLOCKS * BLOCK_LEN]);
 
 impl Stream {
-    fn new(vector: Avx2, packet: &Packet<'_>) -> Stream {
-        let mut stream = Stream([0; BLOCKS * BLOCK_LEN]);
-        vector.key_stream_in_rows(&stream::segment(packet, 0, 0, BLOCKS), &mut stream.0);
-        stream
+    const EMPTY: Stream = Stream([0; BLOCKS * BLOCK_LEN]);
+
+    /// Where it is, and stays until it is wiped: whatever is moved leaves a copy behind.
+    fn fill(&mut self, vector: Avx2, packet: &Packet<'_>) {
+        vector.key_stream_in_rows(&stream::segment(packet, 0, 0, BLOCKS), &mut self.0);
     }
 
     /// Encrypts or decrypts.

@@ -352,6 +352,8 @@ fn a_packet_that_comes_when_they_come_one_by_one_leaves_before_it_is_looked_for_
     };
     assert_eq!(sends(4), 1, "as one");
     assert_eq!(sends(4), 1, "they came together before as well");
+    assert_eq!(sends(0), 0);
+    assert_eq!(sends(4), 1, "a turn without a packet says nothing");
     assert_eq!(sends(1), 1);
     assert_eq!(sends(4), 2, "the first by itself, and the others as one");
     assert_eq!(sends(4), 1);
