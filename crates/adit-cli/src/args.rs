@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{demo, generate, show};
 use crate::confinement::ConfinementArgs;
@@ -37,6 +37,14 @@ pub(crate) struct Args {
     /// How log lines are written
     #[arg(long, value_name = "FORMAT", default_value = "text", global = true)]
     pub(crate) log_format: LogFormat,
+}
+
+impl Args {
+    /// The command that stands behind options of the daemon, and so was taken for the name of an interface.
+    pub(crate) fn misplaced_command(&self) -> Option<&str> {
+        let is_command = |name: &&str| *name == "help" || Self::command().find_subcommand(name).is_some();
+        self.name.as_deref().filter(is_command)
+    }
 }
 
 const ENVIRONMENT: &str = "\
@@ -134,8 +142,6 @@ pub(crate) enum Command {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
@@ -153,6 +159,12 @@ mod tests {
         assert!(args.command.is_none());
         let args = Args::try_parse_from(["adit", "show"]).unwrap();
         assert!(args.name.is_none() && matches!(args.command, Some(Command::Show(_))));
+        for line in [&["adit", "--log-format", "json", "show"][..], &["adit", "-f", "up"], &["adit", "-f", "help"]] {
+            // clap stops looking for commands at the first option.
+            let args = Args::try_parse_from(line).unwrap();
+            assert_eq!(args.misplaced_command(), line.last().copied());
+        }
+        assert_eq!(Args::try_parse_from(["adit", "-f", "wg0"]).unwrap().misplaced_command(), None);
     }
 
     #[test]

@@ -147,9 +147,10 @@ impl Config {
     pub fn to_update(&self, endpoints: &[Option<SocketAddr>]) -> DeviceUpdate {
         let endpoints = endpoints.iter().copied().chain(std::iter::repeat(None));
         let peers = self.peers.iter().zip(endpoints).map(|(peer, endpoint)| PeerUpdate {
-            preshared_key: Some(peer.preshared_key.clone()),
+            // All are new: what is not said is off, or was said in an earlier section of the same peer.
+            preshared_key: peer.preshared_key.clone().map(Some),
             endpoint,
-            persistent_keepalive: Some(peer.persistent_keepalive.unwrap_or(KEEPALIVE_OFF)),
+            persistent_keepalive: peer.persistent_keepalive,
             replace_allowed_ips: true,
             allowed_ips: peer.allowed_ips.iter().copied().map(AllowedIpChange::add).collect(),
             ..PeerUpdate::new(peer.public_key)

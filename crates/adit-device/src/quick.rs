@@ -1,6 +1,7 @@
 //! Bringing interfaces up and down by their configuration file, as `wg-quick(8)` does, over netlink.
 //!
-//! [`up`] looks at everything before it touches anything, and undoes what it did when a step fails. Where it differs
+//! [`up`] looks at everything before it touches anything, but for names, which are resolved after the commands of `PreUp`,
+//! and undoes what it did when a step fails. Where it differs
 //! from `wg-quick`: `DNS` is refused (a `PostUp` can do it); no firewall rules are made, so where strict reverse-path
 //! filtering is on, a default route through the tunnel needs `rp_filter` set to 2; and when `up` fails after it has begun
 //! to run commands, those that clean up after them are run too (`PreDown` only if `PostUp` had begun).
@@ -84,8 +85,7 @@ pub fn up(location: &Location, start: Start<'_>) -> Result<(), QuickError> {
         let place = format!("{}:{}", location.path.display(), config.interface.dns_line);
         return Err(QuickError::Dns(place));
     }
-    let endpoints = resolve(&config)?;
-    steps::up(&mut Linux::open(start)?, &location.name, &config, &endpoints)
+    steps::up(&mut Linux::open(start)?, &location.name, &config, resolve)
 }
 
 /// Ends an interface that was made by its file.

@@ -24,6 +24,9 @@ use crate::logging::{self, Audience};
 
 /// Makes the interface and serves it, here or in the background.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    if let Some(command) = args.misplaced_command() {
+        bail!("{command} is a command and no name of an interface: options stand behind it");
+    }
     let name = args.name.context("expected the name of an interface")?;
     if let Some(refusal) = adit_device::name_refusal(&name) {
         bail!(refusal);

@@ -6,6 +6,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::thread;
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketType, netdevice, socket};
+
 use crate::uapi::value::{endpoint as address, number};
 
 /// How often a name is asked for again unless the user says otherwise.
@@ -80,11 +82,19 @@ impl fmt::Display for Endpoint {
 impl From<SocketAddr> for Endpoint {
     fn from(address: SocketAddr) -> Self {
         let host = match address {
-            SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), v6.scope_id()),
+            // By its name, as `wg` has it: the number may be another's after the next start.
+            SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), link_name(v6.scope_id())),
             _ => address.ip().to_string(),
         };
         Self { host, port: address.port() }
     }
+}
+
+/// The name of a link, or its number if there is none.
+fn link_name(number: u32) -> String {
+    let socket = socket(AddressFamily::INET6, SocketType::DGRAM, None);
+    let name = socket.and_then(|socket| netdevice::index_to_name(socket, number));
+    name.unwrap_or_else(|_| number.to_string())
 }
 
 /// Not the addresses that only look like IPv4, such as `1.2.3` or `1.2.3.400`: no name ends in a number.

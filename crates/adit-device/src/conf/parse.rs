@@ -14,6 +14,8 @@ pub(super) fn parse(text: &[u8]) -> Result<Config, Wrong> {
     // A mark that some editors put before UTF-8.
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     for (line, bytes) in (1..).zip(text.split(|&byte| byte == b'\n')) {
+        // Nobody reads comments, whatever their encoding.
+        let bytes = bytes.split(|&byte| byte == b'#').next().unwrap_or_default();
         let text = match str::from_utf8(bytes) {
             Ok(text) => text,
             Err(error) => {
@@ -48,7 +50,6 @@ struct PeerSection {
 
 impl Parser {
     fn take_line(&mut self, line: usize, text: &str) -> Result<(), Wrong> {
-        let text = text.split('#').next().unwrap_or_default();
         let content = text.trim();
         if content.is_empty() {
             return Ok(());
@@ -100,27 +101,28 @@ fn take_interface(interface: &mut InterfaceConfig, entry: &Entry<'_>) -> Result<
         "listenport" => interface.listen_port = Some(entry.value(number, "a port: 0 to 65535")?),
         "fwmark" => interface.fwmark = Some(entry.value(mark, "off, or a mark: 0 to 0xffffffff")?),
         "address" => {
-            let addresses: Vec<IpNet> = entry.list(network, "ADDRESS or ADDRESS/LENGTH")?;
+            let addresses: Vec<IpNet> = entry.words(network, "ADDRESS or ADDRESS/LENGTH")?;
             interface.addresses.extend(addresses);
         }
         "mtu" => {
             let mtu = |text: &str| number(text).filter(|&mtu: &u16| mtu >= 68);
-            interface.mtu = Some(entry.value(mtu, "an MTU: 68 to 65535")?);
+            interface.mtu = entry.optional(mtu, "an MTU: 68 to 65535")?;
         }
         "dns" => {
-            let servers = entry.list(|text| Some(text.to_owned()), "an address or the name of a domain")?;
+            let servers = entry.words(|text| Some(text.to_owned()), "an address or the name of a domain")?;
             interface.dns.extend(servers);
-            if interface.dns_line == 0 {
+            if interface.dns_line == 0 && !interface.dns.is_empty() {
                 interface.dns_line = entry.place.line;
             }
         }
         "table" => {
-            interface.table = entry.value(table, "auto, off, main, default, local or a number from 1 to 4294967295")?;
+            let expected = "auto, off, main, default, local or a number from 1 to 4294967295";
+            interface.table = entry.optional(table, expected)?.unwrap_or_default();
         }
-        "preup" => interface.pre_up.push(entry.command()?),
-        "postup" => interface.post_up.push(entry.command()?),
-        "predown" => interface.pre_down.push(entry.command()?),
-        "postdown" => interface.post_down.push(entry.command()?),
+        "preup" => interface.pre_up.extend(entry.command()?),
+        "postup" => interface.post_up.extend(entry.command()?),
+        "predown" => interface.pre_down.extend(entry.command()?),
+        "postdown" => interface.post_down.extend(entry.command()?),
         "saveconfig" => interface.save_config = entry.value(truth, "true or false")?,
         _ => {
             return Err(entry.unknown(
@@ -179,13 +181,26 @@ impl Entry<'_> {
         self.value.split(',').map(read_item).collect()
     }
 
+    /// What `wg-quick` reads by itself: between the words are commas or spaces, and there may be none.
+    fn words<T>(&self, read: impl Fn(&str) -> Option<T>, expected: &str) -> Result<Vec<T>, Wrong> {
+        let words = self.value.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
+        let read =
+            |word| read(word).ok_or_else(|| Place::of(self.place.line, self.text, word).wrong(Quoted(word), expected));
+        words.map(read).collect()
+    }
+
+    /// Nothing is as if it had not been said.
+    fn optional<T>(&self, read: impl FnOnce(&str) -> Option<T>, expected: &str) -> Result<Option<T>, Wrong> {
+        if self.value.is_empty() { Ok(None) } else { self.value(read, expected).map(Some) }
+    }
+
     fn key<T, E>(&self, read: impl FnOnce(&str) -> Result<T, E>) -> Result<T, Wrong> {
         let found = format!("{} characters that are no key", self.value.chars().count());
         read(self.value).map_err(|_| self.place.wrong(found, "a key: 44 characters of base64, the last of them \"=\""))
     }
 
-    fn command(&self) -> Result<String, Wrong> {
-        self.value(|text| (!text.is_empty() && !text.contains('\0')).then(|| text.to_owned()), "a command")
+    fn command(&self) -> Result<Option<String>, Wrong> {
+        self.optional(|text| (!text.contains('\0')).then(|| text.to_owned()), "a command")
     }
 
     /// The value is not repeated: it may be a key.

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use adit::PrivateKey;
 use ipnet::IpNet;
 
 use super::QuickError;
@@ -18,17 +19,19 @@ const OVERHEAD: u32 = 80;
 /// The MTU of an ordinary network, where nothing better is known.
 const ETHERNET: u32 = 1500;
 
+/// Makes an interface. `resolve` gives the endpoints of the peers; it is asked once the commands have run that come before
+/// everything else, for they may bring up what the names are resolved through.
 pub(super) fn up(
     machine: &mut impl Machine,
     name: &str,
     config: &Config,
-    endpoints: &[Option<SocketAddr>],
+    resolve: impl FnOnce(&Config) -> Result<Vec<Option<SocketAddr>>, QuickError>,
 ) -> Result<(), QuickError> {
     if machine.exists(name)? {
         return Err(QuickError::Exists(name.to_owned()));
     }
     let mut attempt = Attempt { machine, name, interface: &config.interface, done: Vec::new(), has_run_hooks: false };
-    attempt.run(config, endpoints).inspect_err(|error| {
+    attempt.run(config, resolve).inspect_err(|error| {
         tracing::warn!(interface = name, %error, "undoing everything");
         attempt.undo();
     })
@@ -78,16 +81,22 @@ enum Done {
 }
 
 impl<M: Machine> Attempt<'_, M> {
-    fn run(&mut self, config: &Config, endpoints: &[Option<SocketAddr>]) -> Result<(), QuickError> {
+    fn run(
+        &mut self,
+        config: &Config,
+        resolve: impl FnOnce(&Config) -> Result<Vec<Option<SocketAddr>>, QuickError>,
+    ) -> Result<(), QuickError> {
         let routes = routes(config);
-        let mut update = config.to_update(endpoints);
         let table = self.default_table(config, &routes)?;
-        update.fwmark = table.or(update.fwmark);
 
         if !self.interface.pre_up.is_empty() {
             self.has_run_hooks = true;
             run_hooks(self.machine, "PreUp", &self.interface.pre_up, self.name)?;
         }
+        self.machine.check_interrupted()?;
+        let endpoints = resolve(config)?;
+        let mut update = config.to_update(&endpoints);
+        update.fwmark = table.or(update.fwmark);
         self.machine.check_interrupted()?;
         let index = self.machine.start(self.name)?;
         self.done.push(Done::Start { index });
@@ -96,7 +105,7 @@ impl<M: Machine> Attempt<'_, M> {
         for &address in &self.interface.addresses {
             self.machine.add_address(index, address)?;
         }
-        let mtu = self.mtu(endpoints, update.fwmark.unwrap_or(0));
+        let mtu = self.mtu(&endpoints, update.fwmark.unwrap_or(0));
         self.machine.set_mtu_and_up(index, mtu)?;
         for net in routes {
             self.machine.check_interrupted()?;
@@ -165,7 +174,7 @@ impl<M: Machine> Attempt<'_, M> {
 
     fn add_rule(&mut self, rule: Rule) -> Result<(), QuickError> {
         match self.machine.add_rule(&rule) {
-            // Another tunnel's; it will be taken away with that, but the kernel keeps no two of them.
+            // Another tunnel's, where the kernel keeps no two alike; it will be taken away with that.
             Err(QuickError::Netlink(error)) if error.is_exists() => Ok(()),
             result => {
                 result?;
@@ -196,9 +205,12 @@ impl<M: Machine> Attempt<'_, M> {
     }
 }
 
-/// Where routes are wanted, the most special first.
+/// Where routes are wanted, the most special first. A list of peers that all nodes share names this one too, which is no
+/// peer of its own: what it has itself does not go through the tunnel.
 fn routes(config: &Config) -> Vec<IpNet> {
-    let mut routes: Vec<IpNet> = config.peers.iter().flat_map(|peer| &peer.allowed_ips).copied().collect();
+    let own = config.interface.private_key.as_ref().map(PrivateKey::public_key);
+    let peers = config.peers.iter().filter(|peer| Some(peer.public_key) != own);
+    let mut routes: Vec<IpNet> = peers.flat_map(|peer| &peer.allowed_ips).copied().collect();
     routes.sort_by_key(|net| (std::cmp::Reverse(net.prefix_len()), *net));
     routes.dedup();
     routes

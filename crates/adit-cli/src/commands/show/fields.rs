@@ -3,6 +3,7 @@
 use std::fmt::{Display, Write as _};
 
 use adit::{PresharedKey, PrivateKey};
+use adit_device::conf::Endpoint;
 use adit_device::config::{DeviceState, KEEPALIVE_OFF, PeerState};
 use zeroize::Zeroizing;
 
@@ -121,7 +122,7 @@ fn fwmark(state: &DeviceState) -> String {
 }
 
 fn endpoint(peer: &PeerState) -> String {
-    peer.endpoint.map_or_else(none, |endpoint| endpoint.to_string())
+    peer.endpoint.map_or_else(none, |endpoint| Endpoint::from(endpoint).to_string())
 }
 
 fn keepalive(peer: &PeerState) -> String {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use adit_device::conf::Endpoint;
 use adit_device::config::{DeviceState, KEEPALIVE_OFF, PeerState};
 use serde::{Serialize, Serializer};
 use zeroize::Zeroizing;
@@ -85,7 +86,7 @@ fn peer(state: &PeerState, shows_keys: bool) -> Peer {
     Peer {
         preshared_key: state.preshared_key.as_ref().filter(|_| shows_keys).map(|key| Secret(key.to_base64())),
         has_preshared_key: state.preshared_key.is_some(),
-        endpoint: state.endpoint.map(|endpoint| endpoint.to_string()),
+        endpoint: state.endpoint.map(|endpoint| Endpoint::from(endpoint).to_string()),
         latest_handshake: state.last_handshake.map(|time| time.as_secs()),
         transfer_rx: state.rx_bytes,
         transfer_tx: state.tx_bytes,

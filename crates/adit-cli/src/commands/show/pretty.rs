@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use adit_device::conf::Endpoint;
 use adit_device::config::{DeviceState, KEEPALIVE_OFF, PeerState};
 use zeroize::Zeroizing;
 
@@ -73,7 +74,7 @@ impl Page {
             self.secret("preshared key", &key.to_base64());
         }
         if let Some(endpoint) = peer.endpoint {
-            self.row("endpoint", &endpoint.to_string());
+            self.row("endpoint", &Endpoint::from(endpoint).to_string());
         }
         let networks: Vec<String> = peer.allowed_ips.iter().map(ToString::to_string).collect();
         self.row("allowed ips", if networks.is_empty() { "(none)".to_owned() } else { networks.join(", ") }.as_str());
