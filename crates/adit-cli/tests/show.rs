@@ -68,7 +68,7 @@ fn busy() -> DeviceState {
     let peers = vec![
         peer(1),
         PeerState {
-            preshared_key: Some(PresharedKey::from_bytes([5; 32])),
+            preshared_key: Some(Box::new(PresharedKey::from_bytes([5; 32]))),
             endpoint: Some("192.0.2.1:51820".parse().unwrap()),
             persistent_keepalive: 25,
             last_handshake: Some(old - Duration::from_secs(400 * 86_400)),
@@ -87,7 +87,7 @@ fn busy() -> DeviceState {
         },
     ];
     DeviceState {
-        private_key: Some(PrivateKey::from_bytes([7; 32])),
+        private_key: Some(Box::new(PrivateKey::from_bytes([7; 32]))),
         listen_port: 51820,
         fwmark: 0xca6c,
         peers,

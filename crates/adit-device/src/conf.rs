@@ -38,7 +38,7 @@ pub struct Config {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InterfaceConfig {
     /// `PrivateKey`
-    pub private_key: Option<PrivateKey>,
+    pub private_key: Option<Box<PrivateKey>>,
     /// `ListenPort`; the kernel chooses if there is none.
     pub listen_port: Option<u16>,
     /// `FwMark`; 0 is none.
@@ -71,7 +71,7 @@ pub struct PeerConfig {
     /// `PublicKey`
     pub public_key: PublicKey,
     /// `PresharedKey`
-    pub preshared_key: Option<PresharedKey>,
+    pub preshared_key: Option<Box<PresharedKey>>,
     /// `Endpoint`
     pub endpoint: Option<Endpoint>,
     /// `PersistentKeepalive`, in seconds; 0 is off.

@@ -1,6 +1,7 @@
 //! What an interface is told and what it tells: plain values, shared by the UAPI, the configuration files and the device.
 //!
-//! Keys redact themselves in `Debug`, so every type here can be logged.
+//! Keys redact themselves in `Debug`, so every type here can be logged. Secret ones are in boxes: when a list grows or a
+//! value is moved, what is left behind is the address of a key, and each key is wiped where it lies.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,7 +16,7 @@ pub const KEEPALIVE_OFF: u16 = 0;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeviceUpdate {
     /// `Some(None)` removes the key.
-    pub private_key: Option<Option<PrivateKey>>,
+    pub private_key: Option<Option<Box<PrivateKey>>>,
     /// 0 lets the kernel choose.
     pub listen_port: Option<u16>,
     /// 0 removes the mark.
@@ -36,7 +37,7 @@ pub struct PeerUpdate {
     /// Do nothing if there is no such peer.
     pub update_only: bool,
     /// `Some(None)` removes the key.
-    pub preshared_key: Option<Option<PresharedKey>>,
+    pub preshared_key: Option<Option<Box<PresharedKey>>>,
     /// The peer's UDP address.
     pub endpoint: Option<SocketAddr>,
     /// In seconds; 0 is off.
@@ -83,7 +84,7 @@ impl AllowedIpChange {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeviceState {
     /// The interface's identity.
-    pub private_key: Option<PrivateKey>,
+    pub private_key: Option<Box<PrivateKey>>,
     /// The UDP port in use.
     pub listen_port: u16,
     /// 0 is none.
@@ -100,7 +101,7 @@ pub struct PeerState {
     /// The peer's name.
     pub public_key: PublicKey,
     /// Mixed into the handshake, if set.
-    pub preshared_key: Option<PresharedKey>,
+    pub preshared_key: Option<Box<PresharedKey>>,
     /// Where the peer was last heard, or was said to be.
     pub endpoint: Option<SocketAddr>,
     /// In seconds; 0 is off.

@@ -29,11 +29,9 @@ pub(crate) struct Configurator {
 impl Handler for Configurator {
     fn get(&mut self) -> DeviceState {
         let interface = self.shared.interface();
-        // In one piece: a list that grows leaves keys behind.
-        let mut peers = Vec::with_capacity(interface.peer_count());
-        peers.extend(interface.peers(now()).map(|peer| PeerState {
+        let peers = interface.peers(now()).map(|peer| PeerState {
             public_key: *peer.public_key,
-            preshared_key: peer.preshared_key.cloned(),
+            preshared_key: peer.preshared_key.cloned().map(Box::new),
             endpoint: peer.endpoint,
             persistent_keepalive: peer.persistent_keepalive,
             last_handshake: peer.last_handshake,
@@ -41,7 +39,8 @@ impl Handler for Configurator {
             tx_bytes: peer.tx_bytes,
             allowed_ips: interface.allowed_ips(peer.id).collect(),
             protocol_version: 1,
-        }));
+        });
+        let peers = peers.collect();
         let device_drops = [
             ("receive_overflow", self.shared.overflows()),
             ("send_error", self.shared.send_errors.load(Ordering::Relaxed)),
@@ -50,7 +49,7 @@ impl Handler for Configurator {
         let drops = interface.drops().iter().map(|(reason, count)| (reason.name(), count));
         let drops = drops.chain(device_drops).filter(|&(_, count)| count > 0);
         DeviceState {
-            private_key: interface.private_key().cloned(),
+            private_key: interface.private_key().cloned().map(Box::new),
             listen_port: self.device.port,
             fwmark: self.device.fwmark,
             peers,
@@ -74,7 +73,8 @@ impl Handler for Configurator {
         self.device.fwmark = mark;
         let mut interface = self.shared.interface();
         if let Some(key) = update.private_key {
-            interface.set_private_key(key);
+            // Cloned, for what is moved out of a box is not wiped there.
+            interface.set_private_key(key.as_deref().cloned());
         }
         if update.replace_peers {
             let all: Vec<_> = interface.peers(now()).map(|peer| peer.id).collect();
@@ -200,7 +200,7 @@ fn set_peer(interface: &mut Interface, update: PeerUpdate) {
     };
     let set = || {
         if let Some(key) = update.preshared_key {
-            interface.set_preshared_key(id, key)?;
+            interface.set_preshared_key(id, key.as_deref().cloned())?;
         }
         if update.endpoint.is_some() {
             interface.set_endpoint(id, update.endpoint)?;

@@ -97,7 +97,7 @@ impl Parser {
 
 fn take_interface(interface: &mut InterfaceConfig, entry: &Entry<'_>) -> Result<(), Wrong> {
     match entry.name.to_ascii_lowercase().as_str() {
-        "privatekey" => interface.private_key = Some(entry.key(PrivateKey::from_base64)?),
+        "privatekey" => interface.private_key = Some(Box::new(entry.key(PrivateKey::from_base64)?)),
         "listenport" => interface.listen_port = Some(entry.value(number, "a port: 0 to 65535")?),
         "fwmark" => interface.fwmark = Some(entry.value(mark, "off, or a mark: 0 to 0xffffffff")?),
         "address" => {
@@ -140,7 +140,7 @@ fn take_peer(section: &mut PeerSection, entry: &Entry<'_>) -> Result<(), Wrong> 
         "presharedkey" => {
             let key = entry.key(PresharedKey::from_base64)?;
             // All zeros are none, as everywhere.
-            peer.preshared_key = Some(key).filter(|key| *key != PresharedKey::from_bytes([0; 32]));
+            peer.preshared_key = Some(Box::new(key)).filter(|key| **key != PresharedKey::from_bytes([0; 32]));
         }
         "endpoint" => peer.endpoint = Some(entry.value(Endpoint::parse, "HOST:PORT or [ADDRESS]:PORT")?),
         "persistentkeepalive" => {

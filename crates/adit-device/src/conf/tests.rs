@@ -31,7 +31,7 @@ fn a_file_with_everything() {
     ));
     let interface = &config.interface;
     assert_eq!(interface.addresses, ["10.0.0.1/24", "fd00::1/64", "192.0.2.1/32"].map(|net| net.parse().unwrap()));
-    assert_eq!(interface.private_key, Some(PrivateKey::from_base64(KEY).unwrap()));
+    assert_eq!(interface.private_key, Some(Box::new(PrivateKey::from_base64(KEY).unwrap())));
     assert_eq!((interface.listen_port, interface.fwmark, interface.mtu), (Some(51820), Some(0xca6c), Some(1420)));
     assert_eq!(
         (interface.dns.as_slice(), interface.dns_line),
@@ -43,7 +43,7 @@ fn a_file_with_everything() {
     assert_eq!((interface.pre_down.len(), interface.post_down.as_slice()), (1, ["y %i".to_owned()].as_slice()));
     assert!(interface.save_config);
     let peer = &config.peers[0];
-    assert_eq!(peer.preshared_key, Some(PresharedKey::from_base64(KEY).unwrap()));
+    assert_eq!(peer.preshared_key, Some(Box::new(PresharedKey::from_base64(KEY).unwrap())));
     assert_eq!(peer.allowed_ips, ["10.0.0.0/8", "::/0", "1.2.3.4/32"].map(|net| net.parse().unwrap()));
     assert_eq!(peer.endpoint, Endpoint::parse("vpn.example.com:51820"));
     assert_eq!((peer.persistent_keepalive, config.peers[1].persistent_keepalive), (Some(25), Some(0)));

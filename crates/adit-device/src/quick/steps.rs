@@ -208,7 +208,7 @@ impl<M: Machine> Attempt<'_, M> {
 /// Where routes are wanted, the most special first. A list of peers that all nodes share names this one too, which is no
 /// peer of its own: what it has itself does not go through the tunnel.
 fn routes(config: &Config) -> Vec<IpNet> {
-    let own = config.interface.private_key.as_ref().map(PrivateKey::public_key);
+    let own = config.interface.private_key.as_deref().map(PrivateKey::public_key);
     let peers = config.peers.iter().filter(|peer| Some(peer.public_key) != own);
     let mut routes: Vec<IpNet> = peers.flat_map(|peer| &peer.allowed_ips).copied().collect();
     routes.sort_by_key(|net| (std::cmp::Reverse(net.prefix_len()), *net));

@@ -203,7 +203,7 @@ fn what_the_node_has_itself_does_not_go_through_the_tunnel_though_a_shared_list_
     );
     let own = adit::PrivateKey::from_bytes([5; 32]);
     config.peers[0].public_key = own.public_key();
-    config.interface.private_key = Some(own);
+    config.interface.private_key = Some(Box::new(own));
     let mut machine = Paper::default();
     up(&mut machine, "wg0", &config, |_| Ok(vec![])).unwrap();
     let expected = [("10.0.0.0/24", 254), ("192.168.2.0/24", 254)];

@@ -11,8 +11,8 @@ use proptest::prelude::*;
 
 use crate::config::{AllowedIpChange, DeviceState, DeviceUpdate, Facts, PeerState, PeerUpdate};
 
-pub(crate) fn private_key() -> impl Strategy<Value = PrivateKey> {
-    any::<[u8; 32]>().prop_map(PrivateKey::from_bytes)
+pub(crate) fn private_key() -> impl Strategy<Value = Box<PrivateKey>> {
+    any::<[u8; 32]>().prop_map(|bytes| Box::new(PrivateKey::from_bytes(bytes)))
 }
 
 pub(crate) fn public_key() -> impl Strategy<Value = PublicKey> {
@@ -20,11 +20,11 @@ pub(crate) fn public_key() -> impl Strategy<Value = PublicKey> {
 }
 
 /// Never all zeros, which stand for "none".
-pub(crate) fn preshared_key() -> impl Strategy<Value = PresharedKey> {
+pub(crate) fn preshared_key() -> impl Strategy<Value = Box<PresharedKey>> {
     (any::<[u8; 31]>(), 1u8..).prop_map(|(low, high)| {
         let mut bytes = [high; 32];
         bytes[..31].copy_from_slice(&low);
-        PresharedKey::from_bytes(bytes)
+        Box::new(PresharedKey::from_bytes(bytes))
     })
 }
 

@@ -1,10 +1,14 @@
 //! Asking a running interface, ours or another implementation's.
 
+use std::fmt;
 use std::fs;
-use std::io::{self, BufReader, Write};
+use std::io::{self, BufRead, Read, Write};
+use std::ops::Range;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use zeroize::Zeroizing;
 
 use super::listener::{directory, socket_path};
 use super::reply::{ReplyError, read_errno, read_state};
@@ -13,12 +17,21 @@ use crate::config::{DeviceState, DeviceUpdate};
 
 /// How long a reply may take; changing 100,000 peers takes some seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
+const BUFFER_LEN: usize = 8_192;
 
 /// A connection to an interface, which waits for each reply.
 #[derive(Debug)]
 pub struct Client {
     path: PathBuf,
-    stream: BufReader<UnixStream>,
+    stream: Replies,
+}
+
+/// What an interface answers, read in pieces: keys are among it, so the place for them is wiped.
+struct Replies {
+    stream: UnixStream,
+    buffer: Zeroizing<Vec<u8>>,
+    /// What of the buffer has been filled, and not been taken.
+    unread: Range<usize>,
 }
 
 /// Why an interface could not be asked.
@@ -61,7 +74,7 @@ impl Client {
             let stream = UnixStream::connect(path)?;
             stream.set_read_timeout(Some(PATIENCE))?;
             stream.set_write_timeout(Some(PATIENCE))?;
-            Ok(BufReader::new(stream))
+            Ok(Replies { stream, buffer: Zeroizing::new(vec![0; BUFFER_LEN]), unread: 0..0 })
         };
         let stream = connect().map_err(|source| ClientError::Connect { path: path.to_owned(), source })?;
         Ok(Self { path: path.to_owned(), stream })
@@ -100,11 +113,39 @@ impl Client {
     }
 
     fn ask(&mut self, text: &str) -> Result<(), ReplyError> {
-        Ok(self.stream.get_mut().write_all(text.as_bytes())?)
+        Ok(self.stream.stream.write_all(text.as_bytes())?)
     }
 
     fn failed(&self, source: ReplyError) -> ClientError {
         ClientError::Reply { path: self.path.clone(), source }
+    }
+}
+
+impl Read for Replies {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let len = self.fill_buf()?.read(into)?;
+        self.consume(len);
+        Ok(len)
+    }
+}
+
+impl BufRead for Replies {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.unread.is_empty() {
+            self.unread = 0..self.stream.read(&mut self.buffer)?;
+        }
+        Ok(self.buffer.get(self.unread.clone()).unwrap_or_default())
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.unread.start = self.unread.end.min(self.unread.start + count);
+    }
+}
+
+/// What has been read is not shown.
+impl fmt::Debug for Replies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Replies").field("stream", &self.stream).finish_non_exhaustive()
     }
 }
 

@@ -111,7 +111,7 @@ pub enum ReplyError {
 
 fn push_peer(text: &mut String, peer: &PeerState) {
     push(text, "public_key", Some(peer.public_key.to_hex()));
-    push(text, "preshared_key", peer.preshared_key.as_ref().map(PresharedKey::to_hex).as_deref());
+    push(text, "preshared_key", peer.preshared_key.as_deref().map(PresharedKey::to_hex).as_deref());
     push(text, "protocol_version", Some(peer.protocol_version));
     push(text, "endpoint", peer.endpoint);
     let handshake = peer.last_handshake.unwrap_or_default();

@@ -128,7 +128,7 @@ pub fn write_set(update: &DeviceUpdate) -> Zeroizing<String> {
     let mut text = Zeroizing::new(String::with_capacity(256 + 512 * update.peers.len() + 64 * allowed_ips));
     text.push_str("set=1\n");
     if let Some(key) = &update.private_key {
-        push_secret(&mut text, "private_key", key.as_ref().map(PrivateKey::to_hex));
+        push_secret(&mut text, "private_key", key.as_deref().map(PrivateKey::to_hex));
     }
     push(&mut text, "listen_port", update.listen_port);
     push(&mut text, "fwmark", update.fwmark);
@@ -138,7 +138,7 @@ pub fn write_set(update: &DeviceUpdate) -> Zeroizing<String> {
         push(&mut text, "remove", peer.remove.then_some(true));
         push(&mut text, "update_only", peer.update_only.then_some(true));
         if let Some(key) = &peer.preshared_key {
-            push_secret(&mut text, "preshared_key", key.as_ref().map(PresharedKey::to_hex));
+            push_secret(&mut text, "preshared_key", key.as_deref().map(PresharedKey::to_hex));
         }
         push(&mut text, "endpoint", peer.endpoint);
         push(&mut text, "persistent_keepalive_interval", peer.persistent_keepalive);
@@ -302,14 +302,14 @@ fn peer_line(peer: &mut PeerUpdate, key: &str, value: &str) -> Result<(), Wrong>
 }
 
 /// A private key; all zeros are none. Looked at before the bits are clamped.
-pub(super) fn private_key(text: &str) -> Option<Option<PrivateKey>> {
-    let key = PrivateKey::from_hex(text).ok()?;
+pub(super) fn private_key(text: &str) -> Option<Option<Box<PrivateKey>>> {
+    let key = Box::new(PrivateKey::from_hex(text).ok()?);
     Some((!is_zeros(text)).then_some(key))
 }
 
 /// A preshared key; all zeros are none.
-pub(super) fn preshared_key(text: &str) -> Option<Option<PresharedKey>> {
-    let key = PresharedKey::from_hex(text).ok()?;
+pub(super) fn preshared_key(text: &str) -> Option<Option<Box<PresharedKey>>> {
+    let key = Box::new(PresharedKey::from_hex(text).ok()?);
     Some((!is_zeros(text)).then_some(key))
 }
 

@@ -45,7 +45,7 @@ fn a_get_is_one_line_and_a_blank_one() {
 fn the_device_takes_each_of_its_keys() {
     assert_eq!(set(""), DeviceUpdate::default());
     let update = set(&format!("private_key={KEY}\nlisten_port=65535\nfwmark=4294967295\nreplace_peers=true\n"));
-    assert_eq!(update.private_key, Some(Some(PrivateKey::from_hex(KEY).unwrap())));
+    assert_eq!(update.private_key, Some(Some(Box::new(PrivateKey::from_hex(KEY).unwrap()))));
     assert_eq!((update.listen_port, update.fwmark, update.replace_peers), (Some(65535), Some(u32::MAX), true));
     assert_eq!(set("listen_port=0\nfwmark=0\n").fwmark, Some(0));
     assert_eq!(set("listen_port=1\nlisten_port=2\n").listen_port, Some(2));
@@ -69,7 +69,7 @@ fn a_peer_takes_each_of_its_keys() {
         public_key: PublicKey::from_hex(KEY).unwrap(),
         remove: true,
         update_only: true,
-        preshared_key: Some(Some(PresharedKey::from_hex(KEY).unwrap())),
+        preshared_key: Some(Some(Box::new(PresharedKey::from_hex(KEY).unwrap()))),
         endpoint: Some("[::1]:7".parse().unwrap()),
         persistent_keepalive: Some(25),
         replace_allowed_ips: true,

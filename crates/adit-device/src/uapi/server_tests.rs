@@ -252,7 +252,7 @@ fn a_server_that_is_replaced_finishes_replies_and_leaves_requests_that_are_not_w
 fn ten_thousand_peers_are_one_request() {
     let mut rig = Rig::new();
     let update = DeviceUpdate {
-        private_key: Some(Some(PrivateKey::from_bytes([1; 32]))),
+        private_key: Some(Some(Box::new(PrivateKey::from_bytes([1; 32])))),
         peers: many_peers(10_000),
         ..DeviceUpdate::default()
     };

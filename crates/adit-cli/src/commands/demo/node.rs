@@ -84,7 +84,7 @@ impl Node {
     /// Tells the daemon who it is and who its peer is.
     pub(super) fn configure(&mut self, key: PrivateKey, peer: PeerUpdate) -> Result<()> {
         let update = DeviceUpdate {
-            private_key: Some(Some(key)),
+            private_key: Some(Some(Box::new(key))),
             listen_port: Some(PORT),
             replace_peers: true,
             peers: vec![peer],
@@ -177,7 +177,7 @@ pub(super) fn introduce([left, right]: [&mut Node; 2]) -> Result<()> {
     let (left_key, right_key) = (PrivateKey::from_bytes(random()?), PrivateKey::from_bytes(random()?));
     let shared = PresharedKey::from_bytes(random()?);
     let peer = |side: Side, key: &PrivateKey| PeerUpdate {
-        preshared_key: Some(Some(shared.clone())),
+        preshared_key: Some(Some(Box::new(shared.clone()))),
         endpoint: Some(SocketAddr::from((side.outside(), PORT))),
         allowed_ips: vec![AllowedIpChange::add(std::net::IpAddr::from(side.inside()).into())],
         ..PeerUpdate::new(key.public_key())

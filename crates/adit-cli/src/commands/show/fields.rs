@@ -110,11 +110,11 @@ fn public_key(state: &DeviceState) -> String {
 }
 
 fn private_key(state: &DeviceState) -> Zeroizing<String> {
-    state.private_key.as_ref().map_or_else(|| Zeroizing::new(none()), PrivateKey::to_base64)
+    state.private_key.as_deref().map_or_else(|| Zeroizing::new(none()), PrivateKey::to_base64)
 }
 
 fn preshared_key(peer: &PeerState) -> Zeroizing<String> {
-    peer.preshared_key.as_ref().map_or_else(|| Zeroizing::new(none()), PresharedKey::to_base64)
+    peer.preshared_key.as_deref().map_or_else(|| Zeroizing::new(none()), PresharedKey::to_base64)
 }
 
 fn fwmark(state: &DeviceState) -> String {

@@ -1,6 +1,7 @@
 //! Interfaces as JSON, in the names that `wg-json` of wireguard-tools made usual.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use adit_device::conf::Endpoint;
 use adit_device::config::{DeviceState, KEEPALIVE_OFF, PeerState};
@@ -13,9 +14,27 @@ use super::Named;
 pub(super) fn write(all: &[Named], shows_keys: bool) -> anyhow::Result<Zeroizing<String>> {
     let all: BTreeMap<&str, Interface> =
         all.iter().map(|(name, state)| (name.as_str(), interface(state, shows_keys))).collect();
-    let mut text = Zeroizing::new(serde_json::to_string_pretty(&all)?);
-    text.push('\n');
-    Ok(text)
+    // What room it takes is found first: growing would leave copies of keys behind.
+    let mut count = Count(1);
+    serde_json::to_writer_pretty(&mut count, &all)?;
+    let mut text = Zeroizing::new(Vec::with_capacity(count.0));
+    serde_json::to_writer_pretty(&mut *text, &all)?;
+    text.push(b'\n');
+    Ok(Zeroizing::new(String::from_utf8(std::mem::take(&mut *text))?))
+}
+
+/// How many bytes have been written.
+struct Count(usize);
+
+impl io::Write for Count {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[derive(Serialize)]
