@@ -25,7 +25,7 @@ use crate::shared::{Shared, Waiting, group, is_idle, now};
 use crate::tun::TunQueue;
 use crate::udp::{Group, MAX_RECEIVED, MAX_SENT, Received, Sockets};
 
-use patience::{Patience, Turn};
+use patience::{First, Patience, Turn};
 
 pub(crate) const WAKER: Token = Token(0);
 const TUN: Token = Token(1);
@@ -94,13 +94,6 @@ struct Ready {
     tun: bool,
     v4: bool,
     v6: bool,
-}
-
-/// Whether the first packet of a turn, on each side, is served before it is looked whether more have come.
-#[derive(Clone, Copy, Default)]
-struct First {
-    outbound: bool,
-    inbound: bool,
 }
 
 impl Ready {
@@ -184,7 +177,7 @@ impl Worker {
         }
         // To have been woken for nothing says nothing.
         if turn.outbound + turn.inbound > 0 {
-            self.first = First { outbound: turn.is_sparse(), inbound: turn.is_sparse() };
+            self.first = First::after(turn);
         }
         Some(turn)
     }

@@ -34,10 +34,18 @@ pub(super) struct Turn {
     pub(super) inbound: usize,
 }
 
-impl Turn {
-    /// Whether packets come one by one.
-    pub(super) fn is_sparse(self) -> bool {
-        self.outbound <= 1 && self.inbound <= 1
+/// Whether the first packet of a turn, on each side, is served before it is looked whether more have come.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct First {
+    pub(super) outbound: bool,
+    pub(super) inbound: bool,
+}
+
+impl First {
+    /// It is if they came one by one in the turn before.
+    pub(super) fn after(turn: Turn) -> Self {
+        let is_sparse = turn.outbound <= 1 && turn.inbound <= 1;
+        Self { outbound: is_sparse, inbound: is_sparse }
     }
 }
 
