@@ -21,12 +21,9 @@ pub fn run(input: &[u8]) {
     }
 }
 
-fn check(mut config: Config) {
+fn check(config: Config) {
     let text = config.to_text();
-    let mut again = Config::parse(text.as_bytes()).unwrap_or_else(|wrong| panic!("{wrong}"));
-    assert_eq!(config.interface.dns_line == 0, config.interface.dns.is_empty());
-    // The line moves.
-    (config.interface.dns_line, again.interface.dns_line) = (0, 0);
+    let again = Config::parse(text.as_bytes()).unwrap_or_else(|wrong| panic!("{wrong}"));
     assert_eq!(config, again, "written and read");
     assert_eq!(*text, *again.to_text(), "written twice");
 

@@ -244,6 +244,45 @@ fn adit_up_and_down_do_without_wg_quick() {
     quick.assert_gone();
 }
 
+#[test]
+fn adit_up_gives_resolvconf_the_name_servers_and_down_takes_them_away() {
+    let host = Host::new("A");
+    let folder = Scratch::new();
+    let after = folder.join("after");
+    let commands = format!("PreUp = true\nPostDown = : > {}\n", after.display());
+    let quick = Quick::new(&host, &format!("[Interface]\nDNS = 10.0.0.1, corp.example\nDNS = fd00::1\n{commands}"));
+    let resolvconf = quick.folder.join("resolvconf");
+    let adit = |verb: &str, folders: &str| {
+        let mut command = Command::new(Adit.binary());
+        command.arg(verb).arg(quick.file()).env("PATH", folders);
+        host.complete(command, "")
+    };
+    let error = adit("up", "/nonexistent").failure();
+    assert!(error.contains("cannot set the name servers of DNS: there is no resolvconf in PATH"), "{error}");
+    assert!(!after.exists(), "nothing was begun");
+
+    let folders = format!("{}:{}", quick.folder.display(), std::env::var("PATH").expect("folders of programs"));
+    let install = |script: &str| {
+        fs::write(&resolvconf, format!("#!/bin/sh\n{script}\n")).expect("write the script");
+        fs::set_permissions(&resolvconf, fs::Permissions::from_mode(0o755)).expect("make it executable");
+    };
+    install("exit 3");
+    let error = adit("up", &folders).failure();
+    assert!(error.contains("cannot set the name servers of DNS: resolvconf -a: exit status: 3"), "{error}");
+    fs::remove_file(&after).expect("PostDown has run");
+    quick.assert_gone();
+
+    install("{ echo \"$@\"; cat; } >> \"$0.told\"");
+    let told = || fs::read_to_string(quick.folder.join("resolvconf.told")).expect("what it was told");
+    adit("up", &folders).success();
+    let set = "-a wg0 -m 0 -x\nnameserver 10.0.0.1\nnameserver fd00::1\nsearch corp.example\n";
+    assert_eq!(told(), set);
+    adit("down", &folders).success();
+    assert_eq!(told(), format!("{set}-d wg0 -f\n"));
+    quick.assert_gone();
+    assert!(after.exists(), "PostDown has run");
+}
+
 /// A without a daemon, which wg-quick starts, and B waiting for it.
 fn with_partner_up() -> Pair {
     let mut pair = Pair::stopped(Adit, Adit);

@@ -189,7 +189,6 @@ fn a_wrong_file_is_refused_before_anything_is_done() {
     in_namespace('w', |name, mut netlink| {
         for (wrong, expected) in [
             ("MTU = x", ":3:7: found \"x\", expected an MTU"),
-            ("DNS = 1.1.1.1", ":3: found DNS, which is not supported"),
             ("Adress = 10.0.0.1/8", ":3:1: found the key \"Adress\", expected PrivateKey, "),
         ] {
             let files = Files::new(name, &format!("[Interface]\nPreUp = touch FOLDER/log\n{wrong}\n"));

@@ -49,8 +49,6 @@ pub struct InterfaceConfig {
     pub mtu: Option<u16>,
     /// `DNS`: addresses of servers and names of search domains.
     pub dns: Vec<String>,
-    /// The line of the first `DNS`, from 1; 0 if there is none.
-    pub dns_line: usize,
     /// `Table`
     pub table: Table,
     /// `PreUp`

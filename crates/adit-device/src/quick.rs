@@ -2,10 +2,11 @@
 //!
 //! [`up`] looks at everything before it touches anything, but for names, which are resolved after the commands of `PreUp`,
 //! and undoes what it did when a step fails. Where it differs
-//! from `wg-quick`: `DNS` is refused (a `PostUp` can do it); no firewall rules are made, so where strict reverse-path
+//! from `wg-quick`: no firewall rules are made, so where strict reverse-path
 //! filtering is on, a default route through the tunnel needs `rp_filter` set to 2; and when `up` fails after it has begun
 //! to run commands, those that clean up after them are run too (`PreDown` only if `PostUp` had begun).
 
+mod dns;
 mod machine;
 mod steps;
 
@@ -81,10 +82,6 @@ impl Location {
 /// [`QuickError`]; then nothing is left of it.
 pub fn up(location: &Location, start: Start<'_>) -> Result<(), QuickError> {
     let config = location.read()?;
-    if config.interface.dns_line != 0 {
-        let place = format!("{}:{}", location.path.display(), config.interface.dns_line);
-        return Err(QuickError::Dns(place));
-    }
     steps::up(&mut Linux::open(start)?, &location.name, &config, resolve)
 }
 
@@ -108,8 +105,8 @@ pub enum QuickError {
     /// The file.
     #[error(transparent)]
     Conf(#[from] ConfError),
-    /// The file asks for name servers.
-    #[error("{0}: found DNS, which is not supported, expected none: set name servers by a PostUp command")]
+    /// The name servers.
+    #[error("cannot set the name servers of DNS: {0}; expected the resolvconf of openresolv or systemd-resolved")]
     Dns(String),
     /// A peer's host.
     #[error("cannot resolve the endpoint {endpoint}: {source}")]
@@ -210,16 +207,6 @@ mod tests {
         {
             assert!(matches!(Location::new(argument), Err(QuickError::Name(_))), "{argument}");
         }
-    }
-
-    #[test]
-    fn dns_is_refused_before_anything_is_touched() {
-        let scratch = Scratch::new();
-        let path = scratch.join("wg0.conf");
-        fs::write(&path, "[Interface]\n\nDNS = 1.1.1.1\n").unwrap();
-        let location = Location::new(path.to_str().unwrap()).unwrap();
-        let error = up(&location, &mut |_| panic!("started")).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("{}:3: found DNS, which is not supported", path.display())), "{error}");
     }
 
     #[test]

@@ -111,9 +111,6 @@ fn take_interface(interface: &mut InterfaceConfig, entry: &Entry<'_>) -> Result<
         "dns" => {
             let servers = entry.words(|text| Some(text.to_owned()), "an address or the name of a domain")?;
             interface.dns.extend(servers);
-            if interface.dns_line == 0 && !interface.dns.is_empty() {
-                interface.dns_line = entry.place.line;
-            }
         }
         "table" => {
             let expected = "auto, off, main, default, local or a number from 1 to 4294967295";

@@ -77,15 +77,27 @@ impl Netlink {
     /// # Errors
     /// What the kernel says.
     pub fn routes(&mut self, table: u32) -> Result<Vec<Route>> {
+        Ok(self.all_routes(table)?.iter().filter_map(route_of).collect())
+    }
+
+    /// Whether there is any route in a table, be it to several interfaces or to none.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn has_routes(&mut self, table: u32) -> Result<bool> {
+        Ok(!self.all_routes(table)?.is_empty())
+    }
+
+    fn all_routes(&mut self, table: u32) -> Result<Vec<RouteMessage>> {
         let request = RouteNetlinkMessage::GetRoute(RouteMessage::default());
         let answers = self.dump("cannot list the routes", request)?;
-        Ok(answers
-            .iter()
-            .filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewRoute(message) => route_of(message),
-                _ => None,
-            })
-            .filter(|route| route.table == table)
+        let routes = answers.into_iter().filter_map(|answer| match answer {
+            RouteNetlinkMessage::NewRoute(message) => Some(message),
+            _ => None,
+        });
+        // Entries of the kernel's cache are no routes.
+        Ok(routes
+            .filter(|route| table_of(route) == table && !route.header.flags.contains(RouteFlags::Cloned))
             .collect())
     }
 
@@ -166,16 +178,19 @@ fn new_route(route: &Route) -> RouteMessage {
     message
 }
 
+fn table_of(message: &RouteMessage) -> u32 {
+    let number = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Table(number) => Some(*number),
+        _ => None,
+    });
+    number.unwrap_or(message.header.table.into())
+}
+
 fn route_of(message: &RouteMessage) -> Option<Route> {
-    // Entries of the kernel's cache are no routes.
-    if message.header.flags.contains(RouteFlags::Cloned) {
-        return None;
-    }
-    let (mut destination, mut table, mut ifindex, mut metric) = (None, u32::from(message.header.table), None, None);
+    let (mut destination, mut ifindex, mut metric) = (None, None, None);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Destination(address) => destination = ip(address),
-            RouteAttribute::Table(number) => table = *number,
             RouteAttribute::Oif(index) => ifindex = Some(*index),
             RouteAttribute::Priority(priority) => metric = Some(*priority),
             _ => {}
@@ -188,5 +203,5 @@ fn route_of(message: &RouteMessage) -> Option<Route> {
         _ => return None,
     };
     let destination = IpNet::new(destination.unwrap_or(everywhere), message.header.destination_prefix_length).ok()?;
-    Some(Route { destination, table, ifindex: ifindex?, metric })
+    Some(Route { destination, table: table_of(message), ifindex: ifindex?, metric })
 }

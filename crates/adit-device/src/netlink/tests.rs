@@ -1,5 +1,6 @@
 use std::net::{IpAddr, UdpSocket};
 use std::os::fd::AsFd;
+use std::process::Command;
 use std::time::Duration;
 
 use super::testing::{connect, in_new_namespace, net, new_namespace};
@@ -93,6 +94,24 @@ fn an_ipv6_address_without_duplicate_detection_is_usable_at_once() {
         let other = new_namespace();
         connect(&other, 1_500, &["fd00::1/64"], &["fd00::2/64"]);
         UdpSocket::bind("[fd00::1]:0").expect("a tentative address could not be bound");
+    });
+}
+
+#[test]
+fn a_table_is_in_use_though_its_routes_lead_to_no_interface_or_to_several() {
+    in_new_namespace(|| {
+        let mut netlink = Netlink::open().expect("netlink");
+        netlink.create_veth("a", "b", None).expect("veth");
+        for (table, route) in [(51_820, "unreachable 192.0.2.0/24"), (77, "192.0.2.0/24 nexthop dev a nexthop dev b")] {
+            assert!(!netlink.has_routes(table).expect("listed"));
+            for name in ["a", "b"] {
+                let index = netlink.link(name).expect("link").index;
+                netlink.set_up(index, true).expect("up");
+            }
+            let arguments = format!("route add table {table} {route}");
+            assert!(Command::new("ip").args(arguments.split(' ')).status().expect("ip").success(), "{route}");
+            assert!(netlink.has_routes(table).expect("listed"), "{route}");
+        }
     });
 }
 

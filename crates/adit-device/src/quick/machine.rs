@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use signal_hook::SigId;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::{QuickError, Start};
+use super::{QuickError, Start, dns};
 use crate::config::{DeviceState, DeviceUpdate};
 use crate::netlink::{MAIN_TABLE, Netlink, Route, Rule};
 use crate::uapi::{Client, socket_path};
@@ -47,6 +47,12 @@ pub(super) trait Machine {
     fn default_mtu(&mut self) -> Option<u32>;
     fn mtu(&mut self, index: u32) -> Result<u32, QuickError>;
     fn set_mtu_and_up(&mut self, index: u32, mtu: u32) -> Result<(), QuickError>;
+    /// Whether name servers can be set.
+    fn check_dns(&mut self) -> Result<(), QuickError>;
+    fn set_dns(&mut self, name: &str, words: &[String]) -> Result<(), QuickError>;
+    fn unset_dns(&mut self, name: &str) -> Result<(), QuickError>;
+    /// Whether there is any route in a table.
+    fn is_in_use(&mut self, table: u32) -> Result<bool, QuickError>;
     fn routes(&mut self, table: u32) -> Result<Vec<Route>, QuickError>;
     fn add_route(&mut self, route: &Route) -> Result<(), QuickError>;
     fn rules(&mut self, v6: bool) -> Result<Vec<Rule>, QuickError>;
@@ -154,6 +160,22 @@ impl Machine for Linux<'_> {
     fn set_mtu_and_up(&mut self, index: u32, mtu: u32) -> Result<(), QuickError> {
         self.netlink.set_mtu(index, mtu)?;
         Ok(self.netlink.set_up(index, true)?)
+    }
+
+    fn check_dns(&mut self) -> Result<(), QuickError> {
+        dns::check()
+    }
+
+    fn set_dns(&mut self, name: &str, words: &[String]) -> Result<(), QuickError> {
+        dns::set(name, words)
+    }
+
+    fn unset_dns(&mut self, name: &str) -> Result<(), QuickError> {
+        dns::unset(name)
+    }
+
+    fn is_in_use(&mut self, table: u32) -> Result<bool, QuickError> {
+        Ok(self.netlink.has_routes(table)?)
     }
 
     fn routes(&mut self, table: u32) -> Result<Vec<Route>, QuickError> {

@@ -59,7 +59,10 @@ pub(super) fn down(
         }
     }
     machine.stop(name, index)?;
-    run_hooks(machine, "PostDown", &interface.post_down, name)
+    // What cleans up by commands has its turn whatever becomes of the name servers.
+    let unset = if interface.dns.is_empty() { Ok(()) } else { machine.unset_dns(name) };
+    run_hooks(machine, "PostDown", &interface.post_down, name)?;
+    unset
 }
 
 /// One attempt to bring an interface up.
@@ -75,6 +78,7 @@ struct Attempt<'a, M> {
 /// What has been done and must be undone, last first.
 enum Done {
     Start { index: u32 },
+    Dns,
     Rule(Rule),
     SrcValidMark,
     PostUp,
@@ -88,6 +92,9 @@ impl<M: Machine> Attempt<'_, M> {
     ) -> Result<(), QuickError> {
         let routes = routes(config);
         let table = self.default_table(config, &routes)?;
+        if !self.interface.dns.is_empty() {
+            self.machine.check_dns()?;
+        }
 
         if !self.interface.pre_up.is_empty() {
             self.has_run_hooks = true;
@@ -107,6 +114,10 @@ impl<M: Machine> Attempt<'_, M> {
         }
         let mtu = self.mtu(&endpoints, update.fwmark.unwrap_or(0));
         self.machine.set_mtu_and_up(index, mtu)?;
+        if !self.interface.dns.is_empty() {
+            self.done.push(Done::Dns);
+            self.machine.set_dns(self.name, &self.interface.dns)?;
+        }
         for net in routes {
             self.machine.check_interrupted()?;
             self.add_route(index, net, table)?;
@@ -128,7 +139,7 @@ impl<M: Machine> Attempt<'_, M> {
             return Ok(Some(mark));
         }
         let mut table = FIRST_TABLE;
-        while !self.machine.routes(table)?.is_empty() {
+        while self.machine.is_in_use(table)? {
             table += 1;
         }
         Ok(Some(table))
@@ -195,6 +206,7 @@ impl<M: Machine> Attempt<'_, M> {
                 Done::PostUp => run_hooks(self.machine, "PreDown", &self.interface.pre_down, self.name),
                 Done::SrcValidMark => self.machine.set_src_valid_mark(false).map(drop),
                 Done::Rule(rule) => self.machine.remove_rule(&rule),
+                Done::Dns => self.machine.unset_dns(self.name),
                 // Its addresses and routes go with it.
                 Done::Start { index } => self.machine.stop(self.name, index),
             });

@@ -64,7 +64,7 @@ impl Machine for Paper {
     }
 
     fn stop(&mut self, _name: &str, index: u32) -> Result<(), QuickError> {
-        self.there.clear();
+        self.there.retain(|line| line.starts_with("dns "));
         self.routes.retain(|route| route.ifindex != index);
         Ok(())
     }
@@ -116,6 +116,27 @@ impl Machine for Paper {
         Ok(())
     }
 
+    fn check_dns(&mut self) -> Result<(), QuickError> {
+        self.operate()
+    }
+
+    fn set_dns(&mut self, _name: &str, words: &[String]) -> Result<(), QuickError> {
+        // One that fails may have set some.
+        self.there.insert(format!("dns {}", words.join(" ")));
+        self.operate()
+    }
+
+    fn unset_dns(&mut self, _name: &str) -> Result<(), QuickError> {
+        assert!(!self.there.contains("link wg0") || self.failed, "its link goes first");
+        self.operate()?;
+        self.there.retain(|line| !line.starts_with("dns "));
+        Ok(())
+    }
+
+    fn is_in_use(&mut self, table: u32) -> Result<bool, QuickError> {
+        Ok(self.routes.iter().any(|route| route.table == table))
+    }
+
     fn routes(&mut self, table: u32) -> Result<Vec<Route>, QuickError> {
         Ok(self.routes.iter().filter(|route| route.table == table).copied().collect())
     }
@@ -160,7 +181,7 @@ fn config(text: &str) -> Config {
 
 fn full_tunnel() -> Config {
     config(
-        "[Interface]\nAddress = 10.0.0.2/24, fd00::2/64\nPreUp = a %i\nPostUp = b\nPreDown = c\nPostDown = d %i%i\n\
+        "[Interface]\nAddress = 10.0.0.2/24, fd00::2/64\nDNS = 10.0.0.1, corp\nPreUp = a %i\nPostUp = b\nPreDown = c\nPostDown = d %i%i\n\
          [Peer]\nPublicKey = KEY\nAllowedIPs = 10.0.0.1/32, 0.0.0.0/0, ::/0, 192.168.0.0/16\n",
     )
 }
@@ -186,7 +207,9 @@ fn a_full_tunnel_gets_a_table_of_its_own_and_rules() {
     assert_eq!(tables(&machine), expected.map(|(net, table)| (net.to_owned(), table)));
     let rules = [false, true].map(|v6| [Rule::unless_marked(v6, 51821, 51821), Rule::main_without_default(v6)]);
     assert_eq!(machine.rules, rules.concat());
-    assert!(machine.src_valid_mark && machine.there.contains("mtu 1420"));
+    assert!(
+        machine.src_valid_mark && machine.there.contains("mtu 1420") && machine.there.contains("dns 10.0.0.1 corp")
+    );
     assert_eq!(machine.hooks, ["PreUp a wg0", "PostUp b"]);
 
     down(&mut machine, "wg0", &full_tunnel(), |_| panic!("saved")).unwrap();
@@ -230,10 +253,22 @@ fn whatever_step_fails_all_before_it_are_undone() {
         let before = machine.traces();
         assert!(up(&mut machine, "wg0", &full_tunnel(), |_| Ok(vec![None])).is_err());
         assert_eq!(machine.traces(), before, "operation {fails}");
-        assert_eq!(machine.hooks.last().unwrap(), "PostDown d wg0wg0", "operation {fails}");
+        // The first is to see whether name servers can be set.
+        let last = machine.hooks.last().map(String::as_str);
+        assert_eq!(last, (fails > 1).then_some("PostDown d wg0wg0"), "operation {fails}");
         let has_begun = machine.hooks.iter().any(|hook| hook == "PostUp b");
         assert_eq!(machine.hooks.iter().any(|hook| hook == "PreDown c"), has_begun, "operation {fails}");
     }
+}
+
+#[test]
+fn commands_clean_up_though_the_name_servers_stay() {
+    let mut machine = Paper::default();
+    up(&mut machine, "wg0", &full_tunnel(), |_| Ok(vec![None])).unwrap();
+    // After the command of PreDown.
+    machine.fails = Some(machine.operations + 2);
+    assert!(down(&mut machine, "wg0", &full_tunnel(), |_| Ok(())).is_err(), "and it is told");
+    assert_eq!(machine.hooks.last().unwrap(), "PostDown d wg0wg0");
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! A daemon replaced while it serves: no packet and no session is lost, and if it cannot be replaced nothing has
 //! happened.
 
+mod failures;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::UdpSocket;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -11,7 +14,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use adit_tests::{
-    Background, Host, Implementation, Node, Pair, PairBuilder, Ping, Scratch, Side, eventually, tcp_transfer,
+    Background, Host, Implementation, Node, Outer, Pair, PairBuilder, Ping, Scratch, Side, eventually, tcp_transfer,
 };
 use nix::sys::signal::Signal;
 
@@ -53,7 +56,7 @@ impl Program {
 
     /// The daemon's command if it is to start scripts as well.
     fn unconfined(&self) -> Command {
-        self.command(&["-f", "--no-seccomp", "--no-landlock", "wg0"])
+        self.command(&[&["-f"], &UNCONFINED[..]].concat())
     }
 
     /// Asks the daemon on this host to reload; what it says on failure.
@@ -64,6 +67,8 @@ impl Program {
         if outcome.is_success() { Ok(()) } else { Err(outcome.stderr()) }
     }
 }
+
+const UNCONFINED: [&str; 3] = ["--no-seccomp", "--no-landlock", "wg0"];
 
 /// The state has a head of four numbers: magic and kind, and how many open files, bytes of text and bytes there are. A
 /// byte goes with each 64 files.
@@ -91,6 +96,16 @@ fn pair_of(command: Command) -> (Pair, Background) {
     pair.assert_a_reaches_b();
     pair.assert_b_reaches_a();
     (pair, daemon)
+}
+
+/// A tunnel of which A's daemon runs this program in the background.
+fn pair_in_the_background(program: &Program, arguments: &[&str]) -> Pair {
+    let mut pair = Pair::stopped(Implementation::Adit, Implementation::Adit);
+    pair.b.start();
+    pair.a.host.run(program.path.to_str().expect("a path in UTF-8"), arguments).success();
+    PairBuilder::new(Implementation::Adit, Implementation::Adit).configure(&pair);
+    pair.assert_a_reaches_b();
+    pair
 }
 
 /// Packets that the kernel has thrown away on their way into or out of the daemon.
@@ -180,116 +195,6 @@ fn ten_reloads_in_a_row_under_traffic_lose_nothing_and_leave_two_processes() {
 }
 
 #[test]
-fn a_program_that_cannot_take_over_leaves_the_daemon_serving_with_nothing_lost() {
-    let program = Program::new();
-    let (pair, _daemon) = pair(&program);
-    let before = pair.b_seen_by_a();
-    let processes = pair.a.host.processes();
-    while_busy(&pair, || {
-        program.replace(Path::new("/bin/false"));
-        let why = program.reload(&pair.a.host).expect_err("false takes over nothing");
-        assert!(why.contains("the new program ended"), "{why}");
-        fs::remove_file(&program.path).expect("remove the program");
-        let why = program.reload(&pair.a.host).expect_err("there is no program");
-        assert!(why.contains("No such file"), "{why}");
-    });
-    assert_eq!(pair.a.host.processes(), processes);
-    assert_eq!(pair.b_seen_by_a().latest_handshake, before.latest_handshake);
-    program.replace(&Implementation::Adit.binary());
-    program.reload(&pair.a.host).expect("the reload");
-    assert_ne!(pair.a.host.processes(), processes);
-    pair.assert_a_reaches_b();
-}
-
-#[test]
-fn a_program_that_goes_silent_or_dies_on_the_way_leaves_the_daemon_serving_with_nothing_lost() {
-    let whole = "take; say 2; ";
-    let cases = [
-        ("silent", "exec cat > /dev/null", "says nothing for 10 seconds"),
-        ("hangs", &format!("{whole} exec cat > /dev/null"), "says nothing for 3 seconds"),
-        ("dies", &format!("{whole} exec head -c 20 > /dev/null"), "the new program ended"),
-        ("refuses", &format!("{whole} take; say 3"), "the new program refuses"),
-        ("raves", "take; echo what is all this >&0", "talking to the new program"),
-    ];
-    std::thread::scope(|scope| {
-        for (name, script, expected) in cases {
-            scope.spawn(move || {
-                let program = Program::new();
-                let (pair, _daemon) = pair_of(program.unconfined());
-                let (before, processes) = (pair.b_seen_by_a(), pair.a.host.processes());
-                program.replace_by_script(script);
-                let host = &pair.a.host;
-                std::thread::scope(|scope| {
-                    // While the other one is silent few packets come, so that there is room for them to wait.
-                    let pings = Ping::to(Side::B.inner_v4()).count(100, 0.05).patience(10);
-                    let pings = scope.spawn(move || pings.from(host));
-                    let why = program.reload(&pair.a.host).expect_err("nobody takes over");
-                    assert!(why.contains(expected), "{name}: {why}");
-                    pings.join().expect("the pings").assert_all_answered();
-                });
-                pair.assert_b_reaches_a();
-                assert_eq!(pair.b_seen_by_a().latest_handshake, before.latest_handshake, "{name}: the same session");
-                assert_eq!(pair.a.host.processes(), processes, "{name}: nothing is left of the other one");
-            });
-        }
-    });
-}
-
-#[test]
-fn a_program_that_has_taken_over_and_makes_no_sense_costs_the_sessions_and_not_the_tunnel() {
-    let program = Program::new();
-    let (pair, _daemon) = pair_of(program.unconfined());
-    let (before, processes) = (pair.b_seen_by_a(), pair.a.host.processes());
-    eventually("handshakes can be told apart, by the second", || {
-        (std::time::UNIX_EPOCH.elapsed().ok()?.as_secs() > before.latest_handshake).then_some(())
-    });
-    // It says twice that it is prepared, and that it has taken over: it may have used the sessions.
-    program.replace_by_script("take; say 2; say 2; say 4; exec cat > /dev/null");
-    let why = program.reload(&pair.a.host).expect_err("what takes over must make sense");
-    assert!(why.contains("makes no sense"), "{why}");
-    assert_eq!(pair.a.host.processes(), processes);
-    pair.assert_a_reaches_b();
-    assert!(pair.b_seen_by_a().latest_handshake > before.latest_handshake, "no counter can have been used twice");
-    pair.assert_b_reaches_a();
-}
-
-#[test]
-fn a_program_that_dies_when_it_serves_ends_the_process_that_stayed_with_a_failure() {
-    let program = Program::new();
-    let (pair, mut daemon) = pair_of(program.unconfined());
-    program.replace_by_script("take; say 2; take; say 4");
-    program.reload(&pair.a.host).expect("it has taken over, as far as anybody can tell");
-    assert!(!daemon.wait().success(), "whoever waits is told, and can start it again");
-    assert!(pair.a.host.processes().is_empty() && !pair.a.host.has_link("wg0"));
-}
-
-#[test]
-fn an_interface_in_another_namespace_is_not_handed_over_until_it_is_back() {
-    let program = Program::new();
-    let (pair, _daemon) = pair(&program);
-    let inside = Host::new("inside");
-    pair.a.host.ip(&format!("link set wg0 netns {}", inside.network_path()));
-    // Not to be mistaken for the daemon's.
-    pair.a.host.ip("tuntap add wg0 mode tun");
-    inside.add_address(&format!("{}/24", Side::A.inner_v4()), "wg0");
-    inside.ip("link set wg0 up");
-    let to_b = Ping::to(Side::B.inner_v4());
-    eventually("B is reached from inside", || to_b.from(&inside).all_answered().then_some(()));
-    let processes = pair.a.host.processes();
-    let why = program.reload(&pair.a.host).expect_err("the next one could not follow it");
-    assert!(why.contains("wg0 is in another network namespace"), "{why}");
-    assert_eq!(pair.a.host.processes(), processes);
-    to_b.from(&inside).assert_all_answered();
-
-    pair.a.host.ip("link delete wg0");
-    inside.ip(&format!("link set wg0 netns {}", pair.a.host.network_path()));
-    pair.a.up(&[&format!("{}/24", Side::A.inner_v4())], 1420);
-    eventually("B is reached from home", || pair.a_reaches_b().then_some(()));
-    program.reload(&pair.a.host).expect("the reload");
-    pair.assert_a_reaches_b();
-}
-
-#[test]
 fn a_process_that_has_taken_over_hears_of_the_interface_in_other_namespaces_as_the_first_did() {
     let program = Program::new();
     let log = program.folder.join("log");
@@ -310,33 +215,6 @@ fn a_process_that_has_taken_over_hears_of_the_interface_in_other_namespaces_as_t
         pair.a.up(&[&format!("{}/24", Side::A.inner_v4())], 1420);
         eventually("B is reached from home", || pair.a_reaches_b().then_some(()));
     }
-}
-
-#[test]
-fn an_interface_that_leaves_while_the_next_process_prepares_itself_is_served_on() {
-    let program = Program::new();
-    let (pair, _daemon) = pair_of(program.unconfined());
-    let (taken, moved) = (program.folder.join("taken"), program.folder.join("moved"));
-    program.replace_by_script(&format!(
-        "take; : > {}; until [ -e {} ]; do sleep 0.01; done; say 2; exec cat > /dev/null",
-        taken.display(),
-        moved.display()
-    ));
-    let inside = Host::new("inside");
-    let processes = pair.a.host.processes();
-    let why = std::thread::scope(|scope| {
-        let reload = scope.spawn(|| program.reload(&pair.a.host));
-        eventually("the state is sent", || taken.exists().then_some(()));
-        pair.a.host.ip(&format!("link set wg0 netns {}", inside.network_path()));
-        fs::write(moved, "").expect("a word to the script");
-        reload.join().expect("the reload").expect_err("the next one could not follow it")
-    });
-    assert!(why.contains("wg0 is in another network namespace"), "{why}");
-    assert_eq!(pair.a.host.processes(), processes);
-    inside.add_address(&format!("{}/24", Side::A.inner_v4()), "wg0");
-    inside.ip("link set wg0 up");
-    let to_b = Ping::to(Side::B.inner_v4());
-    eventually("B is reached from inside", || to_b.from(&inside).all_answered().then_some(()));
 }
 
 #[test]
@@ -407,11 +285,7 @@ fn a_signal_does_the_same_and_reaches_whoever_serves() {
 #[test]
 fn a_daemon_in_the_background_is_replaced_by_one_process() {
     let program = Program::new();
-    let mut pair = Pair::stopped(Implementation::Adit, Implementation::Adit);
-    pair.b.start();
-    pair.a.host.run(program.path.to_str().expect("a path in UTF-8"), &["wg0"]).success();
-    PairBuilder::new(Implementation::Adit, Implementation::Adit).configure(&pair);
-    pair.assert_a_reaches_b();
+    let pair = pair_in_the_background(&program, &["wg0"]);
     for _ in 0..2 {
         let before = pair.a.host.processes();
         program.reload(&pair.a.host).expect("the reload");
@@ -427,9 +301,46 @@ fn a_daemon_in_the_background_is_replaced_by_one_process() {
 }
 
 #[test]
-fn without_a_daemon_a_reload_fails_and_says_so() {
-    let node = Node::stopped(Implementation::Adit, "A");
+fn a_daemon_in_the_background_that_is_told_to_end_while_it_hands_over_passes_that_on() {
     let program = Program::new();
-    let why = program.reload(&node.host).expect_err("nobody is there");
-    assert!(why.contains("no daemon of that interface"), "{why}");
+    let pair = pair_in_the_background(&program, &UNCONFINED);
+    let told = program.folder.join("told");
+    // The signal is there before it can be known who serves, and the first process ends when that is known.
+    program.replace_by_script(&format!(
+        "trap ': > {}; kill $!; exit' TERM; take; say 2; take; kill -TERM $PPID; say 4; sleep 100 & wait",
+        told.display()
+    ));
+    program.reload(&pair.a.host).expect("it has taken over, as far as anybody can tell");
+    eventually("whoever serves is told to end", || told.exists().then_some(()));
+    eventually("nobody is left", || pair.a.host.processes().is_empty().then_some(()));
+}
+
+#[test]
+fn what_was_dropped_is_counted_on_by_the_next_process() {
+    let program = Program::new();
+    let (pair, daemon) = pair(&program);
+    let to = Side::A.endpoint(Outer::V4);
+    daemon.signal(Signal::SIGSTOP);
+    pair.b.host.enter(|| {
+        let socket = UdpSocket::bind(("0.0.0.0", 0)).expect("a socket");
+        eventually("there is no room left", || {
+            for _ in 0..1_000 {
+                socket.send_to(&[0; 1_400], &to).expect("send");
+            }
+            (pair.a.host.datagrams_without_room() > 0).then_some(())
+        });
+    });
+    daemon.signal(Signal::SIGCONT);
+    let before = eventually("all is counted", || {
+        let drops = pair.a.shown().drops;
+        let of = |reason: &str| drops.get(reason).copied().unwrap_or(0);
+        (of("receive_overflow") >= pair.a.host.datagrams_without_room() && of("bad_type") > 0).then_some(drops)
+    });
+    // What the old sockets have lost is known to the process alone; what the new ones lose the kernel counts.
+    pair.a.set("listen-port 51821");
+    program.reload(&pair.a.host).expect("the reload");
+    let after = pair.a.shown().drops;
+    for (reason, count) in before {
+        assert!(after.get(&reason).is_some_and(|after| *after >= count), "{reason}: {count} before, now {after:?}");
+    }
 }

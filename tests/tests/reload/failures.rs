@@ -1,0 +1,177 @@
+//! Programs that do not take over, as they should or at all: the daemon serves on.
+
+use std::fs;
+use std::path::Path;
+
+use adit_tests::{Host, Implementation, Node, Ping, Side, eventually};
+
+use super::{Program, pair, pair_of, while_busy};
+
+#[test]
+fn a_program_that_cannot_take_over_leaves_the_daemon_serving_with_nothing_lost() {
+    let program = Program::new();
+    let (pair, _daemon) = pair(&program);
+    let before = pair.b_seen_by_a();
+    let processes = pair.a.host.processes();
+    while_busy(&pair, || {
+        program.replace(Path::new("/bin/false"));
+        let why = program.reload(&pair.a.host).expect_err("false takes over nothing");
+        assert!(why.contains("the new program ended"), "{why}");
+        fs::remove_file(&program.path).expect("remove the program");
+        let why = program.reload(&pair.a.host).expect_err("there is no program");
+        assert!(why.contains("No such file"), "{why}");
+    });
+    assert_eq!(pair.a.host.processes(), processes);
+    assert_eq!(pair.b_seen_by_a().latest_handshake, before.latest_handshake);
+    program.replace(&Implementation::Adit.binary());
+    program.reload(&pair.a.host).expect("the reload");
+    assert_ne!(pair.a.host.processes(), processes);
+    pair.assert_a_reaches_b();
+}
+
+#[test]
+fn a_program_that_goes_silent_or_dies_on_the_way_leaves_the_daemon_serving_with_nothing_lost() {
+    let whole = "take; say 2; ";
+    let cases = [
+        ("silent", "exec cat > /dev/null", "says nothing for 10 seconds"),
+        ("hangs", &format!("{whole} exec cat > /dev/null"), "says nothing for 3 seconds"),
+        ("dies", &format!("{whole} exec head -c 20 > /dev/null"), "the new program ended"),
+        ("refuses", &format!("{whole} take; say 3"), "the new program refuses"),
+        ("raves", "take; echo what is all this >&0", "talking to the new program"),
+    ];
+    std::thread::scope(|scope| {
+        for (name, script, expected) in cases {
+            scope.spawn(move || {
+                let program = Program::new();
+                let (pair, _daemon) = pair_of(program.unconfined());
+                let (before, processes) = (pair.b_seen_by_a(), pair.a.host.processes());
+                program.replace_by_script(script);
+                let host = &pair.a.host;
+                std::thread::scope(|scope| {
+                    // While the other one is silent few packets come, so that there is room for them to wait.
+                    let pings = Ping::to(Side::B.inner_v4()).count(100, 0.05).patience(10);
+                    let pings = scope.spawn(move || pings.from(host));
+                    let why = program.reload(&pair.a.host).expect_err("nobody takes over");
+                    assert!(why.contains(expected), "{name}: {why}");
+                    pings.join().expect("the pings").assert_all_answered();
+                });
+                pair.assert_b_reaches_a();
+                assert_eq!(pair.b_seen_by_a().latest_handshake, before.latest_handshake, "{name}: the same session");
+                assert_eq!(pair.a.host.processes(), processes, "{name}: nothing is left of the other one");
+            });
+        }
+    });
+}
+
+/// With few files it fails at the first step that opens one too many: which that is changes with each file more.
+#[test]
+fn a_program_that_fails_at_whichever_step_leaves_the_daemon_serving_with_nothing_lost() {
+    let program = Program::new();
+    let (pair, _daemon) = pair_of(program.unconfined());
+    let (before, processes) = (pair.a_seen_by_b(), pair.a.host.processes());
+    let mut failures = Vec::new();
+    let adit = Implementation::Adit.binary();
+    for files in 16.. {
+        program.replace_by_script(&format!("ulimit -n {files}; exec {} \"$@\"", adit.display()));
+        let Err(why) = program.reload(&pair.a.host) else { break };
+        assert_eq!(pair.a.host.processes(), processes, "{files} files: {why}");
+        pair.assert_b_reaches_a();
+        assert_eq!(pair.a_seen_by_b().latest_handshake, before.latest_handshake, "{files} files: {why}");
+        pair.a.status();
+        failures.push((files, why));
+    }
+    let late = failures.iter().filter(|(_, why)| why.contains("the new program ended")).count();
+    assert!(late > 2 && late < failures.len(), "{failures:#?}");
+    assert_ne!(pair.a.host.processes(), processes);
+    pair.assert_a_reaches_b();
+    assert_eq!(pair.a_seen_by_b().latest_handshake, before.latest_handshake);
+}
+
+#[test]
+fn a_program_that_has_taken_over_and_makes_no_sense_costs_the_sessions_and_not_the_tunnel() {
+    let program = Program::new();
+    let (pair, _daemon) = pair_of(program.unconfined());
+    let (before, processes) = (pair.b_seen_by_a(), pair.a.host.processes());
+    eventually("handshakes can be told apart, by the second", || {
+        (std::time::UNIX_EPOCH.elapsed().ok()?.as_secs() > before.latest_handshake).then_some(())
+    });
+    // It says twice that it is prepared, and that it has taken over: it may have used the sessions.
+    program.replace_by_script("take; say 2; say 2; say 4; exec cat > /dev/null");
+    let why = program.reload(&pair.a.host).expect_err("what takes over must make sense");
+    assert!(why.contains("makes no sense"), "{why}");
+    assert_eq!(pair.a.host.processes(), processes);
+    pair.assert_a_reaches_b();
+    assert!(pair.b_seen_by_a().latest_handshake > before.latest_handshake, "no counter can have been used twice");
+    pair.assert_b_reaches_a();
+}
+
+#[test]
+fn a_program_that_dies_when_it_serves_ends_the_process_that_stayed_with_a_failure() {
+    let program = Program::new();
+    let (pair, mut daemon) = pair_of(program.unconfined());
+    program.replace_by_script("take; say 2; take; say 4");
+    program.reload(&pair.a.host).expect("it has taken over, as far as anybody can tell");
+    assert!(!daemon.wait().success(), "whoever waits is told, and can start it again");
+    assert!(pair.a.host.processes().is_empty() && !pair.a.host.has_link("wg0"));
+}
+
+#[test]
+fn an_interface_in_another_namespace_is_not_handed_over_until_it_is_back() {
+    let program = Program::new();
+    let (pair, _daemon) = pair(&program);
+    let inside = Host::new("inside");
+    pair.a.host.ip(&format!("link set wg0 netns {}", inside.network_path()));
+    // Not to be mistaken for the daemon's.
+    pair.a.host.ip("tuntap add wg0 mode tun");
+    inside.add_address(&format!("{}/24", Side::A.inner_v4()), "wg0");
+    inside.ip("link set wg0 up");
+    let to_b = Ping::to(Side::B.inner_v4());
+    eventually("B is reached from inside", || to_b.from(&inside).all_answered().then_some(()));
+    let processes = pair.a.host.processes();
+    let why = program.reload(&pair.a.host).expect_err("the next one could not follow it");
+    assert!(why.contains("wg0 is in another network namespace"), "{why}");
+    assert_eq!(pair.a.host.processes(), processes);
+    to_b.from(&inside).assert_all_answered();
+
+    pair.a.host.ip("link delete wg0");
+    inside.ip(&format!("link set wg0 netns {}", pair.a.host.network_path()));
+    pair.a.up(&[&format!("{}/24", Side::A.inner_v4())], 1420);
+    eventually("B is reached from home", || pair.a_reaches_b().then_some(()));
+    program.reload(&pair.a.host).expect("the reload");
+    pair.assert_a_reaches_b();
+}
+
+#[test]
+fn an_interface_that_leaves_while_the_next_process_prepares_itself_is_served_on() {
+    let program = Program::new();
+    let (pair, _daemon) = pair_of(program.unconfined());
+    let (taken, moved) = (program.folder.join("taken"), program.folder.join("moved"));
+    program.replace_by_script(&format!(
+        "take; : > {}; until [ -e {} ]; do sleep 0.01; done; say 2; exec cat > /dev/null",
+        taken.display(),
+        moved.display()
+    ));
+    let inside = Host::new("inside");
+    let processes = pair.a.host.processes();
+    let why = std::thread::scope(|scope| {
+        let reload = scope.spawn(|| program.reload(&pair.a.host));
+        eventually("the state is sent", || taken.exists().then_some(()));
+        pair.a.host.ip(&format!("link set wg0 netns {}", inside.network_path()));
+        fs::write(moved, "").expect("a word to the script");
+        reload.join().expect("the reload").expect_err("the next one could not follow it")
+    });
+    assert!(why.contains("wg0 is in another network namespace"), "{why}");
+    assert_eq!(pair.a.host.processes(), processes);
+    inside.add_address(&format!("{}/24", Side::A.inner_v4()), "wg0");
+    inside.ip("link set wg0 up");
+    let to_b = Ping::to(Side::B.inner_v4());
+    eventually("B is reached from inside", || to_b.from(&inside).all_answered().then_some(()));
+}
+
+#[test]
+fn without_a_daemon_a_reload_fails_and_says_so() {
+    let node = Node::stopped(Implementation::Adit, "A");
+    let program = Program::new();
+    let why = program.reload(&node.host).expect_err("nobody is there");
+    assert!(why.contains("no daemon of that interface"), "{why}");
+}
