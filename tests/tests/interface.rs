@@ -128,6 +128,62 @@ fn an_answer_takes_the_way_that_the_routes_say_though_the_question_came_by_anoth
     assert_eq!(pair.a_seen_by_b().endpoint, Side::A.endpoint(Outer::V4));
 }
 
+/// A tunnel from A to an address of B's that two links lead to, by the first of them.
+fn pair_with_two_ways() -> Pair {
+    let pair = Pair::unconfigured(Adit, Adit);
+    pair.a.host.join("eth1", &pair.b.host, "eth1");
+    for (host, number) in [(&pair.a.host, 1), (&pair.b.host, 2)] {
+        host.add_address(&format!("10.1.0.{number}/24"), "eth1");
+        for interface in ["all", "eth0", "eth1"] {
+            host.set(&format!("ipv4/conf/{interface}/rp_filter"), "0");
+        }
+    }
+    pair.b.host.ip("address add 192.0.2.2/32 dev lo");
+    pair.a.host.ip("route add 192.0.2.2/32 via 10.0.0.2 dev eth0");
+    pair.a.host.ip("route add default via 10.1.0.2 dev eth1 table 77");
+    pair.a.host.ip("rule add fwmark 7 lookup 77");
+    PairBuilder::new(Adit, Adit).only_a_begins().configure(&pair);
+    pair.a.set(&format!("peer {} endpoint 192.0.2.2:51820", pair.b.keys.public));
+    pair.assert_a_reaches_b();
+    assert_eq!(pair.a_seen_by_b().endpoint, Side::A.endpoint(Outer::V4));
+    pair
+}
+
+#[test]
+fn the_source_changes_with_the_link_by_which_the_route_leads() {
+    let pair = pair_with_two_ways();
+    pair.a.host.ip("route replace 192.0.2.2/32 via 10.1.0.2 dev eth1");
+    eventually("B hears A by the other link's address", || {
+        pair.assert_a_reaches_b();
+        (pair.a_seen_by_b().endpoint == "10.1.0.1:51820").then_some(())
+    });
+}
+
+#[test]
+fn the_source_stays_when_routes_to_elsewhere_change() {
+    let pair = pair_with_two_ways();
+    // By the routes A would be 10.0.0.1; B has reached it by this address, and goes on.
+    pair.a.host.ip("address add 198.51.100.1/32 dev lo");
+    pair.b.host.ip("route add 198.51.100.1/32 via 10.0.0.1 dev eth0");
+    pair.b.set(&format!("peer {} endpoint 198.51.100.1:51820", pair.a.keys.public));
+    pair.assert_b_reaches_a();
+    assert_eq!(pair.a_seen_by_b().endpoint, "198.51.100.1:51820");
+    for number in 0..10 {
+        pair.a.host.ip(&format!("route add 203.0.113.{number}/32 via 10.1.0.2 dev eth1"));
+        pair.a.host.ip("route replace 192.0.2.2/32 via 10.0.0.2 dev eth0 metric 0");
+        pair.assert_a_reaches_b();
+        assert_eq!(pair.a_seen_by_b().endpoint, "198.51.100.1:51820");
+    }
+}
+
+#[test]
+fn the_source_changes_with_the_mark() {
+    let pair = pair_with_two_ways();
+    pair.a.set("fwmark 7");
+    pair.assert_a_reaches_b();
+    assert_eq!(pair.a_seen_by_b().endpoint, "10.1.0.1:51820");
+}
+
 #[test]
 fn descriptors_that_are_empty_words_are_none() {
     let host = Host::new("A");

@@ -69,6 +69,8 @@ impl Handler for Configurator {
             self.bind(port, mark)?;
         } else if mark != self.device.fwmark {
             self.set_mark(mark)?;
+            // Packets with another mark may leave by another link, where their sources mean nothing.
+            self.shared.interface().forget_sources();
         }
         self.device.fwmark = mark;
         let mut interface = self.shared.interface();

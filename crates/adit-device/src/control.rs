@@ -1,6 +1,7 @@
 //! The control thread: configuration, timers, handshakes, and what happens to the interface.
 
 mod link;
+mod routes;
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -25,6 +26,7 @@ use crate::notify::Notifier;
 use crate::shared::{Shared, Waiting, now, unix_time};
 use crate::uapi::{MAX_CLIENTS, Server, Status};
 use link::namespace_of;
+use routes::Routes;
 
 pub(crate) const WAKER: Token = Token(0);
 const SIGNALS: Token = Token(1);
@@ -108,6 +110,7 @@ pub(crate) struct Control {
     home: Option<(u64, u64)>,
     signals: Signals,
     reloader: Option<Reloader>,
+    routes: Routes,
     buffer: Box<[u8]>,
     /// Until when this thread sleeps at most, since a worker has woken it.
     sleeps_until: Option<Instant>,
@@ -168,6 +171,7 @@ impl Control {
             home,
             signals,
             reloader,
+            routes: Routes::default(),
             buffer,
             sleeps_until: None,
         };
@@ -219,8 +223,9 @@ impl Control {
         loop {
             let mut timeout = self.work();
             let looks = self.server.must_be_looked_after();
-            if looks {
-                timeout = Some(timeout.map_or(LOOK, |timeout| timeout.min(LOOK)));
+            let until_routes = self.look_at_routes();
+            for limit in [looks.then_some(LOOK), until_routes].into_iter().flatten() {
+                timeout = Some(timeout.map_or(limit, |timeout| timeout.min(limit)));
             }
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
@@ -342,9 +347,9 @@ impl Control {
         interface.set_unix_time(now(), unix_time());
         if is_up {
             interface.expire(now());
-        } else if interface.has_handshakes() {
-            // A worker has taken in a message for a tunnel that is down.
-            interface.link_down();
+        } else {
+            // A worker may have taken in messages for a tunnel that is down.
+            interface.discard_handshakes();
         }
         for _ in 0..HANDSHAKE_STEPS {
             let Some(work) = interface.poll_handshake(now()) else { break };

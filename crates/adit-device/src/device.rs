@@ -30,6 +30,9 @@ use crate::worker::{self, Worker};
 /// every WireGuard.
 const MTU: u32 = 1420;
 
+/// What fails when there are no file descriptors left.
+const OPEN_AGAIN: &str = "a TUN queue cannot be opened once more";
+
 /// Why a device could not be started, or had to end.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -251,13 +254,14 @@ impl Workers {
         let (shared, gates) = (shared.clone(), Vec::new());
         let mut workers = Self { shared, queues: Vec::new(), wakers: Vec::new(), gates, threads: Vec::new() };
         let copies: io::Result<_> = queues.iter().map(|queue| queue.as_fd().try_clone_to_owned()).collect();
-        workers.queues = copies.map_err(system("a TUN queue cannot be opened once more"))?;
+        workers.queues = copies.map_err(system(OPEN_AGAIN))?;
         workers.start_threads(queues)?;
         Ok(workers)
     }
 
     fn start_threads(&mut self, queues: Vec<TunQueue>) -> Result<(), Error> {
-        // The last is for handshakes, and has no queue.
+        let mut strays = queues.first().map(TunQueue::try_clone).transpose().map_err(system(OPEN_AGAIN))?;
+        // The last is for handshakes, and has no queue of its own.
         for (index, queue) in queues.into_iter().map(Some).chain([None]).enumerate() {
             let name = if queue.is_some() { format!("worker {index}") } else { "handshakes".to_owned() };
             let shared = &self.shared;
@@ -265,7 +269,12 @@ impl Workers {
             let start = || {
                 let poll = Poll::new()?;
                 let waker = Waker::new(poll.registry(), worker::WAKER)?;
+                let is_for_handshakes = queue.is_none();
                 let worker = Worker::new(shared.clone(), index, poll, queue)?;
+                let worker = match strays.take_if(|_| is_for_handshakes) {
+                    Some(strays) => worker.with_strays(strays),
+                    None => worker,
+                };
                 let thread = std::thread::Builder::new().name(name).spawn(move || {
                     // Nothing is ever sent: the other end goes.
                     let _ = opened.recv();
@@ -303,7 +312,7 @@ impl Workers {
     pub(crate) fn resume(&mut self, offload: bool) -> Result<(), Error> {
         let mut queues = Vec::new();
         for queue in &self.queues {
-            let queue = queue.try_clone().map_err(system("a TUN queue cannot be opened once more"))?;
+            let queue = queue.try_clone().map_err(system(OPEN_AGAIN))?;
             queues.push(TunQueue::again(queue, offload)?);
         }
         self.shared.ends.store(false, Ordering::Relaxed);

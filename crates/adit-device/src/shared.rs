@@ -249,7 +249,8 @@ fn joins(last: &mut Transmit, next: &Transmit) -> bool {
 /// A transmit of the engine as the sockets want it.
 pub(crate) fn group<'a>(transmit: &Transmit, buffer: &'a [u8]) -> Group<'a> {
     let mut path = transmit.path;
-    // An answer keeps its source, but the routing table says which way it goes, as with the kernel's WireGuard. Held to a
+    // An answer keeps its source, but the routing table says which way it goes (`control::routes` looks after what that means
+    // for the source). Held to a
     // link that has no route there, IPv4 would look for the address among that link's neighbours, and be content with
     // that: whoever comes in by another way than back would get no answer, and with the addresses that strangers make up
     // the kernel's table of neighbours would be filled. Addresses of the link alone mean nothing without it.

@@ -187,6 +187,14 @@ impl TunQueue {
         Ok(TunQueue { file })
     }
 
+    /// The same queue once more.
+    ///
+    /// # Errors
+    /// There are no file descriptors left.
+    pub(crate) fn try_clone(&self) -> io::Result<TunQueue> {
+        Ok(TunQueue { file: self.file.try_clone()? })
+    }
+
     /// Anything that keeps the bounds of messages, in a device's place.
     #[cfg(test)]
     pub(crate) fn from_fd(fd: OwnedFd) -> TunQueue {

@@ -59,6 +59,8 @@ pub(crate) struct Worker {
     index: usize,
     poll: Poll,
     tun: Option<TunQueue>,
+    /// Where whoever gets handshakes only writes what the kernel has joined to one: packets of a peer that followed it.
+    strays: Option<TunQueue>,
     sockets: Arc<Sockets>,
     /// Whether it sends the answers to strangers, and whether some may have been left for later.
     answers: bool,
@@ -117,6 +119,7 @@ impl Worker {
             index,
             poll,
             tun,
+            strays: None,
             sockets,
             outbound: vec![0; outbound_len].into_boxed_slice(),
             inbound: vec![0; IN_LEN].into_boxed_slice(),
@@ -129,6 +132,11 @@ impl Worker {
             ready: Ready::default(),
             v6_is_next: false,
         })
+    }
+
+    /// Gives whoever gets handshakes only a way into the tunnel.
+    pub(crate) fn with_strays(self, strays: TunQueue) -> Self {
+        Self { strays: Some(strays), ..self }
     }
 
     /// Serves until the device ends.
@@ -464,10 +472,9 @@ impl Worker {
         };
         let ranges = delivered.packets().map(|(_, range)| range);
         for run in self.joiner.join(&mut self.inbound, ranges, self.shared.offloads) {
-            let written = run.with_slices(self.shared.vnet_header, |slices| match &self.tun {
-                Some(tun) => tun.write_vectored(slices),
-                // Before the kernel knew what goes where.
-                None => Err(io::ErrorKind::NotFound.into()),
+            let tun = self.tun.as_ref().or(self.strays.as_ref());
+            let written = run.with_slices(self.shared.vnet_header, |slices| {
+                tun.ok_or(io::ErrorKind::NotFound)?.write_vectored(slices)
             });
             if let Err(error) = written {
                 self.shared.tun_errors.fetch_add(run.count() as u64, Ordering::Relaxed);

@@ -7,7 +7,6 @@ use blake2::digest::{Digest, FixedOutput, KeyInit as _, Update};
 use chacha20::{R20, hchacha};
 use chacha20poly1305::ChaCha20Poly1305;
 use chacha20poly1305::aead::AeadInOut;
-use hkdf::SimpleHkdf;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -46,9 +45,37 @@ pub(crate) fn mac_eq(a: &Mac, b: &Mac) -> bool {
 
 /// KDF*n*: HKDF with HMAC-BLAKE2s, the chaining key as salt and no info.
 pub(crate) fn kdf<const N: usize>(chaining_key: &[u8; 32], input: &[u8]) -> Zeroizing<[[u8; 32]; N]> {
+    let key = hmac(chaining_key, input, &[]);
     let mut output = Zeroizing::new([[0; 32]; N]);
-    let expanded = SimpleHkdf::<Blake2s256>::new(Some(chaining_key), input).expand(&[], output.as_flattened_mut());
-    debug_assert!(expanded.is_ok(), "HKDF gives up to 255 blocks, the protocol asks for three");
+    let mut previous = Zeroizing::new([0; 32]);
+    for (number, block) in (1..=u8::MAX).zip(output.iter_mut()) {
+        let before: &[u8] = if number == 1 { &[] } else { &*previous };
+        let next = hmac(&key, before, &[number]);
+        *block = *next;
+        previous = next;
+    }
+    output
+}
+
+/// HMAC-BLAKE2s of two parts. The crates for it leave padded keys and results in memory, which session keys can be told by.
+fn hmac(key: &[u8; 32], first: &[u8], second: &[u8]) -> Zeroizing<[u8; 32]> {
+    const INNER: u8 = 0x36;
+    const OUTER: u8 = 0x5c;
+    let mut pad = Zeroizing::new([INNER; 64]);
+    pad.iter_mut().zip(key).for_each(|(pad, key)| *pad ^= key);
+    let inner = secret_hash(&[&*pad, first, second]);
+    pad.iter_mut().for_each(|pad| *pad ^= INNER ^ OUTER);
+    secret_hash(&[&*pad, &*inner])
+}
+
+/// As [`hash`], of and to what is secret.
+fn secret_hash(parts: &[&[u8]]) -> Zeroizing<[u8; 32]> {
+    let mut hasher = Blake2s256::new();
+    for part in parts {
+        Update::update(&mut hasher, part);
+    }
+    let mut output = Zeroizing::new([0; 32]);
+    FixedOutput::finalize_into(hasher, (&mut *output).into());
     output
 }
 
@@ -172,6 +199,7 @@ mod tests {
         fn wipes<T: zeroize::ZeroizeOnDrop>() {}
         wipes::<ChaCha20Poly1305>();
         wipes::<Blake2sMac<U16>>();
+        wipes::<blake2::Blake2sVarCore>();
     }
 
     fn hex(text: &str) -> Vec<u8> {

@@ -30,12 +30,12 @@ pub enum Event {
         /// The new address.
         endpoint: SocketAddr,
     },
-    /// No new session for nine minutes: all key material of the peer was erased.
+    /// No new session for nine minutes: all key material of the peer was erased, but for a handshake that is under way.
     SessionExpired {
         /// With whom.
         peer: PeerId,
     },
-    /// A packet was dropped. Only if asked for:
+    /// A packet was dropped, or several at once for the same reason. Only if asked for:
     /// [`Interface::set_drop_events`](crate::Interface::set_drop_events).
     PacketDropped {
         /// The peer it came from or should have gone to, if one is known.

@@ -51,6 +51,9 @@ impl Incoming {
     }
 }
 
+/// By how much a clock may be set back that is not quite wrong before or after.
+const DAY: Duration = Duration::from_secs(86_400);
+
 impl Interface {
     /// The next step of a handshake that is to be computed, for callers who keep Diffie-Hellman
     /// away from their lock; others have it done by [`Interface::handle_datagram`] and its like.
@@ -58,7 +61,10 @@ impl Interface {
     /// Compute it, then give it to [`Interface::finish_handshake`].
     pub fn poll_handshake(&mut self, now: Instant) -> Option<HandshakeWork> {
         loop {
-            let work = if let Some(incoming) = self.incoming.pop_front() {
+            // In turn: neither do strangers' messages keep back own initiations, nor many peers that are wanted the others.
+            self.is_own_turn = !self.is_own_turn;
+            let comes_first = !self.is_own_turn || self.wanted.is_empty();
+            let work = if let Some(incoming) = self.incoming.pop_front_if(|_| comes_first) {
                 self.begin_incoming(incoming)
             } else {
                 let peer = self.wanted.pop_front()?;
@@ -137,8 +143,7 @@ impl Interface {
     }
 
     fn begin_initiation(&mut self, now: Instant, id: PeerId) -> Option<HandshakeWork> {
-        // TAI64N labels must grow, whatever the wall clock does and however coarse they are.
-        let timestamp = Tai64n::from_unix(self.unix_time(now)).max(self.last_timestamp.successor());
+        let unix_time = self.unix_time(now);
         let identity = self.identity.clone();
         let peer = self.peers.get_mut(id)?;
         peer.wants_initiation = false;
@@ -149,8 +154,14 @@ impl Interface {
             return None;
         }
         peer.last_initiation_sent = Some(now);
-        let (key, static_static) = (peer.public_key, peer.static_static.clone());
+        // TAI64N labels must grow, whatever the wall clock does and however coarse they are: each peer's by themselves. A
+        // peer may have been here before, so the first is later than all, but for those of a clock that was quite wrong.
+        let soon = Tai64n::from_unix(unix_time.saturating_add(DAY));
+        let last = peer.sent_timestamp.or(Some(self.last_timestamp).filter(|&last| last <= soon)).unwrap_or_default();
+        let timestamp = Tai64n::from_unix(unix_time).max(last.successor());
+        peer.sent_timestamp = Some(timestamp);
         self.last_timestamp = timestamp;
+        let (key, static_static) = (peer.public_key, peer.static_static.clone());
         let ephemeral = PrivateKey::generate(&mut *self.rng);
         let local_index = self.new_index(id);
         Some(HandshakeWork(Work::Initiate {

@@ -47,6 +47,8 @@ pub struct Interface {
     pub(crate) incoming: VecDeque<Incoming>,
     /// Peers to which an initiation is to be made.
     pub(crate) wanted: VecDeque<PeerId>,
+    /// Whether the next handshake to be computed is one of the wanted.
+    pub(crate) is_own_turn: bool,
     /// Peers with staged packets that may go.
     pub(crate) ready: VecDeque<PeerId>,
     pub(crate) outgoing: VecDeque<Outgoing>,
@@ -55,6 +57,7 @@ pub struct Interface {
     pub(crate) limiter: RateLimiter,
     pub(crate) load: Load,
     pub(crate) turns: Turns,
+    /// The timestamp of the last initiation sent, to whichever peer.
     pub(crate) last_timestamp: Tai64n,
     /// Bytes staged for all peers together.
     pub(crate) staged_bytes: usize,
@@ -97,6 +100,7 @@ impl Interface {
             schedule: BTreeSet::new(),
             incoming: VecDeque::new(),
             wanted: VecDeque::new(),
+            is_own_turn: false,
             ready: VecDeque::new(),
             outgoing: VecDeque::new(),
             cookie_replies: VecDeque::new(),
@@ -152,9 +156,10 @@ impl Interface {
             let Some(peer) = peers.get_mut(*id) else { continue };
             peer.static_static = None;
             let begun = peer.handshake.take().map(|handshake| handshake.local_index);
-            for index in peer.keypairs.expire_current().into_iter().chain(begun) {
+            if let Some(index) = begun {
                 indices.remove(&index);
             }
+            peer.keypairs.stop_sending();
             peer.last_initiation_sent = None;
         }
         if is_first {
@@ -196,6 +201,16 @@ impl Interface {
             peer.timers.stop();
             *staged_bytes -= peer.staged.bytes();
             peer.staged.clear();
+        }
+    }
+
+    /// Gives up every handshake that waits to be computed: for messages that come in though the link is down.
+    pub fn discard_handshakes(&mut self) {
+        self.incoming.clear();
+        for id in self.wanted.drain(..) {
+            if let Some(peer) = self.peers.get_mut(id) {
+                peer.wants_initiation = false;
+            }
         }
     }
 
@@ -305,6 +320,11 @@ impl Interface {
         }
     }
 
+    /// Where each peer is that has an endpoint, and how answers leave.
+    pub fn paths(&self) -> impl Iterator<Item = (PeerId, Path)> + '_ {
+        self.peers.iter().filter_map(|(id, peer)| Some((id, peer.endpoint?)))
+    }
+
     /// As [`Interface::forget_source`], for every peer whose answers leave from `local`.
     pub fn forget_source_address(&mut self, local: IpAddr) {
         for id in self.by_key.values() {
@@ -380,7 +400,7 @@ impl Interface {
         &self.drops
     }
 
-    /// Whether each dropped packet is an [`Event`] too. Off at the beginning.
+    /// Whether dropped packets are [`Event`]s too, one each time; [`Interface::drops`] counts each packet. Off at the beginning.
     pub fn set_drop_events(&mut self, on: bool) {
         self.drop_events = on;
     }

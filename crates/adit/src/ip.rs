@@ -41,8 +41,8 @@ fn address(packet: &[u8], v4: usize, v6: usize) -> Option<IpAddr> {
     }
 }
 
-/// The port to which a UDP packet goes, if it is one, and begins with its UDP header.
-pub(crate) fn udp_port(packet: &[u8]) -> Option<u16> {
+/// The port to which a UDP packet goes and what it carries, if it is one, and begins with its UDP header.
+pub(crate) fn udp(packet: &[u8]) -> Option<(u16, &[u8])> {
     const UDP: u8 = 17;
     let first = *packet.first()?;
     let (protocol, header_len, is_later_fragment) = match first >> 4 {
@@ -50,7 +50,8 @@ pub(crate) fn udp_port(packet: &[u8]) -> Option<u16> {
         _ => (*packet.get(6)?, IPV6_HEADER_LEN, false),
     };
     let port = be16(packet, header_len + 2)?;
-    (protocol == UDP && !is_later_fragment).then_some(port)
+    let payload = packet.get(header_len + 8..)?;
+    (protocol == UDP && !is_later_fragment).then_some((port, payload))
 }
 
 /// The congestion bits of a packet.
@@ -123,22 +124,23 @@ mod tests {
     }
 
     #[test]
-    fn only_a_packet_with_a_udp_header_has_a_udp_port() {
-        let mut packet = vec![0; 28];
+    fn only_a_packet_with_a_udp_header_is_udp() {
+        let mut packet = vec![0; 30];
+        packet[28..].copy_from_slice(&[7, 8]);
         packet[0] = 0x45;
         packet[9] = 17;
         packet[22..24].copy_from_slice(&[0x12, 0x34]);
-        assert_eq!(udp_port(&packet), Some(0x1234));
+        assert_eq!(udp(&packet), Some((0x1234, &[7, 8][..])));
         for (place, value) in [(9, 6), (7, 1), (6, 0x01), (0, 0x4f)] {
             let mut other = packet.clone();
             other[place] = value;
-            assert_eq!(udp_port(&other), None, "byte {place} = {value:#x}");
+            assert_eq!(udp(&other), None, "byte {place} = {value:#x}");
         }
         let mut packet = vec![0; 48];
         packet[0] = 0x60;
         packet[6] = 17;
         packet[43] = 9;
-        assert_eq!(udp_port(&packet), Some(9));
+        assert_eq!(udp(&packet), Some((9, &[][..])));
     }
 
     #[test]

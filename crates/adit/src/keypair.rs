@@ -103,6 +103,12 @@ impl Keypairs {
             .find(|keypair| keypair.local_index == local_index)
     }
 
+    /// Whether packets of a session are sent to this index of the peer's.
+    pub(crate) fn is_sent_by(&self, remote_index: u32) -> bool {
+        let mut keypairs = [&self.current, &self.previous, &self.next].into_iter().flatten();
+        keypairs.any(|keypair| keypair.remote_index == remote_index)
+    }
+
     /// The response to an initiation of ours has made a session: it proves that the peer has the
     /// keys, so the session is used at once. Returns the indices of those it pushed out.
     ///
@@ -146,12 +152,10 @@ impl Keypairs {
             .collect()
     }
 
-    /// Stops sending in the current session without forgetting it for what is on its way.
-    pub(crate) fn expire_current(&mut self) -> Retired {
-        let mut out: Retired = self.next.take().map(|old| old.local_index).into_iter().collect();
-        if let Some(current) = self.current.take() {
-            out.extend(self.previous.replace(current).map(|old| old.local_index));
+    /// Nothing is sent any more in any session; what arrives in them counts as before.
+    pub(crate) fn stop_sending(&mut self) {
+        for keypair in [&mut self.current, &mut self.next].into_iter().flatten() {
+            keypair.counter = REJECT_AFTER_MESSAGES;
         }
-        out
     }
 }

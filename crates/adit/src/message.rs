@@ -57,6 +57,26 @@ pub(crate) struct Transport {
     pub(crate) counter: u64,
 }
 
+/// By which of the two ends' indices a message begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FirstIndex {
+    Sender(u32),
+    Receiver(u32),
+}
+
+impl FirstIndex {
+    /// That of a message of which `bytes` are the beginning.
+    pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
+        let (&message_type, rest) = bytes.split_first_chunk::<4>()?;
+        let index = u32::from_le_bytes(*rest.first_chunk()?);
+        match message_type {
+            INITIATION | RESPONSE => Some(Self::Sender(index)),
+            COOKIE_REPLY | TRANSPORT => Some(Self::Receiver(index)),
+            _ => None,
+        }
+    }
+}
+
 impl<'a> Message<'a> {
     /// The message in `datagram`.
     ///

@@ -65,6 +65,8 @@ pub(crate) struct Peer {
     pub(crate) timers: Timers,
     /// The timestamp of the last initiation accepted; an older or equal one is a replay.
     pub(crate) latest_timestamp: Option<Tai64n>,
+    /// The timestamp of the last initiation sent; the next has a later one.
+    pub(crate) sent_timestamp: Option<Tai64n>,
     pub(crate) last_initiation_received: Option<Instant>,
     pub(crate) last_initiation_sent: Option<Instant>,
     /// The index of the last session that an initiation of the peer's was accepted for.
@@ -93,6 +95,7 @@ impl Peer {
             cookie: CookieGenerator::default(),
             timers: Timers::default(),
             latest_timestamp: None,
+            sent_timestamp: None,
             last_initiation_received: None,
             last_initiation_sent: None,
             answering: None,

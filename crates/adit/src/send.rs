@@ -5,7 +5,7 @@ use crate::error::{Drop, Error};
 use crate::interface::Interface;
 use crate::ip;
 use crate::limits::{MAX_PACKET_LEN, TRANSPORT_HEADER_LEN};
-use crate::message::transport_len;
+use crate::message::{FirstIndex, transport_len};
 use crate::peer::PeerId;
 use crate::time::Instant;
 
@@ -122,8 +122,16 @@ impl Interface {
     ) -> Result<Option<(u64, crate::path::Path)>, (Option<PeerId>, Drop)> {
         let peer = self.peers.get_mut(id).ok_or((None, Drop::NoRoute))?;
         let path = peer.endpoint.ok_or((Some(id), Drop::NoEndpoint))?;
-        let remote = path.remote;
-        if ip::destination(packet) == Some(remote.ip()) && ip::udp_port(packet) == Some(remote.port()) {
+        if ip::destination(packet) == Some(path.remote.ip())
+            && let Some((port, payload)) = ip::udp(packet)
+            && port == path.remote.port()
+            // Somebody else's tunnel may lead to the same place.
+            && match FirstIndex::of(payload) {
+                Some(FirstIndex::Sender(index)) => self.indices.get(&index) == Some(&id),
+                Some(FirstIndex::Receiver(index)) => peer.keypairs.is_sent_by(index),
+                None => false,
+            }
+        {
             return Err((Some(id), Drop::RoutingLoop));
         }
         // Packets that wait go first.

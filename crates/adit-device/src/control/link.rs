@@ -24,6 +24,7 @@ impl Control {
                 LinkEvent::Changed(link) if link.index == self.configurator.device.ifindex => latest = Some(link),
                 LinkEvent::Deleted(link) if link.index == self.configurator.device.ifindex => left = true,
                 LinkEvent::AddressRemoved { address, .. } => self.shared.interface().forget_source_address(address),
+                LinkEvent::RouteChanged { destination } => self.routes.changed(destination),
                 LinkEvent::Lost => {
                     self.shared.interface().forget_sources();
                     lost = true;

@@ -1,15 +1,17 @@
-//! News of interfaces and addresses.
+//! News of interfaces, addresses and routes.
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
+use ipnet::IpNet;
 use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 
 use super::address::address_of;
+use super::route::destination_of;
 use super::{BUFFER_SIZE, Link, NetlinkError, Result, messages};
 use crate::sys;
 
@@ -27,6 +29,11 @@ pub enum LinkEvent {
         ifindex: u32,
         /// The address.
         address: IpAddr,
+    },
+    /// There is another way to somewhere, or one less.
+    RouteChanged {
+        /// Where it leads.
+        destination: IpNet,
     },
     /// Too much happened at once to be told: ask for the present state.
     Lost,
@@ -56,7 +63,9 @@ impl LinkMonitor {
     }
 
     fn listen(socket: Socket) -> io::Result<LinkMonitor> {
-        for group in [libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV6_IFADDR] {
+        let groups =
+            [libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV6_IFADDR, libc::RTNLGRP_IPV4_ROUTE];
+        for group in groups {
             socket.add_membership(group)?;
         }
         Ok(LinkMonitor { socket, buffer: Vec::with_capacity(BUFFER_SIZE), events: VecDeque::new() })
@@ -164,6 +173,9 @@ fn event_of(message: &RouteNetlinkMessage) -> Option<LinkEvent> {
         RouteNetlinkMessage::DelLink(message) => Some(LinkEvent::Deleted(Link::from_message(message))),
         RouteNetlinkMessage::DelAddress(message) => {
             Some(LinkEvent::AddressRemoved { ifindex: message.header.index, address: address_of(message)? })
+        }
+        RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message) => {
+            Some(LinkEvent::RouteChanged { destination: destination_of(message)? })
         }
         _ => None,
     }

@@ -106,12 +106,28 @@ impl Netlink {
     /// # Errors
     /// ENETUNREACH if there is no way.
     pub fn route_to(&mut self, address: IpAddr, mark: u32) -> Result<RouteLookup> {
+        self.look_up(None, address, mark)
+    }
+
+    /// As [`route_to`](Self::route_to), for a packet from `source`.
+    ///
+    /// # Errors
+    /// EINVAL if that is no address of this host, ENETUNREACH if there is no way.
+    pub fn route_from(&mut self, source: IpAddr, address: IpAddr, mark: u32) -> Result<RouteLookup> {
+        self.look_up(Some(source), address, mark)
+    }
+
+    fn look_up(&mut self, source: Option<IpAddr>, address: IpAddr, mark: u32) -> Result<RouteLookup> {
         let action = format!("cannot find a route to {address}");
         let mut request = RouteMessage::default();
         request.header.address_family = family(&address);
         request.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
         request.header.flags = RouteFlags::LookupTable;
         request.attributes.push(RouteAttribute::Destination(address.into()));
+        if let Some(source) = source {
+            request.header.source_prefix_length = request.header.destination_prefix_length;
+            request.attributes.push(RouteAttribute::Source(source.into()));
+        }
         if mark != 0 {
             request.attributes.push(RouteAttribute::Mark(mark));
         }
@@ -186,22 +202,28 @@ fn table_of(message: &RouteMessage) -> u32 {
     number.unwrap_or(message.header.table.into())
 }
 
-fn route_of(message: &RouteMessage) -> Option<Route> {
-    let (mut destination, mut ifindex, mut metric) = (None, None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Destination(address) => destination = ip(address),
-            RouteAttribute::Oif(index) => ifindex = Some(*index),
-            RouteAttribute::Priority(priority) => metric = Some(*priority),
-            _ => {}
-        }
-    }
+pub(super) fn destination_of(message: &RouteMessage) -> Option<IpNet> {
+    let destination = message.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Destination(address) => ip(address),
+        _ => None,
+    });
     // The default route has no destination attribute.
     let everywhere = match message.header.address_family {
         netlink_packet_route::AddressFamily::Inet => IpAddr::from([0; 4]),
         netlink_packet_route::AddressFamily::Inet6 => IpAddr::from([0; 16]),
         _ => return None,
     };
-    let destination = IpNet::new(destination.unwrap_or(everywhere), message.header.destination_prefix_length).ok()?;
-    Some(Route { destination, table: table_of(message), ifindex: ifindex?, metric })
+    IpNet::new(destination.unwrap_or(everywhere), message.header.destination_prefix_length).ok()
+}
+
+fn route_of(message: &RouteMessage) -> Option<Route> {
+    let (mut ifindex, mut metric) = (None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => ifindex = Some(*index),
+            RouteAttribute::Priority(priority) => metric = Some(*priority),
+            _ => {}
+        }
+    }
+    Some(Route { destination: destination_of(message)?, table: table_of(message), ifindex: ifindex?, metric })
 }

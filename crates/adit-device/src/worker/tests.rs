@@ -2,6 +2,7 @@
 //! messages too.
 
 mod first;
+mod strays;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

@@ -41,6 +41,7 @@ mod tag {
     pub(super) const NEXT_IS_OVERTAKEN: u16 = 19;
     pub(super) const HANDSHAKE: u16 = 20;
     pub(super) const STAGED: u16 = 21;
+    pub(super) const SENT_TIMESTAMP: u16 = 22;
 }
 
 mod keypair {
@@ -88,6 +89,9 @@ pub(super) fn write(out: &mut Writer, peer: &Peer, allowed_ips: &AllowedIps<Peer
     }
     if let Some(timestamp) = &peer.latest_timestamp {
         out.bytes(tag::LATEST_TIMESTAMP, timestamp.as_bytes());
+    }
+    if let Some(timestamp) = &peer.sent_timestamp {
+        out.bytes(tag::SENT_TIMESTAMP, timestamp.as_bytes());
     }
     write_moment(out, tag::LAST_INITIATION_RECEIVED, peer.last_initiation_received);
     write_moment(out, tag::LAST_INITIATION_SENT, peer.last_initiation_sent);
@@ -142,6 +146,7 @@ pub(super) fn read(value: Value<'_>) -> Result<(Peer, Vec<IpNet>), SnapshotError
             tag::TX_BYTES => peer.tx_bytes = value.u64()?.min(u64::MAX / 2),
             tag::LAST_HANDSHAKE => peer.last_handshake = Some(read_duration(value)?),
             tag::LATEST_TIMESTAMP => peer.latest_timestamp = Some(Tai64n::from_bytes(*value.array()?)),
+            tag::SENT_TIMESTAMP => peer.sent_timestamp = Some(Tai64n::from_bytes(*value.array()?)),
             tag::LAST_INITIATION_RECEIVED => peer.last_initiation_received = Some(read_moment(value)?),
             tag::LAST_INITIATION_SENT => peer.last_initiation_sent = Some(read_moment(value)?),
             tag::TIMERS => peer.timers = read_timers(value)?,

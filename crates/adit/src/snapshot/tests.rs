@@ -83,6 +83,7 @@ fn eventful() -> Interface {
     peer.timers.data_received(NOW);
     peer.timers.renewed_on_receipt = true;
     peer.latest_timestamp = Some(Tai64n::from_unix(unix_time));
+    peer.sent_timestamp = Some(Tai64n::from_unix(unix_time).successor());
     peer.last_initiation_received = Some(NOW);
     (peer.cookie.cookie, peer.cookie.last_mac1) = (Some(([5; 16], NOW)), Some([6; 16]));
     for index in indices {

@@ -156,10 +156,10 @@ fn when_the_link_goes_down_or_a_peer_is_removed_no_index_is_left() {
 }
 
 #[test]
-fn with_another_key_only_the_session_that_packets_may_still_come_in_keeps_its_index() {
+fn with_another_key_the_sessions_keep_their_indices_while_packets_may_come_in_them() {
     for (mut pair, end) in full() {
         ANOTHER_KEY(&mut pair.ends[end]);
-        assert_eq!(count(&pair.ends[end]), 1);
+        assert_eq!(count(&pair.ends[end]), 2);
         pair.let_time_pass(end);
         assert_eq!(count(&pair.ends[end]), 0);
     }

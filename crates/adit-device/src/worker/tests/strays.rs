@@ -1,0 +1,14 @@
+//! What comes to whoever gets handshakes only, and is none.
+
+use super::*;
+
+#[test]
+fn a_packet_that_the_kernel_has_joined_to_a_handshake_is_delivered() {
+    let [mut a, mut b] = connected();
+    b.worker.strays = b.worker.tun.take();
+    let packet = finished(Spec::udp4(100).build());
+    a.put(&packet);
+    a.serve_tun();
+    b.serve_network();
+    assert_eq!(b.take_all(), [packet.1]);
+}
