@@ -11,6 +11,8 @@ use snow::{Builder, HandshakeState, StatelessTransportState};
 use crate::sim::{forge, packet};
 
 const NOW: Instant = Instant::from_nanos(77);
+/// By which the framework wants to be addressed when it answers.
+const THEIR_INDEX: [u8; 4] = [1, 2, 3, 4];
 const PROTOCOL: &str = "Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
 const PROLOGUE: &[u8] = b"WireGuard v1 zx2c4 Jason@zx2c4.com";
 /// 2023-11-14 22:13:20 UTC, on a multiple of 2^24 ns.
@@ -68,6 +70,17 @@ fn arrive(interface: &mut Interface, datagram: &[u8]) -> Option<Vec<u8>> {
     interface.handle_datagram(NOW, &path(), Ecn::NotEct, &mut datagram).map(|(_, packet)| packet.to_vec())
 }
 
+/// The framework, which has read our initiation, answers it.
+fn answer(ours: &mut Interface, mut theirs: HandshakeState, initiation: &[u8]) -> StatelessTransportState {
+    let mut message = [0; 256];
+    let len = theirs.write_message(&[], &mut message).unwrap();
+    assert_eq!(len, 48);
+    let mut response = [&[2, 0, 0, 0], &THEIR_INDEX[..], &initiation[4..8], &message[..48], &[0; 32]].concat();
+    forge::put_mac1(&mut response, &keys()[0].public_key());
+    assert_eq!(arrive(ours, &response), None);
+    theirs.into_stateless_transport_mode().unwrap()
+}
+
 /// The framework opens one of our transport messages.
 fn open(session: &StatelessTransportState, datagram: &[u8]) -> Vec<u8> {
     let counter = u64::from_le_bytes(datagram[8..16].try_into().unwrap());
@@ -104,17 +117,9 @@ fn our_initiation_is_answered_by_an_independent_responder_and_the_session_carrie
         let [own, other] = keys();
         assert_eq!(theirs.get_remote_static(), Some(&own.public_key().as_bytes()[..]));
 
-        let mut message = [0; 256];
-        let len = theirs.write_message(&[], &mut message).unwrap();
-        assert_eq!(len, 48);
-        let their_index = [1, 2, 3, 4];
-        let mut response = [&[2, 0, 0, 0], &their_index, &initiation[4..8], &message[..48], &[0; 32]].concat();
-        forge::put_mac1(&mut response, &own.public_key());
-        assert_eq!(arrive(&mut ours, &response), None);
-
-        let session = theirs.into_stateless_transport_mode().unwrap();
+        let session = answer(&mut ours, theirs, &initiation);
         let sent = poll(&mut ours);
-        assert_eq!((&sent[..4], &sent[4..8], &sent[8..16]), (&[4, 0, 0, 0][..], &their_index[..], &[0; 8][..]));
+        assert_eq!((&sent[..4], &sent[4..8], &sent[8..16]), (&[4, 0, 0, 0][..], &THEIR_INDEX[..], &[0; 8][..]));
         let text = open(&session, &sent);
         assert_eq!(text[..data().len()], data());
         assert_eq!((text.len(), &text[data().len()..]), (48, &[0; 13][..]), "padding is zeros");
@@ -151,5 +156,39 @@ fn an_independent_initiator_is_answered_and_the_session_carries_both_ways() {
         assert_eq!(open(&session, &sent)[..data().len()], data());
         let second = seal(&session, &response[4..8], 1, &data());
         assert_eq!(arrive(&mut ours, &second), Some(data()));
+    }
+}
+
+#[test]
+fn what_stands_behind_a_packet_is_zeros_whatever_was_in_the_buffer() {
+    let (mut ours, mut theirs) = (engine(None), framework(None, false));
+    let inside = [0, 1].map(packet::inside);
+    let packets: Vec<_> = (0..16).map(|len| packet::v4(inside[0], inside[1], &vec![0x55; len])).collect();
+    let mut buffer = [0xaa; 2_048];
+    // These wait for the session.
+    for packet in &packets {
+        assert_eq!(ours.handle_packet(NOW, packet, &mut buffer), Ok(None));
+    }
+    let initiation = poll(&mut ours);
+    theirs.read_message(&initiation[8..116], &mut [0; 256]).unwrap();
+    let session = answer(&mut ours, theirs, &initiation);
+    let mut datagrams = Vec::new();
+    buffer.fill(0xaa);
+    while let Some(transmit) = ours.poll_transmit(NOW, &mut buffer).unwrap() {
+        let size = transmit.segment_size;
+        datagrams.extend(buffer[transmit.range].chunks(size).map(<[u8]>::to_vec));
+        buffer.fill(0xaa);
+    }
+    // And these find it.
+    for packet in &packets {
+        buffer.fill(0xaa);
+        let transmit = ours.handle_packet(NOW, packet, &mut buffer).unwrap().expect("there is a session");
+        datagrams.push(buffer[transmit.range].to_vec());
+    }
+    assert_eq!(datagrams.len(), 2 * packets.len());
+    for (datagram, packet) in datagrams.iter().zip(packets.iter().chain(&packets)) {
+        let mut expected = packet.clone();
+        expected.resize(packet.len().next_multiple_of(16), 0);
+        assert_eq!(open(&session, datagram), expected);
     }
 }
