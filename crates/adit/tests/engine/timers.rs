@@ -84,6 +84,40 @@ fn after_giving_up_nothing_is_sent_until_there_is_new_data() {
 }
 
 #[test]
+fn what_came_just_before_giving_up_is_not_followed_by_an_empty_packet_either() {
+    let mut sim = quiet_session(32);
+    sim.network.cut(A, B);
+    sim.send(A, B);
+    // It finds no echo.
+    sim.run_for(secs(15));
+    let began = sim.now;
+    let gives_up = loop {
+        let deadline = sim[A].interface.poll_timeout().unwrap();
+        if deadline >= began + secs(90) {
+            break deadline;
+        }
+        sim.run_until(deadline);
+    };
+    // The last initiation has just left. The session would last beyond the 10 s of silence.
+    sim.run_for(secs(3));
+    let packet = sim.send(B, A);
+    sim.run_for(DELAY);
+    assert!(sim[A].has_arrived(&packet));
+    sim.network.cut(B, A);
+    let _ = sim[A].events();
+    sim.run_until(gives_up);
+    assert_eq!(sim[A].events(), [Event::HandshakeGaveUp { peer: sim.id(A, B) }]);
+    let sent = |sim: &Sim| sim.wire.iter().filter(|sent| sent.from == A).count();
+    let before = sent(&sim);
+    sim.run_for(secs(3_600));
+    assert_eq!(sent(&sim), before);
+    sim.network.heal();
+    let packet = sim.send(A, B);
+    sim.run_for(RTT * 2);
+    assert!(sim[B].has_arrived(&packet));
+}
+
+#[test]
 fn new_data_gives_the_attempt_another_90_s() {
     let mut sim = Sim::pair(4);
     sim.network.cut(A, B);
