@@ -8,13 +8,20 @@ use proptest::prelude::*;
 /// How far behind the newest packet another may arrive: 8192 bits less a word.
 const REACH: u64 = 8_128;
 
-/// What a network makes of the counters 0, 1, 2, …: each is delivered any number
-/// of times, each time up to `REACH / 2` places late.
+/// The most counters that are left out between two that arrive.
+const GAP: u64 = 100;
+/// The most counters that arrive.
+const COUNT: usize = 300;
+
+/// What a network makes of the counters 0, 1, 2, …: of every so many one is delivered, any number of times, each time up
+/// to `REACH` places late. With the longest gaps there are several times as many counters as the window has places.
 fn deliveries() -> impl Strategy<Value = Vec<u64>> {
-    let delays = proptest::collection::vec(0..REACH / 2, 0..4);
-    proptest::collection::vec(delays, 1..300).prop_map(|packets| {
+    let delays = proptest::collection::vec(0..=REACH, 0..4);
+    let step = prop_oneof![1 => Just(1_u64), 4 => 2..=GAP];
+    (step, proptest::collection::vec(delays, 1..=COUNT)).prop_map(|(step, packets)| {
         let mut arrivals = Vec::new();
-        for (counter, delays) in (0_u64..).zip(packets) {
+        for (number, delays) in (0_u64..).zip(packets) {
+            let counter = number * step;
             arrivals.extend(delays.into_iter().map(|delay| (counter + delay, counter)));
         }
         arrivals.sort_unstable();
@@ -26,7 +33,7 @@ proptest! {
     #[test]
     fn whatever_arrives_in_time_is_accepted_exactly_once(
         deliveries in deliveries(),
-        start in 0..u64::MAX - 2 * 8_192,
+        start in 0..u64::MAX - 8_192 - GAP * COUNT as u64,
     ) {
         let mut window = ReplayWindow::new();
         let mut seen = BTreeSet::new();
