@@ -16,6 +16,7 @@ mod sessions;
 mod signs;
 mod staged;
 mod storm;
+mod strangers;
 mod timers;
 mod transcript;
 mod turns;
