@@ -1,8 +1,13 @@
 //! The handshake: who may begin a session, with what, and how often.
 
+use std::time::Duration;
+
 use adit::{Bounds, Datagrams, Drop, Ecn, Event, Path, PresharedKey, PublicKey};
 
 use crate::sim::{A, B, C, Calls, DELAY, Kind, RTT, Sim, UNIX_START, forge, millis, secs};
+
+/// What a clock says that is ten years ahead.
+const WRONG_TIME: Duration = Duration::from_secs(UNIX_START.as_secs() + 10 * 365 * 86_400);
 
 #[test]
 fn a_packet_without_a_session_waits_for_the_handshake_and_then_arrives() {
@@ -130,6 +135,44 @@ fn a_wall_clock_that_was_set_back_does_not_stop_handshakes() {
     sim.run_for(RTT * 2);
     assert!(sim[B].has_arrived(&packet));
     assert_eq!(sim.count(B, Kind::Response), before + 1);
+}
+
+#[test]
+fn a_clock_that_was_wrong_once_shuts_out_no_peer_that_was_not_told_the_wrong_time() {
+    let mut sim = Sim::group(61, 3);
+    let now = sim.now;
+    sim[A].interface.set_unix_time(now, WRONG_TIME);
+    sim.connect(A, B);
+    let (now, right_time) = (sim.now, UNIX_START + sim.elapsed());
+    sim[A].interface.set_unix_time(now, right_time);
+    sim.connect(A, C);
+    // The process ends, and leaves nothing to the next one.
+    sim.run_for(secs(1));
+    let right_time = UNIX_START + sim.elapsed();
+    sim.restart(A, right_time, Bounds::default());
+    for other in [B, C] {
+        sim.introduce(A, other);
+    }
+    let [to_b, to_c] = [B, C].map(|other| sim.send(A, other));
+    sim.run_for(RTT * 2);
+    assert!(sim[C].has_arrived(&to_c));
+    assert_eq!((sim[B].has_arrived(&to_b), sim.drops(B, Drop::ReplayedInitiation)), (false, 1));
+}
+
+#[test]
+fn timestamps_to_one_peer_grow_though_the_clock_goes_back_and_whoever_else_has_been_sent_one() {
+    let mut sim = Sim::group(62, 3);
+    let now = sim.now;
+    sim[A].interface.set_unix_time(now, WRONG_TIME);
+    for round in 1..=3 {
+        for other in [B, C] {
+            sim.connect(A, other);
+            sim.run_for(secs(200));
+            assert_eq!(sim.count(other, Kind::Response), round);
+        }
+        let now = sim.now;
+        sim[A].interface.set_unix_time(now, UNIX_START - secs(86_400) * round as u32);
+    }
 }
 
 #[test]
