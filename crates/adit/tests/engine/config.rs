@@ -89,6 +89,35 @@ fn what_was_on_its_way_when_the_private_key_changed_still_arrives() {
 }
 
 #[test]
+fn after_another_private_key_every_session_receives_and_none_sends() {
+    // Of A's making, the previous and the current one; of B's, the current and the next one, in which nothing has come.
+    for (seed, initiator) in [(21, A), (22, B)] {
+        let mut sim = Sim::pair(seed);
+        sim.connect(initiator, 1 - initiator);
+        sim.run_for(secs(121));
+        sim.network.lose(|sent| sent.from == B && matches!(sent.kind(), Kind::Data | Kind::Keepalive));
+        // Whichever of the two is the initiator renews the session.
+        let before = sim.send(B, A);
+        sim.send(A, B);
+        sim.run_for(RTT * 2);
+        let after = sim.send(B, A);
+        let held = sim.sent(B, Kind::Data).split_off(1);
+        assert_ne!(held[0].first_index(), held[1].first_index(), "of two sessions");
+
+        sim[A].interface.set_private_key(Some(PrivateKey::from_bytes([77; 32])));
+        let of_sessions = |sim: &Sim| sim.wire.iter().filter(|sent| sent.from == A && sent.bytes[0] == 4).count();
+        let count = of_sessions(&sim);
+        assert!(!sim.peer(A, B).has_session);
+        let received: Vec<_> = held.iter().map(|sent| sim.replay(A, sent)).collect();
+        assert_eq!(received, [Some(before), Some(after)]);
+        assert!(!sim.peer(A, B).has_session);
+        sim.send(A, B);
+        sim.run_for(secs(60));
+        assert_eq!(of_sessions(&sim), count);
+    }
+}
+
+#[test]
 fn setting_the_same_private_key_again_costs_no_session() {
     let mut sim = Sim::pair(7);
     sim.connect(A, B);
