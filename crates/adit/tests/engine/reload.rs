@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use adit::{Bounds, Instant, Interface, Snapshot};
+use adit::{Bounds, Drop, Instant, Interface, PrivateKey, Snapshot};
 use proptest::prelude::*;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{SeedableRng, TryCryptoRng, TryRng};
@@ -119,6 +119,31 @@ fn what_was_received_before_is_a_replay_after() {
     }
     assert_eq!(sim[B].arrived.len(), arrived);
     assert_eq!(sim.count(B, Kind::Response), 1, "a recorded initiation is not answered again");
+}
+
+#[test]
+fn a_session_made_with_another_private_key_receives_and_does_not_send_in_the_next_process_either() {
+    let (mut sim, chances) = group(5, 2, Bounds::default());
+    sim.connect(A, B);
+    sim.network.cut(B, A);
+    let packet = sim.send(B, A);
+    let held = sim.last_sent(B, Kind::Data);
+    sim[A].interface.set_private_key(Some(PrivateKey::from_bytes([77; 32])));
+    reload(&mut sim, A, &chances, Bounds::default());
+    assert_eq!((sim.replay(A, &held), sim.peer(A, B).has_session), (Some(packet), false));
+}
+
+#[test]
+fn timestamps_grow_though_the_next_process_has_the_right_time_and_this_one_had_a_later_one() {
+    let (mut sim, chances) = group(6, 3, Bounds::default());
+    let now = sim.now;
+    sim[A].interface.set_unix_time(now, UNIX_START + secs(10 * 365 * 86_400));
+    sim.connect(A, B);
+    reload(&mut sim, A, &chances, Bounds::default());
+    sim.connect(A, C);
+    sim.run_for(secs(200));
+    sim.connect(A, B);
+    assert_eq!((sim.count(B, Kind::Response), sim.drops(B, Drop::ReplayedInitiation)), (2, 0));
 }
 
 #[derive(Clone, Debug)]
