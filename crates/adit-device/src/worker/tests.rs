@@ -3,6 +3,7 @@
 
 mod first;
 mod strays;
+mod marks;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
