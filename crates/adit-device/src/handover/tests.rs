@@ -87,7 +87,6 @@ fn a_process_that_says_that_it_has_taken_over_has_whatever_it_said_before() {
     for kind in [Kind::Prepared, Kind::Prepared, Kind::Prepared, Kind::Taken] {
         channel::send(&theirs, kind, "", &[], &[]).unwrap();
     }
-    drop(theirs.try_clone().unwrap());
     let prepared = Prepared { child, stream: ours, has_taken: false };
     let end = std::thread::spawn(move || {
         drop(channel::receive(&theirs));
