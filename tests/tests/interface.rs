@@ -2,13 +2,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::IpAddr;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 use adit_tests::Implementation::Adit;
-use adit_tests::{Host, Node, Outer, Pair, PairBuilder, Ping, Side, eventually};
+use adit_tests::{Host, Node, Outer, Pair, PairBuilder, Ping, Side, Tap, eventually};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -256,6 +257,18 @@ fn an_interface_made_by_the_daemon_has_room_for_the_tunnel_and_one_that_was_ther
     node.host.ip("tuntap add wg0 mode tun multi_queue");
     node.start();
     assert_eq!(mtu(&node), "1500");
+}
+
+#[test]
+fn a_packet_that_waited_for_its_session_is_padded_no_further_than_to_the_mtu_of_the_link() {
+    // No multiple of 16, to which shorter packets are padded.
+    const MTU: u16 = 1411;
+    let pair = PairBuilder::new(Adit, Adit).mtu(MTU.into()).build();
+    let mut tap = Tap::open(&pair.a.host);
+    Ping::to(Side::B.inner_v4()).packet_length(MTU).from(&pair.a.host).assert_all_answered();
+    let IpAddr::V4(b) = Side::B.outer(Outer::V4) else { unreachable!("an address of IPv4") };
+    // The header, with type, index and counter, and the tag.
+    assert_eq!(tap.message(4, b).len(), 16 + usize::from(MTU) + 16);
 }
 
 #[test]
