@@ -15,6 +15,7 @@ pub(crate) fn all(options: &TestOptions) -> Result<()> {
     if !options.no_setup {
         setup::all()?;
     }
+    tell_ciphers();
     prove_no_std()?;
     let daemon = build_daemon(options.release)?;
     let mut nextest = cargo();
@@ -34,6 +35,29 @@ pub(crate) fn all(options: &TestOptions) -> Result<()> {
     let seeds = ["nextest", "run", "--manifest-path", FUZZ, "--no-default-features"];
     run(cargo().args(seeds).env("CARGO_TARGET_DIR", target()))?;
     run(cargo().args(["test", "--workspace", "--doc", "--quiet"]))
+}
+
+/// Tells which of the cipher's ways to do its work are tested on this machine: what its CPU cannot do is passed over by the
+/// tests without a word. As `adit_aead::Backend` finds them.
+fn tell_ciphers() {
+    #[cfg(target_arch = "x86_64")]
+    let (avx2, avx512) = (
+        is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2"),
+        is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512dq")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512ifma"),
+    );
+    #[cfg(not(target_arch = "x86_64"))]
+    let (avx2, avx512) = (false, false);
+    let ways = [("portable", true), ("AVX2", avx2), ("AVX-512", avx512)];
+    let names = |tested: bool| -> Vec<_> { ways.iter().filter(|way| way.1 == tested).map(|way| way.0).collect() };
+    eprintln!("The cipher is tested with: {}", names(true).join(", "));
+    let missing = names(false);
+    if !missing.is_empty() {
+        eprintln!("NOT TESTED, for want of a CPU that has the instructions: {}", missing.join(", "));
+    }
 }
 
 /// Builds the daemon that the tests drive, and says where it is.
