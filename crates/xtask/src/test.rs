@@ -42,12 +42,12 @@ pub(crate) fn all(options: &TestOptions) -> Result<()> {
 fn tell_ciphers() {
     #[cfg(target_arch = "x86_64")]
     let (avx2, avx512) = (
-        is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi2"),
-        is_x86_feature_detected!("avx512f")
-            && is_x86_feature_detected!("avx512bw")
-            && is_x86_feature_detected!("avx512dq")
-            && is_x86_feature_detected!("avx512vl")
-            && is_x86_feature_detected!("avx512ifma"),
+        std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("bmi2"),
+        std::is_x86_feature_detected!("avx512f")
+            && std::is_x86_feature_detected!("avx512bw")
+            && std::is_x86_feature_detected!("avx512dq")
+            && std::is_x86_feature_detected!("avx512vl")
+            && std::is_x86_feature_detected!("avx512ifma"),
     );
     #[cfg(not(target_arch = "x86_64"))]
     let (avx2, avx512) = (false, false);
