@@ -111,3 +111,21 @@ fn sessions_that_are_wanted_by_the_thousand_do_not_keep_a_message_waiting_that_h
     });
     assert!(is_answered && sim[A].interface.has_handshakes());
 }
+
+#[test]
+fn what_comes_in_while_the_link_is_down_leaves_no_handshake_behind_and_is_no_obstacle_later() {
+    let mut sim = Sim::pair(4);
+    sim[A].interface.link_down();
+    for number in 0..64 {
+        let message = junk(&sim, A, number.into());
+        arrive(&mut sim, A, address(number), &message);
+    }
+    want_session(&mut sim, packet::inside(B));
+    assert!(sim[A].interface.has_handshakes());
+    let now = sim.now;
+    let interface = &mut sim[A].interface;
+    interface.discard_handshakes();
+    assert!(!interface.has_handshakes() && interface.poll_handshake(now).is_none());
+    interface.link_up(now);
+    sim.connect(A, B);
+}
