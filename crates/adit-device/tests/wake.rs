@@ -1,8 +1,8 @@
 //! No wake-up of the control thread is lost, in whatever order it and the workers come to the engine's lock and to the
 //! moment until which it sleeps: explored by the model checker `loom`, which knows what `Relaxed` permits.
 //!
-//! That moment is the device's own source. The threads are models: that the device's take their steps in this order is known
-//! by reading them.
+//! That moment is the device's own source. The threads are models: that the device's take their steps in this order is
+//! known by reading them.
 
 use std::time::Duration;
 

@@ -37,8 +37,8 @@ pub(crate) fn all(options: &TestOptions) -> Result<()> {
     run(cargo().args(["test", "--workspace", "--doc", "--quiet"]))
 }
 
-/// Tells which of the cipher's ways to do its work are tested on this machine: what its CPU cannot do is passed over by the
-/// tests without a word. As `adit_aead::Backend` finds them.
+/// Tells which of the cipher's ways to do its work are tested on this machine: what its CPU cannot do is passed over by
+/// the tests without a word. As `adit_aead::Backend` finds them.
 fn tell_ciphers() {
     #[cfg(target_arch = "x86_64")]
     let (avx2, avx512) = (

@@ -1,5 +1,5 @@
-//! What strangers send who know the public key or do not: it is load only if it could cost something, and it has its turn
-//! beside the sessions that are wanted here, neither before nor behind all of them.
+//! What strangers send who know the public key or do not: it is load only if it could cost something, and it has its
+//! turn beside the sessions that are wanted here, neither before nor behind all of them.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
