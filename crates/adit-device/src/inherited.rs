@@ -32,15 +32,13 @@ pub fn take_fd(number: RawFd) -> io::Result<OwnedFd> {
     if flags & libc::FD_CLOEXEC != 0 {
         return Err(refuse("was not inherited: it is closed on exec"));
     }
-    // A program started from here must not inherit it in turn.
-    // SAFETY: F_SETFD takes an integer and touches no memory of ours.
-    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
     taken.push(number);
     // SAFETY: the number is open, as checked above, and nobody else owns it: the caller asks for what the parent process
     // has left open, before opening files, of which nearly all would have been refused; `TAKEN` gives each number out once.
-    Ok(unsafe { OwnedFd::from_raw_fd(number) })
+    let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    // A program started from here must not inherit it in turn.
+    rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
+    Ok(fd)
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ pub mod quick;
 #[cfg(test)]
 mod scratch;
 mod shared;
-#[allow(unsafe_code, reason = "the only place where system calls are made by hand")]
+#[allow(unsafe_code, reason = "system calls made by hand, and the vectors of the processor")]
 mod sys;
 pub mod tun;
 pub mod uapi;

@@ -1,5 +1,6 @@
-//! The system calls that the standard library and `socket2` do not offer, behind safe functions: the only `unsafe`
-//! code of this crate. Nothing here allocates for a call.
+//! The system calls that the standard library, `socket2` and `rustix` do not offer, and the vectors of the processor,
+//! behind safe functions: all `unsafe` code of this crate but for what takes over inherited files. What a packet goes
+//! through allocates nothing.
 
 mod message;
 mod namespace;
@@ -7,10 +8,11 @@ mod process;
 mod program;
 mod vectors;
 
-use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::time::Duration;
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 
 #[cfg(test)]
 pub(crate) use message::calls;
@@ -20,12 +22,18 @@ pub(crate) use process::answer_to_prctl;
 pub(crate) use program::{Instruction, attach_to_group};
 pub(crate) use vectors::with_vectors;
 
+/// Asks for the network namespace of a TUN device. `libc` has no name for it.
+pub(crate) const TUNGETDEVNETNS: u32 = 0x54e3;
+
 /// Turns the result of a system call into a `Result`.
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// Time since the machine booted, sleep included.
+///
+/// From the C library, which the kernel tells at the start where it can be read without a system call. `rustix` asks for
+/// that place later, in ways that are closed to a program started by a confined one.
 pub(crate) fn boottime() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid timespec that outlives the call, which writes nothing else.
@@ -67,10 +75,7 @@ pub(crate) fn option(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<i3
 
 /// Makes reads and writes of this description return `WouldBlock` where they would wait.
 pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: F_GETFL takes no third argument and touches no memory of ours.
-    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) })?;
-    // SAFETY: F_SETFL takes an integer and touches no memory of ours.
-    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) }).map(drop)
+    Ok(rustix::io::ioctl_fionbio(fd, true)?)
 }
 
 /// An open netlink socket, as the library has it that speaks netlink.
@@ -80,12 +85,10 @@ pub(crate) fn netlink_socket(fd: OwnedFd) -> netlink_sys::Socket {
 }
 
 /// The index of the interface of this name in the calling thread's network namespace.
-pub(crate) fn interface_index(name: &CStr) -> io::Result<u32> {
-    // SAFETY: `name` is a NUL-terminated string that outlives the call.
-    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
-        0 => Err(io::Error::last_os_error()),
-        index => Ok(index),
-    }
+pub(crate) fn interface_index(name: &str) -> io::Result<u32> {
+    // Any socket will do; of this kind a confined process may open one too.
+    let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
+    Ok(netdevice::name_to_index(socket, name)?)
 }
 
 /// A `struct ifreq` as far as TUN devices use it: a name and flags.
@@ -140,7 +143,6 @@ pub(crate) fn tun_request(fd: BorrowedFd<'_>) -> io::Result<InterfaceRequest> {
 
 /// `TUNGETDEVNETNS`: the network namespace that the device is in.
 pub(crate) fn tun_namespace(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    const TUNGETDEVNETNS: libc::c_ulong = 0x54e3;
     // SAFETY: TUNGETDEVNETNS takes no argument, and returns a new file descriptor or an error.
     let namespace = check(unsafe { libc::ioctl(fd.as_raw_fd(), TUNGETDEVNETNS as _) })?;
     // SAFETY: the kernel has just opened the descriptor for us, and nobody else knows of it.

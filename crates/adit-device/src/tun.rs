@@ -1,6 +1,5 @@
 //! The TUN device: several queues, each with the offloads that the kernel has.
 
-use std::ffi::CString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -143,10 +142,7 @@ impl Tun {
             move |source| TunError::System { name, action, source }
         };
         let (flags, offloads) = set_options(&first, &name, offload)?;
-        let ifindex = CString::new(name.as_str())
-            .map_err(io::Error::from)
-            .and_then(|name| sys::interface_index(&name))
-            .map_err(error("its index cannot be read"))?;
+        let ifindex = sys::interface_index(&name).map_err(error("its index cannot be read"))?;
 
         let mut files = vec![first];
         if flags & libc::IFF_MULTI_QUEUE != 0 {

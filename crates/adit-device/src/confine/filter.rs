@@ -15,6 +15,8 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
+use crate::sys::TUNGETDEVNETNS;
+
 /// Operations of `prctl` that exist only under our filters, so that a program started under them knows of them.
 pub(super) const MARK: u32 = u32::from_be_bytes(*b"adit");
 /// The same, where Landlock was in force before the filter came.
@@ -288,7 +290,6 @@ fn permitted(has_landlock: bool) -> Result<Rules, seccompiler::BackendError> {
         ],
     )?;
 
-    const TUNGETDEVNETNS: u64 = 0x54e3;
     #[allow(clippy::unnecessary_cast, reason = "the type differs between C libraries")]
     let requests = [
         c::FIONBIO as u64,
@@ -301,7 +302,7 @@ fn permitted(has_landlock: bool) -> Result<Rules, seccompiler::BackendError> {
         c::TUNSETVNETHDRSZ as u64,
         c::TUNGETVNETHDRSZ as u64,
         c::TUNSETQUEUE as u64,
-        TUNGETDEVNETNS,
+        TUNGETDEVNETNS.into(),
     ];
     permit(c::SYS_ioctl, requests.map(|request| rule([equals(1, request)])).into())?;
 

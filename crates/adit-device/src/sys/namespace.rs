@@ -1,14 +1,16 @@
 //! Moving the calling thread or process to another namespace.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
+
+use rustix::process::{getegid, geteuid};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::check;
 
 /// Moves the calling thread, and no other, to the network namespace.
 pub(crate) fn enter(namespace: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: setns takes integers only and touches no memory of ours.
-    check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
+    Ok(move_into_link_name_space(namespace, Some(LinkNameSpaceType::Network))?)
 }
 
 /// Moves the calling thread, and no other, to a new network namespace.
@@ -27,6 +29,5 @@ pub(crate) fn unshare_user_and_network() -> io::Result<()> {
 
 /// The effective user and group of the process.
 pub(crate) fn effective_ids() -> (u32, u32) {
-    // SAFETY: both take nothing, touch no memory of ours and cannot fail.
-    unsafe { (libc::geteuid(), libc::getegid()) }
+    (geteuid().as_raw(), getegid().as_raw())
 }

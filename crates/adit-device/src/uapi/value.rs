@@ -1,6 +1,5 @@
 //! The values of UAPI lines, and of the configuration files that write them the same way.
 
-use std::ffi::CString;
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
@@ -64,7 +63,7 @@ fn zone_index(zone: &str) -> Option<u32> {
     if let Some(index) = number(zone) {
         return Some(index);
     }
-    crate::sys::interface_index(&CString::new(zone).ok()?).ok()
+    crate::sys::interface_index(zone).ok()
 }
 
 #[cfg(test)]
