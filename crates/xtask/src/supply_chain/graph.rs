@@ -61,20 +61,19 @@ impl fmt::Display for Package {
     }
 }
 
-/// All packages that the workspace is built from.
+/// All packages that a workspace is built from.
 #[derive(Debug)]
 pub(super) struct Graph {
     packages: HashMap<String, Package>,
 }
 
 impl Graph {
-    /// Asks cargo; fails if `Cargo.lock` does not fit the manifests.
-    pub(super) fn read() -> Result<Self> {
-        let metadata = output(
-            cargo()
-                .args(["metadata", "--format-version", "1", "--locked", "--all-features"])
-                .args(["--filter-platform", PLATFORM]),
-        )?;
+    /// Asks cargo about the workspace of this manifest; fails if its `Cargo.lock` does not fit.
+    pub(super) fn read(manifest: &str) -> Result<Self> {
+        let mut command = cargo();
+        command.args(["metadata", "--format-version", "1", "--locked", "--all-features"]);
+        command.args(["--filter-platform", PLATFORM, "--manifest-path", manifest]);
+        let metadata = output(&mut command)?;
         let metadata: Value = serde_json::from_str(&metadata).context("cargo metadata is no JSON")?;
         Ok(Self::from_metadata(&metadata))
     }
@@ -102,10 +101,6 @@ impl Graph {
 
     pub(super) fn members(&self) -> impl Iterator<Item = &Package> {
         self.packages().filter(|package| package.is_member)
-    }
-
-    pub(super) fn outside(&self) -> impl Iterator<Item = &Package> {
-        self.packages().filter(|package| !package.is_member)
     }
 
     /// The packages with these names and all that they depend on by such dependencies, but for what only those named

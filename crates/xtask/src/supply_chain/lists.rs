@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Rules {
     pub(super) licences: Vec<String>,
+    /// Crates, each with a licence that it alone may have.
+    pub(super) exceptions: Vec<(String, String)>,
     /// Crates, or crates of a version, that may be there beside another version.
     pub(super) skipped: Vec<String>,
     /// Crates below which versions are not compared.
@@ -23,9 +25,13 @@ impl Rules {
                 _ => {}
             }
             let entry = line.trim_start().trim_start_matches("{ crate = ");
-            let Some((entry, _)) = entry.strip_prefix('"').and_then(|rest| rest.split_once('"')) else { continue };
+            let Some((entry, rest)) = entry.strip_prefix('"').and_then(|rest| rest.split_once('"')) else { continue };
             match list {
                 "allow" => rules.licences.push(entry.to_owned()),
+                "exceptions" => {
+                    let licences = rest.split('"').skip(1).step_by(2);
+                    rules.exceptions.extend(licences.map(|licence| (entry.to_owned(), licence.to_owned())));
+                }
                 "skip" => rules.skipped.push(entry.to_owned()),
                 "skip-tree" => rules.skipped_trees.push(entry.to_owned()),
                 _ => {}
@@ -73,13 +79,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rules_are_the_entries_of_three_lists() {
-        let text = "targets = [\"x\"]\nallow = [\n    \"MIT\",\n    \"ISC\",\n]\nskip = [\n    \
+    fn rules_are_the_entries_of_four_lists() {
+        let text = "targets = [\"x\"]\nallow = [\n    \"MIT\",\n    \"ISC\",\n]\n\
+                    exceptions = [\n    { crate = \"fuzzer\", allow = [\"NCSA\", \"Zlib\"] },\n]\nskip = [\n    \
                     { crate = \"syn@2\", reason = \"r\" },\n]\nskip-tree = [\n    { crate = \"snow\", reason = \"r\" },\n]\n\
                     others = [\n    \"no\",\n]\n";
         let [licences, skipped, skipped_trees] = [&["MIT", "ISC"][..], &["syn@2"], &["snow"]]
             .map(|list| list.iter().map(|&entry| entry.to_owned()).collect());
-        assert_eq!(Rules::read(text), Rules { licences, skipped, skipped_trees });
+        let exceptions = ["NCSA", "Zlib"].map(|licence| ("fuzzer".to_owned(), licence.to_owned())).into();
+        assert_eq!(Rules::read(text), Rules { licences, exceptions, skipped, skipped_trees });
     }
 
     #[test]
