@@ -103,7 +103,7 @@ fn build(target: Option<&str>) -> Result<PathBuf> {
     let folder = fuzz_folder().join("target");
     let mut build = cargo();
     build
-        .args(["build", "--release", "--target", host, "--manifest-path"])
+        .args(["build", "--locked", "--release", "--target", host, "--manifest-path"])
         .arg(fuzz_folder().join("Cargo.toml"))
         // The tools that run while building are not measured: with a target named, the flags are not for them.
         .env("RUSTFLAGS", FLAGS)

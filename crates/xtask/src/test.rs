@@ -13,7 +13,7 @@ const FUZZ: &str = "fuzz/Cargo.toml";
 /// Every test of the workspace.
 pub(crate) fn all(options: &TestOptions) -> Result<()> {
     if !options.no_setup {
-        setup::all()?;
+        setup::all("test")?;
     }
     tell_ciphers();
     prove_no_std()?;
@@ -32,7 +32,7 @@ pub(crate) fn all(options: &TestOptions) -> Result<()> {
     // and the engine's primitives are from such.
     run(cargo().args(["nextest", "run", "--package", "adit-aead"]))?;
     run(cargo().args(["nextest", "run", "--package", "adit", "--lib"]))?;
-    let seeds = ["nextest", "run", "--manifest-path", FUZZ, "--no-default-features"];
+    let seeds = ["nextest", "run", "--locked", "--manifest-path", FUZZ, "--no-default-features"];
     run(cargo().args(seeds).env("CARGO_TARGET_DIR", target()))?;
     run(cargo().args(["test", "--workspace", "--doc", "--quiet"]))
 }
@@ -76,7 +76,7 @@ pub(crate) fn build_daemon(release: bool) -> Result<PathBuf> {
 fn prove_no_std() -> Result<()> {
     let build = || {
         let mut build = cargo();
-        build.args(["build", "--manifest-path"]).arg(root().join("tests/no_std/Cargo.toml"));
+        build.args(["build", "--locked", "--manifest-path"]).arg(root().join("tests/no_std/Cargo.toml"));
         build.env("CARGO_TARGET_DIR", target().join("no_std"));
         build
     };
