@@ -40,7 +40,7 @@ pub(crate) struct CompareOptions {
 pub(crate) fn all(options: &CompareOptions) -> Result<()> {
     if !options.report_only {
         if !options.no_setup {
-            setup::all()?;
+            setup::all("compare")?;
         }
         run(cargo().args(["build", "--release", "--package", "adit-cli"]))?;
     }

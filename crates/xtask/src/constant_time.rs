@@ -28,7 +28,7 @@ pub(crate) struct ConstantTimeOptions {
 /// Builds the probes as the daemon is built, with AWS-LC and without, and runs them.
 pub(crate) fn all(options: &ConstantTimeOptions) -> Result<()> {
     if !options.no_setup && !options.measure {
-        debian::install(PACKAGES)?;
+        debian::install(PACKAGES, "constant-time")?;
     }
     for features in [&["--no-default-features"][..], &[]] {
         run(cargo().args(["build", "--release", "--package", "adit-constant-time"]).args(features))?;

@@ -47,7 +47,7 @@ pub(crate) struct FloodsOptions {
 pub(crate) fn all(options: &FloodsOptions) -> Result<()> {
     if !options.report_only {
         if !options.no_setup {
-            setup::all()?;
+            setup::all("floods")?;
         }
         run(cargo().args(["build", "--release", "--package", "adit-cli"]))?;
     }

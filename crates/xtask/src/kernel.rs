@@ -13,7 +13,7 @@ pub(crate) fn folder() -> PathBuf {
     target().join("peers").join("kernel")
 }
 
-/// Unpacks the kernel that the machine's release of Debian has for this architecture.
+/// Unpacks the kernel that the machine's release of Debian has for amd64, the only machine that the tests boot.
 pub(crate) fn install() -> Result<()> {
     if is_complete(&folder()) {
         return Ok(());
@@ -24,7 +24,7 @@ pub(crate) fn install() -> Result<()> {
         .into_iter()
         .find(|name| name.starts_with("linux-image-"))
         .context("Debian's package linux-image-amd64 names no kernel")?;
-    debian::unpack_own(&package, &target().join("peers").join("download"), &folder())
+    debian::unpack_own(&package, target().join("peers").join("download"), &folder())
 }
 
 fn is_complete(folder: &Path) -> bool {

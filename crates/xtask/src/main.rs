@@ -24,7 +24,8 @@ use clap::{Args, Parser, Subcommand};
 
 fn main() -> anyhow::Result<()> {
     match Xtask::parse().chore {
-        Chore::Setup => setup::all(),
+        // What comes next.
+        Chore::Setup => setup::all("test"),
         Chore::Test(options) => test::all(&options),
         Chore::Compare(options) => compare::all(&options),
         Chore::Floods(options) => floods::all(&options),

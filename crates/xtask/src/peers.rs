@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::debian::Release;
-use crate::run::{cargo, run, target};
+use crate::run::{Scratch, cargo, run, target};
 
 /// Crates with a binary each: name, version.
 const CRATES: &[(&str, &str)] = &[("boringtun-cli", "0.7.1"), ("gotatun-cli", "0.10.2")];
@@ -46,12 +46,9 @@ fn install_wireguard_go() -> Result<()> {
         return Ok(());
     }
     eprintln!("# wireguard-go of Debian {WIREGUARD_GO_RELEASE}: a partner to interoperate with");
-    let unpacked = folder().join("wireguard-go");
-    let release = Release::open(&folder().join("apt"), WIREGUARD_GO_RELEASE)?;
-    release.unpack("wireguard-go", &unpacked)?;
-    move_file(&unpacked.join("usr/bin/wireguard-go"), &binary)?;
-    fs::remove_dir_all(unpacked)?;
-    release.close()
+    let unpacked = Scratch::new(folder().join("wireguard-go"))?;
+    Release::open(folder().join("apt"), WIREGUARD_GO_RELEASE)?.unpack("wireguard-go", unpacked.path())?;
+    move_file(&unpacked.path().join("usr/bin/wireguard-go"), &binary)
 }
 
 fn move_file(from: &Path, to: &Path) -> Result<()> {

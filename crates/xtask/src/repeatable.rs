@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::run::{cargo, output, root, run, target};
+use crate::run::{Scratch, cargo, output, root, run, target};
 
 /// What `repeatable` can be told.
 #[derive(Debug, Args)]
@@ -26,21 +26,20 @@ pub(crate) fn all(options: &RepeatableOptions) -> Result<()> {
         return run(Command::new("sha256sum").arg(binary));
     }
     // Names of different lengths: where a path is in the binary, all that comes after it would move.
-    let trees = [folder.join("a"), folder.join("a folder with a longer name").join("and another one")];
+    let trees = [
+        Scratch::new(folder.join("a"))?,
+        Scratch::new(folder.join("a folder with a longer name").join("and another one"))?,
+    ];
     let mut binaries = Vec::new();
     for tree in &trees {
-        if tree.exists() {
-            fs::remove_dir_all(tree).with_context(|| format!("cannot remove {}", tree.display()))?;
-        }
-        copy_work_tree(tree)?;
-        binaries.push(build(tree, &tree.join("target"))?);
+        copy_work_tree(tree.path())?;
+        binaries.push(build(tree.path(), &tree.path().join("target"))?);
     }
-    let [first, second] = &binaries[..] else { bail!("two folders are two binaries") };
-    run(Command::new("sha256sum").args([first, second]))?;
+    run(Command::new("sha256sum").args(&binaries))?;
     // Names the first byte that differs.
-    run(Command::new("cmp").args([first, second]))?;
+    run(Command::new("cmp").args(&binaries))?;
     eprintln!("the same bytes from two folders");
-    trees.iter().try_for_each(|tree| fs::remove_dir_all(tree).context("cannot remove a copy"))
+    Ok(())
 }
 
 /// Builds the daemon of the work tree `tree` into `target`; says where the binary is.

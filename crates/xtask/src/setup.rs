@@ -27,9 +27,9 @@ const PACKAGES: &[debian::Package] = &[
     debian::Package { name: "xz-utils", why: "unpacks that kernel's modules" },
 ];
 
-/// Installs what is missing and says why.
-pub(crate) fn all() -> Result<()> {
-    debian::install(PACKAGES)?;
+/// Installs what is missing and says why. `chore` is what it is for.
+pub(crate) fn all(chore: &str) -> Result<()> {
+    debian::install(PACKAGES, chore)?;
     if !succeeds(cargo().args(["nextest", "--version"])) {
         eprintln!("# cargo-nextest {NEXTEST}: runs the tests, in parallel and each in its own process");
         run(cargo().args(["install", "--locked", "--version", NEXTEST, "cargo-nextest"]))?;

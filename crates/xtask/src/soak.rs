@@ -34,7 +34,7 @@ pub(crate) struct SoakOptions {
 /// Builds the daemon and what drives it, then becomes the latter.
 pub(crate) fn all(options: &SoakOptions) -> Result<()> {
     if !options.no_setup {
-        setup::all()?;
+        setup::all("soak")?;
     }
     let daemon = build_daemon(options.release)?;
     // Not in release: there whatever fails, which is a panic, would be the end before anything is told.
