@@ -124,15 +124,7 @@ impl Configurator {
             ("send_errors", shared.send_errors.load(Ordering::Relaxed)),
             ("tun_errors", shared.tun_errors.load(Ordering::Relaxed)),
         ];
-        let text = facts
-            .iter()
-            .map(|(key, value)| {
-                format!(
-                    "{key}={value}
-"
-                )
-            })
-            .collect();
+        let text = facts.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
         // In the order in which `successor` takes them.
         let sockets = sockets.iter().flat_map(|sockets| sockets.iter()).map(AsFd::as_fd);
         let (asks, link) = (asks.as_ref().map(AsFd::as_fd), link.as_ref().map(AsFd::as_fd));
