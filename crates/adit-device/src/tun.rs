@@ -1,7 +1,7 @@
 //! The TUN device: several queues, each with the offloads that the kernel has.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::OpenOptionsExt;
 
@@ -204,14 +204,6 @@ impl TunQueue {
     /// `WouldBlock` if there is none; EBADFD if the interface was deleted.
     pub fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         (&self.file).read(buffer)
-    }
-
-    /// As [`read`](Self::read), into several buffers, one after another.
-    ///
-    /// # Errors
-    /// Those of [`read`](Self::read).
-    pub fn readv(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        (&self.file).read_vectored(buffers)
     }
 
     /// Writes one packet, of which `slices` are the parts: first its [`VnetHeader`] if the device has them.

@@ -36,9 +36,9 @@ use table::{Address, Table};
 /// let mut table = AllowedIps::new([1, 2]); // in earnest: two random numbers
 /// table.insert("10.0.0.0/8".parse()?, 'a');
 /// table.insert("10.1.0.0/16".parse()?, 'b');
-/// assert_eq!(table.lookup_v4([10, 1, 2, 3]), Some('b'));
-/// assert_eq!(table.lookup_v4([10, 2, 2, 3]), Some('a'));
-/// assert_eq!(table.lookup_v4([192, 0, 2, 1]), None);
+/// assert_eq!(table.lookup([10, 1, 2, 3].into()), Some('b'));
+/// assert_eq!(table.lookup([10, 2, 2, 3].into()), Some('a'));
+/// assert_eq!(table.lookup([192, 0, 2, 1].into()), None);
 /// # Ok::<(), ipnet::AddrParseError>(())
 /// ```
 pub struct AllowedIps<T> {
@@ -84,23 +84,9 @@ impl<T: Copy + Eq + Hash> AllowedIps<T> {
     #[inline]
     pub fn lookup(&self, address: IpAddr) -> Option<T> {
         match address {
-            IpAddr::V4(address) => self.lookup_v4(address.octets()),
-            IpAddr::V6(address) => self.lookup_v6(address.octets()),
+            IpAddr::V4(address) => self.v4.lookup(address.to_bits()),
+            IpAddr::V6(address) => self.v6.lookup(Halves::of(address)),
         }
-    }
-
-    /// [`lookup`](Self::lookup) for an IPv4 address as it stands in a packet.
-    #[must_use]
-    #[inline]
-    pub fn lookup_v4(&self, address: [u8; 4]) -> Option<T> {
-        self.v4.lookup(u32::from_be_bytes(address))
-    }
-
-    /// [`lookup`](Self::lookup) for an IPv6 address as it stands in a packet.
-    #[must_use]
-    #[inline]
-    pub fn lookup_v6(&self, address: [u8; 16]) -> Option<T> {
-        self.v6.lookup(Halves::of(address.into()))
     }
 
     /// The prefixes of `owner`: IPv4 first, each family in the order in which

@@ -12,7 +12,7 @@ use core::ops::Range;
 use arrayvec::ArrayVec;
 
 use crate::handshake::Admission;
-use crate::limits::{TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD};
+use crate::limits::TRANSPORT_HEADER_LEN;
 use crate::message::{Transport, transport_len};
 use crate::noise::SessionKeys;
 use crate::path::{Ecn, Path};
@@ -207,11 +207,6 @@ impl Packets {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.0.entries.is_empty()
-    }
-
-    /// The largest number of packets that fit into a buffer of `len` bytes if each is the smallest.
-    pub const fn most_in(len: usize) -> usize {
-        len / TRANSPORT_OVERHEAD
     }
 }
 

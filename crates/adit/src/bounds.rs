@@ -1,5 +1,7 @@
 //! [`Bounds`]: what keeps the engine's memory in check.
 
+use crate::rate_limiter::RateLimiter;
+
 /// Bytes of packets that may wait for a session with one peer whatever waits for others.
 const STAGED_BYTES_ANYWAY: usize = 2 << 10;
 
@@ -32,7 +34,7 @@ impl Default for Bounds {
             staged_bytes: 4 << 20,
             handshake_queue: 512,
             handshakes_per_second: 1_000,
-            rate_limited_sources: 8_192,
+            rate_limited_sources: RateLimiter::DEFAULT_ENTRIES,
             outgoing: 1_024,
             events: 1_024,
         }

@@ -34,24 +34,6 @@ impl Netlink {
         self.request(&action, RouteNetlinkMessage::DelAddress(address_message(index, address)), 0)
     }
 
-    /// Takes all addresses from an interface, but IPv6 link-local ones.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn flush_addresses(&mut self, index: u32) -> Result<()> {
-        for address in self.addresses(index)? {
-            if matches!(address.addr(), IpAddr::V6(address) if address.is_unicast_link_local()) {
-                continue;
-            }
-            match self.remove_address(index, address) {
-                // A secondary address goes with its primary one.
-                Err(error) if error.is_not_found() => {}
-                result => result?,
-            }
-        }
-        Ok(())
-    }
-
     /// The addresses of an interface, each with its prefix length.
     ///
     /// # Errors

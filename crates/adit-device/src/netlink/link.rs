@@ -119,22 +119,6 @@ impl Netlink {
         number.ok_or_else(|| NetlinkError::new(action, io::ErrorKind::InvalidData.into()))
     }
 
-    /// All interfaces.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn links(&mut self) -> Result<Vec<Link>> {
-        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
-        let answers = self.dump("cannot list the interfaces", request)?;
-        Ok(answers
-            .iter()
-            .filter_map(|answer| match answer {
-                RouteNetlinkMessage::NewLink(message) => Some(Link::from_message(message)),
-                _ => None,
-            })
-            .collect())
-    }
-
     /// Sets an interface up or down.
     ///
     /// # Errors

@@ -31,17 +31,6 @@ pub fn current() -> io::Result<OwnedFd> {
     File::open(OWN).map(OwnedFd::from)
 }
 
-/// The network namespace that `ip netns` knows by this name.
-///
-/// # Errors
-/// There is none.
-pub fn named(name: &str) -> io::Result<OwnedFd> {
-    if name.is_empty() || name.starts_with('.') || name.contains('/') {
-        return Err(io::ErrorKind::InvalidInput.into());
-    }
-    File::open(format!("/run/netns/{name}")).map(OwnedFd::from)
-}
-
 /// Runs `work` in another network namespace, on a thread of its own, so that the caller stays where it is. Sockets and
 /// devices that `work` opens belong to that namespace for good.
 ///

@@ -4,7 +4,7 @@ use std::io;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
@@ -50,26 +50,6 @@ impl Netlink {
     pub fn add_route(&mut self, route: &Route) -> Result<()> {
         let action = format!("cannot add {}", describe(route));
         self.request(&action, RouteNetlinkMessage::NewRoute(new_route(route)), NLM_F_CREATE | NLM_F_EXCL)
-    }
-
-    /// Adds a route, in place of the one to the same place in this table, of the same metric.
-    ///
-    /// # Errors
-    /// What the kernel says: ENETDOWN, for one, if the interface is down.
-    pub fn replace_route(&mut self, route: &Route) -> Result<()> {
-        let action = format!("cannot set {}", describe(route));
-        self.request(&action, RouteNetlinkMessage::NewRoute(new_route(route)), NLM_F_CREATE | NLM_F_REPLACE)
-    }
-
-    /// Removes a route.
-    ///
-    /// # Errors
-    /// [`NetlinkError::is_not_found`] if there is none.
-    pub fn remove_route(&mut self, route: &Route) -> Result<()> {
-        let mut message = route_message(route);
-        message.header.scope = RouteScope::NoWhere;
-        let action = format!("cannot remove {}", describe(route));
-        self.request(&action, RouteNetlinkMessage::DelRoute(message), 0)
     }
 
     /// The routes of a table that lead to one interface each.
@@ -165,8 +145,7 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// What names a route, for adding and for removing.
-fn route_message(route: &Route) -> RouteMessage {
+fn new_route(route: &Route) -> RouteMessage {
     let mut message = RouteMessage::default();
     let address = route.destination.network();
     message.header.address_family = family(&address);
@@ -183,11 +162,6 @@ fn route_message(route: &Route) -> RouteMessage {
     if let Some(metric) = route.metric {
         message.attributes.push(RouteAttribute::Priority(metric));
     }
-    message
-}
-
-fn new_route(route: &Route) -> RouteMessage {
-    let mut message = route_message(route);
     message.header.protocol = RouteProtocol::Boot;
     message.header.kind = RouteType::Unicast;
     message.header.scope = if route.destination.addr().is_ipv4() { RouteScope::Link } else { RouteScope::Universe };

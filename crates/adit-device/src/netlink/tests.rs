@@ -16,7 +16,6 @@ fn a_pair_of_interfaces_joins_two_namespaces() {
         assert_eq!((link.index, link.mtu, link.is_up()), (left, 1_400, true));
         assert_eq!(here.link_by_index(left).expect("link"), link);
         assert!(here.link("right").is_err_and(|error| error.is_not_found()), "it is in the other namespace");
-        assert_eq!(here.links().expect("links").iter().map(|link| &*link.name).collect::<Vec<_>>(), ["lo", "left"]);
 
         // And packets pass.
         let receiver = namespace::run_in(other.as_fd(), || UdpSocket::bind("10.0.0.2:7000")).expect("entered");
@@ -67,7 +66,7 @@ fn an_error_says_what_was_tried_and_why_it_failed() {
 }
 
 #[test]
-fn addresses_are_added_once_listed_and_flushed() {
+fn addresses_are_added_once_listed_and_removed() {
     in_new_namespace(|| {
         let mut netlink = Netlink::open().expect("netlink");
         netlink.create_veth("a", "b", None).expect("veth");
@@ -83,8 +82,6 @@ fn addresses_are_added_once_listed_and_flushed() {
         netlink.remove_address(index, addresses[2]).expect("removed");
         assert!(netlink.remove_address(index, addresses[2]).is_err_and(|error| error.is_not_found()));
         assert_eq!(netlink.addresses(index).expect("listed").len(), 4);
-        netlink.flush_addresses(index).expect("flushed");
-        assert_eq!(netlink.addresses(index).expect("listed"), []);
     });
 }
 
@@ -116,31 +113,18 @@ fn a_table_is_in_use_though_its_routes_lead_to_no_interface_or_to_several() {
 }
 
 #[test]
-fn routes_are_added_replaced_listed_and_removed_in_any_table() {
+fn routes_are_added_once_and_listed_in_any_table() {
     in_new_namespace(|| {
         let mut netlink = Netlink::open().expect("netlink");
         netlink.create_veth("a", "b", None).expect("veth");
-        netlink.create_veth("c", "d", None).expect("veth");
-        let [a, c] = ["a", "c"].map(|name| {
-            let index = netlink.link(name).expect("link").index;
-            netlink.set_up(index, true).expect("up");
-            index
-        });
+        let index = netlink.link("a").expect("link").index;
+        netlink.set_up(index, true).expect("up");
         for destination in ["0.0.0.0/0", "192.0.2.0/24", "::/0", "2001:db8::/32"].map(net) {
             for table in [MAIN_TABLE, 200, 51_820] {
-                let route = Route { destination, table, ifindex: a, metric: Some(700) };
+                let route = Route { destination, table, ifindex: index, metric: Some(700) };
                 netlink.add_route(&route).expect("added");
                 assert!(netlink.add_route(&route).is_err_and(|error| error.is_exists()), "{route:?}");
                 assert!(netlink.routes(table).expect("listed").contains(&route), "{route:?}");
-
-                let replaced = Route { ifindex: c, ..route };
-                netlink.replace_route(&replaced).expect("replaced");
-                let routes = netlink.routes(table).expect("listed");
-                assert!(routes.contains(&replaced) && !routes.contains(&route), "{routes:?}");
-
-                netlink.remove_route(&replaced).expect("removed");
-                assert!(netlink.remove_route(&replaced).is_err_and(|error| error.is_not_found()));
-                assert!(!netlink.routes(table).expect("listed").contains(&replaced));
             }
         }
     });

@@ -11,7 +11,7 @@ use socket2::SockRef;
 use super::*;
 use crate::netlink::namespace;
 use crate::netlink::testing::{add_address, in_new_namespace, new_namespace};
-use crate::offload::{Gso, Joiner, Split};
+use crate::offload::{Joiner, Split};
 use crate::udp;
 
 /// A TUN device that is up and has addresses.
@@ -213,26 +213,6 @@ fn without_offloads_packets_come_and_go_whole_and_without_a_header() {
         let mut buffer = [0; 100];
         let (length, from) = socket.recv_from(&mut buffer).expect("the checksum was complete");
         assert_eq!((&buffer[..length], from), (&b"question"[..], SocketAddr::from(([10, 7, 0, 2], 9_999))));
-    });
-}
-
-#[test]
-fn a_packet_is_read_into_several_buffers() {
-    in_new_namespace(|| {
-        let tun = tun(1, true, &["10.7.0.1/24"]);
-        let socket = std::net::UdpSocket::bind("10.7.0.1:0").expect("bound");
-        let (mut header, mut packet) = ([0; VnetHeader::LEN], [0; 2_000]);
-        // What the kernel sends by itself comes before it.
-        socket.send_to(&[0xab; 500], "10.7.0.2:9999").expect("sent");
-        let length = loop {
-            match tun.queues[0].readv(&mut [IoSliceMut::new(&mut header), IoSliceMut::new(&mut packet)]) {
-                Ok(length) if packet[0] == 0x45 && packet[9] == 17 => break length - header.len(),
-                Ok(_) => {}
-                Err(error) => panic!("it was sent before it is read: {error}"),
-            }
-        };
-        assert_eq!((length, &packet[28..length]), (528, &[0xab; 500][..]));
-        assert_eq!(Gso::from_bits(VnetHeader::from_bytes(&header).gso_type), Some(Gso::None));
     });
 }
 

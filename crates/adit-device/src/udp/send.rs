@@ -52,7 +52,8 @@ pub struct SendOutcome {
 
 impl Sockets {
     /// Sends datagrams to one peer, of `segment_size` bytes each, but the last, which may be shorter.
-    pub fn send(&self, path: &Path, tos: u8, contents: &[u8], segment_size: usize) -> SendOutcome {
+    #[cfg(test)]
+    pub(crate) fn send(&self, path: &Path, tos: u8, contents: &[u8], segment_size: usize) -> SendOutcome {
         let group = Group { path: *path, tos, contents, segment_size };
         match self.socket(&path.remote) {
             Some(socket) => socket.send(path, tos, contents, segment_size),
@@ -81,10 +82,11 @@ impl Sockets {
     }
 }
 
+#[cfg(test)]
 impl UdpSocket {
     /// Sends datagrams to one peer, of `segment_size` bytes each, but the last, which may be shorter. The destination
     /// must be of this socket's family.
-    pub fn send(&self, path: &Path, tos: u8, contents: &[u8], segment_size: usize) -> SendOutcome {
+    pub(crate) fn send(&self, path: &Path, tos: u8, contents: &[u8], segment_size: usize) -> SendOutcome {
         let mut outcome = SendOutcome::default();
         let group = Group { path: *path, tos, contents, segment_size };
         Sending::new(self, &[group], path.remote.is_ipv4()).run(&mut |_, result| outcome = result);
@@ -92,7 +94,7 @@ impl UdpSocket {
     }
 
     /// Whether several datagrams are sent as one at present.
-    pub fn is_coalescing(&self) -> bool {
+    pub(crate) fn is_coalescing(&self) -> bool {
         self.segmentation.pause.load(Ordering::Relaxed) == 0
     }
 }

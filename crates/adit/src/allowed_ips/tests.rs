@@ -95,10 +95,10 @@ fn the_families_are_apart() {
 #[test]
 fn packet_bytes_are_looked_up_in_network_order() {
     let table = table(&[("10.1.2.3/32", 4), ("102:304:506:708:90a:b0c:d0e:f10/128", 6)]);
-    assert_eq!(table.lookup_v4([10, 1, 2, 3]), Some(4));
-    assert_eq!(table.lookup_v4([3, 2, 1, 10]), None);
-    let address = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16];
-    assert_eq!(table.lookup_v6(address), Some(6));
+    assert_eq!(table.lookup(IpAddr::from([10, 1, 2, 3])), Some(4));
+    assert_eq!(table.lookup(IpAddr::from([3, 2, 1, 10])), None);
+    let address = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16_u8];
+    assert_eq!(table.lookup(IpAddr::from(address)), Some(6));
 }
 
 #[test]
@@ -186,12 +186,12 @@ fn every_length_of_both_families_matches_exactly_its_range() {
         // Agrees with all ones in exactly the first `length` bits.
         let flipped = 1_u32.checked_shl(31_u32.wrapping_sub(length)).unwrap_or(0);
         let address = Ipv4Addr::from_bits(u32::MAX ^ flipped);
-        assert_eq!(table.lookup_v4(address.octets()), Some(length));
+        assert_eq!(table.lookup(address.into()), Some(length));
     }
     for length in 0..=128_u32 {
         let flipped = 1_u128.checked_shl(127_u32.wrapping_sub(length)).unwrap_or(0);
         let address = Ipv6Addr::from_bits(u128::MAX ^ flipped);
-        assert_eq!(table.lookup_v6(address.octets()), Some(length));
+        assert_eq!(table.lookup(address.into()), Some(length));
     }
     assert_eq!(table.iter().count(), 33 + 129);
 }

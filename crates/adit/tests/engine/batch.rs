@@ -237,11 +237,6 @@ fn the_memory_of_a_burst_can_be_used_again_for_another() {
 }
 
 #[test]
-fn the_largest_number_of_packets_that_a_buffer_holds_is_told() {
-    assert_eq!((Packets::most_in(0), Packets::most_in(31), Packets::most_in(65_536)), (0, 0, 2_048));
-}
-
-#[test]
 fn two_peers_behind_one_endpoint_have_groups_of_their_own() {
     let mut sim = connected(14);
     let (both, endpoint) = ([B, C].map(|node| sim.id(A, node)), "192.0.2.9:51820".parse().unwrap());
