@@ -214,5 +214,4 @@ impl fmt::Display for Wrong {
 impl std::error::Error for Wrong {}
 
 #[cfg(test)]
-#[path = "conf/tests.rs"]
 mod tests;

@@ -214,5 +214,4 @@ impl<R> fmt::Debug for Lines<'_, R> {
 }
 
 #[cfg(test)]
-#[path = "reply_tests.rs"]
 mod tests;

@@ -349,5 +349,4 @@ impl Wrong {
 }
 
 #[cfg(test)]
-#[path = "request_tests.rs"]
 mod tests;

@@ -371,5 +371,4 @@ fn answer(request: Result<Request, Refusal>, handler: &mut dyn Handler) -> Zeroi
 }
 
 #[cfg(test)]
-#[path = "server_tests.rs"]
 mod tests;
