@@ -15,6 +15,14 @@ pub use join::{Joiner, Run, Runs};
 pub use split::{Split, SplitError};
 pub use vnet::{Gso, NEEDS_CSUM, VnetHeader};
 
+/// The shortest headers.
+const IPV4_HEADER: usize = 20;
+const IPV6_HEADER: usize = 40;
+const TCP_HEADER: usize = 20;
+const UDP_HEADER: usize = 8;
+/// The flag of TCP that wants the data delivered now.
+const TCP_PSH: u8 = 0x08;
+
 /// What the kernel may be given, and may give, unfinished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Offloads {

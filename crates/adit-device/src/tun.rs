@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use crate::netlink::Netlink;
 use crate::offload::{Offloads, VnetHeader};
+use crate::options::name_refusal;
 use crate::sys::{self, InterfaceRequest};
 
 /// A TUN device. It vanishes with its last queue, unless it is persistent.
@@ -39,8 +40,8 @@ pub enum TunError {
     /// The kernel has no TUN driver, or the file may not be opened.
     #[error("{TUN_FILE} cannot be opened: {0}")]
     Open(#[source] io::Error),
-    /// Not a possible name for an interface.
-    #[error("{0:?} cannot name an interface: 1 to 15 bytes, no '/', no white space")]
+    /// Not a possible name for an interface: see [`name_refusal`], and `%d` for a number of the kernel's choice.
+    #[error("found the name {0:?}, expected 1 to 15 letters, digits, %d once and any of _ = + . -, not . or .. alone")]
     BadName(String),
     /// The process lacks `CAP_NET_ADMIN`.
     #[error("interface {0}: not permitted; this takes root or CAP_NET_ADMIN")]
@@ -81,9 +82,8 @@ impl Tun {
     /// # Errors
     /// The interface cannot be made, belongs to something else, or is in use. Nothing is left behind.
     pub fn create(name: &str, queues: usize, offload: bool) -> Result<Tun, TunError> {
-        let valid = |byte: u8| byte != b'/' && byte != b':' && !byte.is_ascii_whitespace() && byte != 0;
-        let fits = (1..libc::IFNAMSIZ).contains(&name.len());
-        if !fits || matches!(name, "." | "..") || !name.bytes().all(valid) {
+        // As long as the number may be that stands there in the end, where there is room for it.
+        if name_refusal(&name.replacen("%d", "00", 1)).is_some() {
             return Err(TunError::BadName(name.to_owned()));
         }
         let vnet = if offload { libc::IFF_VNET_HDR } else { 0 };

@@ -2,19 +2,14 @@
 
 use super::checksum::Sum;
 use super::vnet::{Gso, VnetHeader};
+use super::{IPV4_HEADER, IPV6_HEADER, TCP_HEADER, TCP_PSH, UDP_HEADER};
 
-/// The shortest headers.
-const IPV4_HEADER: usize = 20;
-const IPV6_HEADER: usize = 40;
-const TCP_HEADER: usize = 20;
-const UDP_HEADER: usize = 8;
-/// Where the checksum is in each.
+/// Where the checksum is in the header.
 const TCP_CHECKSUM: u16 = 16;
 const UDP_CHECKSUM: u16 = 6;
 
-/// Flags of TCP that the segments do not share.
+/// Flags of TCP that the segments do not share, beside [`TCP_PSH`].
 const TCP_FIN: u8 = 0x01;
-const TCP_PSH: u8 = 0x08;
 const TCP_CWR: u8 = 0x80;
 
 /// What was read from a TUN device, cut into packets that are ready for the tunnel: every header and checksum right.
@@ -50,16 +45,16 @@ enum Kind {
 #[non_exhaustive]
 pub enum SplitError {
     /// There is no packet.
-    #[error("no packet")]
+    #[error("found nothing, expected a packet")]
     Empty,
     /// A kind of segmentation that was not asked for.
-    #[error("unknown kind of segmentation {0}")]
+    #[error("found segmentation of kind {0}, expected 1, 4 or 5: TCP in IPv4, TCP in IPv6, UDP")]
     UnknownGso(u8),
     /// Neither IPv4 nor IPv6, or not the one that the header says.
-    #[error("IP version {0} where another was expected")]
+    #[error("found IP version {0}, expected 4 or 6, and the one that the kind of segmentation names")]
     BadVersion(u8),
     /// The headers do not fit into the packet.
-    #[error("headers of {headers} bytes in a packet of {length}")]
+    #[error("found a packet of {length} bytes, expected at least the {headers} that its headers take")]
     Truncated {
         /// Bytes that the headers take.
         headers: usize,
@@ -67,22 +62,22 @@ pub enum SplitError {
         length: usize,
     },
     /// The packet is longer than a packet can be.
-    #[error("a packet of {0} bytes")]
+    #[error("found a packet of {0} bytes, expected no more than the length field of IP can tell")]
     TooLong(usize),
     /// A header's own length is too small.
-    #[error("a header of {0} bytes")]
+    #[error("found a header of {0} bytes, expected its kind's least or more, and the next one behind it")]
     BadHeaderLength(usize),
     /// The protocol is not the one of the segmentation.
-    #[error("protocol {0} where another was expected")]
+    #[error("found protocol {0}, expected that of the segmentation: 6 for TCP, 17 for UDP")]
     BadProtocol(u8),
     /// Several segments in a fragment.
-    #[error("a fragment of several segments")]
+    #[error("found a fragment of several segments, expected a whole packet")]
     Fragment,
     /// Segments without payload.
-    #[error("segments of no bytes")]
+    #[error("found segments of no bytes, expected one byte or more in each")]
     NoSegmentSize,
     /// Segments without a partial checksum, or it is in another place than this protocol has it.
-    #[error("a checksum in an unexpected place")]
+    #[error("found no checksum to complete where TCP or UDP has it, expected one in each kind of segment")]
     BadChecksumPlace,
 }
 

@@ -62,7 +62,11 @@ pub fn read_state(from: &mut impl BufRead) -> Result<DeviceState, ReplyError> {
     loop {
         let number = lines.number + 1;
         let (key, value) = lines.next()?;
-        let malformed = |expected| ReplyError::Malformed { line: number, key: key.to_owned(), expected };
+        let malformed = |expected| {
+            let is_secret = matches!(key, "private_key" | "preshared_key");
+            let value = (!is_secret).then(|| value.to_owned());
+            ReplyError::Malformed { line: number, key: key.to_owned(), value, expected }
+        };
         if key == "errno" {
             let errno = value.parse::<i32>().map_err(|_| malformed("a number"))?;
             lines.end()?;
@@ -97,16 +101,36 @@ pub enum ReplyError {
     /// The other end refused the request, with this errno.
     #[error("refused: {}", io::Error::from_raw_os_error(*.0))]
     Refused(i32),
-    /// The other end does not speak the language.
-    #[error("line {line} of the reply: found another value of {}, expected {expected}", Quoted(key))]
+    /// The other end does not speak the language: a known key has a value that it cannot have.
+    #[error("line {line} of the reply: found {}, expected {expected}", found(key, value.as_deref()))]
     Malformed {
         /// The line, from 1.
         line: usize,
         /// The key whose value it is.
         key: String,
+        /// The value, unless it is a secret.
+        value: Option<String>,
         /// What should stand there.
         expected: &'static str,
     },
+    /// The other end does not speak the language: a line is none of it. It is not repeated, since it may hold a key.
+    #[error("line {line} of the reply: found {found}, expected {expected}")]
+    BadLine {
+        /// The line, from 1.
+        line: usize,
+        /// What kind of line it is.
+        found: &'static str,
+        /// What should stand there.
+        expected: &'static str,
+    },
+}
+
+/// The value of a key in words.
+fn found(key: &str, value: Option<&str>) -> String {
+    match value {
+        Some(value) => format!("the {key} {}", Quoted(value)),
+        None => format!("another value of {key}"),
+    }
 }
 
 fn push_peer(text: &mut String, peer: &PeerState) {
@@ -187,11 +211,14 @@ impl<R: BufRead> Lines<'_, R> {
         self.line.clear();
         self.from.take(MAX_LINE).read_until(b'\n', &mut self.line)?;
         let number = self.number;
-        let malformed = |expected| ReplyError::Malformed { line: number, key: String::new(), expected };
+        let bad = |found, expected| ReplyError::BadLine { line: number, found, expected };
         match self.line.strip_suffix(b"\n") {
-            Some(line) => str::from_utf8(line).ok().and_then(|line| line.split_once('=')).ok_or(malformed("KEY=VALUE")),
+            Some(line) => {
+                let line = str::from_utf8(line).map_err(|_| bad("bytes that are not UTF-8", "KEY=VALUE"))?;
+                line.split_once('=').ok_or(bad("a line without '='", "KEY=VALUE"))
+            }
             None if (self.line.len() as u64) < MAX_LINE => Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-            None => Err(malformed("a shorter line")),
+            None => Err(bad("a line of more than 4,095 bytes", "a shorter one")),
         }
     }
 
@@ -202,7 +229,8 @@ impl<R: BufRead> Lines<'_, R> {
         if byte == *b"\n" {
             Ok(())
         } else {
-            Err(ReplyError::Malformed { line: self.number + 1, key: String::new(), expected: "a blank line" })
+            let (found, expected) = ("more behind errno", "the blank line that ends it");
+            Err(ReplyError::BadLine { line: self.number + 1, found, expected })
         }
     }
 }

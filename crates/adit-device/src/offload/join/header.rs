@@ -1,15 +1,11 @@
 //! The headers of a packet that may be put together with others.
 
 use super::{Gso, Sum};
+use crate::offload::{IPV4_HEADER, IPV6_HEADER, TCP_HEADER, TCP_PSH, UDP_HEADER};
 
-const IPV4_HEADER: usize = 20;
-const IPV6_HEADER: usize = 40;
-const TCP_HEADER: usize = 20;
-const UDP_HEADER: usize = 8;
 const TCP: u8 = libc::IPPROTO_TCP as u8;
 const UDP: u8 = libc::IPPROTO_UDP as u8;
 
-const TCP_PSH: u8 = 0x08;
 const TCP_ACK: u8 = 0x10;
 /// With one of these a packet stays alone: CWR, URG, RST, SYN, FIN.
 const TCP_ALONE: u8 = 0xa7;

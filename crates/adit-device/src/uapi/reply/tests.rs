@@ -75,15 +75,23 @@ fn a_reply_that_ends_early_is_an_error() {
 }
 
 #[test]
-fn a_message_repeats_no_value() {
-    let error = read(&format!("listen_port=1\nprivate_key={KEY}0\nerrno=0\n\n")).unwrap_err().to_string();
-    assert_eq!(error, "line 2 of the reply: found another value of \"private_key\", expected a key");
+fn a_message_says_what_was_found_unless_it_may_be_a_secret() {
+    for (second, words) in [
+        (format!("private_key={KEY}0"), "2 of the reply: found another value of private_key, expected a key"),
+        (format!("listen_port={KEY}"), "2 of the reply: found the listen_port of 64 characters, expected a port"),
+        ("listen_port=http".to_owned(), "2 of the reply: found the listen_port \"http\", expected a port"),
+        (format!("private_key {KEY}"), "2 of the reply: found a line without '=', expected KEY=VALUE"),
+        ("errno=0".to_owned(), "3 of the reply: found more behind errno, expected the blank line that ends it"),
+    ] {
+        let error = read(&format!("fwmark=1\n{second}\nerrno=0\n\n")).unwrap_err().to_string();
+        assert_eq!(error, format!("line {words}"));
+    }
 }
 
 #[test]
 fn a_line_without_end_is_not_swallowed() {
     let mut endless = io::BufReader::new(io::repeat(b'x'));
-    assert!(matches!(read_state(&mut endless), Err(ReplyError::Malformed { line: 1, .. })));
+    assert!(matches!(read_state(&mut endless), Err(ReplyError::BadLine { line: 1, .. })));
 }
 
 proptest! {
