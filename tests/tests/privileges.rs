@@ -76,6 +76,17 @@ fn with_a_device_handed_in_no_right_at_all_is_needed() {
 }
 
 #[test]
+fn further_queues_of_a_device_handed_in_are_done_without_where_they_cannot_be_opened() {
+    let service = Service::start(Rights::NoneOfSeveralQueues, &["--threads", "3"]);
+    let log = service.log();
+    assert!(log.contains("fewer threads serve than asked for") && log.contains("/dev/net/tun"), "{log}");
+    service.status().assert_confined();
+    service.pair.assert_a_reaches_b();
+    service.pair.assert_b_reaches_a();
+    service.assert_ends_and_leaves_nothing();
+}
+
+#[test]
 fn each_measure_is_turned_off_by_its_word_alone_and_is_shown_to_be_off() {
     // Beside the words, what is shown then, and the measures that are off.
     let cases: [(&[&str], &[&str], &[usize]); 7] = [
@@ -182,6 +193,8 @@ enum Rights {
     NetAdmin,
     /// A user without any, with a device that root has opened.
     None,
+    /// The same user with a device of several queues, one of which root has opened.
+    NoneOfSeveralQueues,
     /// The same user as a service manager starts it: with `CAP_NET_ADMIN` and a socket, and to be told of.
     Service,
 }
@@ -210,7 +223,7 @@ impl Service {
                 command
             }
             Rights::NetAdmin => as_nobody(&["+net_admin"], daemon),
-            Rights::None => as_nobody(&[], daemon),
+            Rights::None | Rights::NoneOfSeveralQueues => as_nobody(&[], daemon),
             Rights::Service => {
                 // The process's own number is part of what a service manager says: a shell that becomes it knows it.
                 let mut command = as_nobody(&["+net_admin"], "bash");
@@ -229,16 +242,18 @@ impl Service {
             Rights::Root | Rights::RootOfAnotherGroup => {}
             Rights::NetAdmin => {
                 host.enter(|| chown(SOCKETS, Some(NOBODY), None)).expect("a folder for the socket");
-                let_everybody_open_tun(host);
+                let_open_tun(host, "666");
             }
-            Rights::None => {
+            Rights::None | Rights::NoneOfSeveralQueues => {
                 host.enter(|| chown(SOCKETS, Some(NOBODY), None)).expect("a folder for the socket");
-                let device = inheritable(host.enter(|| open_tun("wg0")).into());
+                let_open_tun(host, "600");
+                let queues = if rights == Rights::None { 0 } else { libc::IFF_MULTI_QUEUE };
+                let device = inheritable(host.enter(|| open_tun("wg0", queues)).into());
                 command.env("WG_TUN_FD", device.as_raw_fd().to_string());
                 handed_in = Some(device);
             }
             Rights::Service => {
-                let_everybody_open_tun(host);
+                let_open_tun(host, "666");
                 let socket = host.enter(|| UnixListener::bind("/run/wireguard/wg0.sock")).expect("a socket");
                 let socket = inheritable(socket.into());
                 command.env("ADIT_TEST_FD", socket.as_raw_fd().to_string());
@@ -427,11 +442,12 @@ fn as_nobody(capabilities: &[&str], program: &str) -> Command {
     command
 }
 
-/// Gives the host a TUN driver of its own that any user may open, as udev has it; not every machine has udev.
+/// Gives the host a TUN driver of its own whose file has this mode. With udev any user may open it; not every machine has
+/// udev.
 #[track_caller]
-fn let_everybody_open_tun(host: &Host) {
-    let script = "mknod -m 666 $0/tun c 10 200; mount --bind $0/tun /dev/net/tun; rm $0/tun";
-    host.run("sh", &["-euc", script, SOCKETS]).success();
+fn let_open_tun(host: &Host, mode: &str) {
+    let script = "mknod -m $1 $0/tun c 10 200; mount --bind $0/tun /dev/net/tun; rm $0/tun";
+    host.run("sh", &["-euc", script, SOCKETS, mode]).success();
 }
 
 /// What the service manager is told next.
@@ -451,8 +467,8 @@ fn inheritable(fd: OwnedFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(copy) }
 }
 
-/// A TUN device of this name, with room for offloads.
-fn open_tun(name: &str) -> File {
+/// A TUN device of this name, with room for offloads, and for several queues if `queues` says so.
+fn open_tun(name: &str, queues: libc::c_int) -> File {
     let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_CLOEXEC).open(Path::new("/dev/net/tun"));
     let file = file.expect("the TUN driver");
     // SAFETY: `ifreq` is a C struct of integers, pointers and unions of these, for which all zeros is a valid value.
@@ -460,7 +476,8 @@ fn open_tun(name: &str) -> File {
     for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from as libc::c_char;
     }
-    request.ifr_ifru.ifru_flags = (libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as libc::c_short;
+    let flags = libc::IFF_TUN | libc::IFF_NO_PI | libc::IFF_VNET_HDR | queues;
+    request.ifr_ifru.ifru_flags = flags as libc::c_short;
     // SAFETY: TUNSETIFF reads and writes one `ifreq`, which `request` is.
     let result = unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF as _, &raw mut request) };
     assert_eq!(result, 0, "no TUN device: {}", std::io::Error::last_os_error());

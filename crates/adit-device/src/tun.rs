@@ -17,7 +17,7 @@ pub struct Tun {
     pub name: String,
     /// The interface's index.
     pub ifindex: u32,
-    /// One queue a worker; at least one, and fewer than asked for if the device allows one only, or the kernel no more.
+    /// One queue a worker; at least one, and fewer than asked for if the device allows one only, or no more can be had.
     pub queues: Vec<TunQueue>,
     /// What may be written unfinished, and is read unfinished.
     pub offloads: Offloads,
@@ -148,19 +148,15 @@ impl Tun {
         if flags & libc::IFF_MULTI_QUEUE != 0 {
             let flags = KIND | flags & (libc::IFF_MULTI_QUEUE | libc::IFF_VNET_HDR);
             while files.len() < queues {
-                let file = open()?;
-                match attach(&file, &name, flags) {
-                    Err(source) if source.raw_os_error() == Some(libc::E2BIG) => {
-                        tracing::warn!(
-                            queues = files.len(),
-                            asked = queues,
-                            "the kernel gives a device no more queues"
-                        );
+                match another_queue(&name, flags) {
+                    Ok(file) => files.push(file),
+                    // One is enough to serve.
+                    Err(error) => {
+                        let found = files.len();
+                        tracing::warn!(found, asked = queues, %error, "fewer threads serve than asked for");
                         break;
                     }
-                    attached => attached.map_err(error("a queue cannot be added"))?,
-                };
-                files.push(file);
+                }
             }
         }
         let mut queues = Vec::with_capacity(files.len());
@@ -229,6 +225,18 @@ impl AsRawFd for TunQueue {
 
 fn open() -> Result<File, TunError> {
     OpenOptions::new().read(true).write(true).custom_flags(libc::O_CLOEXEC).open(TUN_FILE).map_err(TunError::Open)
+}
+
+/// One more queue of a device that has several.
+fn another_queue(name: &str, flags: i32) -> Result<File, TunError> {
+    let file = open()?;
+    match attach(&file, name, flags) {
+        Ok(_) => Ok(file),
+        Err(source) if source.raw_os_error() == Some(libc::E2BIG) => {
+            Err(system(name, "the kernel gives a device no more queues", source))
+        }
+        Err(source) => Err(system(name, "a queue cannot be added", source)),
+    }
 }
 
 /// Attaches a freshly opened file and returns the interface's name.
