@@ -284,22 +284,26 @@ impl Control {
 
     /// Another process is to take over.
     fn reload_asked(&mut self, notifier: Option<&Notifier>) {
-        let Some(mut reloader) = self.reloader.take() else { return };
         let signalled = handover::drain(&self.signals.1);
+        let Some(mut reloader) = self.reloader.take() else { return };
         let asked = reloader.accept();
-        if (signalled || asked) && !reloader.is_busy() {
+        // Who asks while one is going on is told of that one.
+        let is_wanted = (signalled || asked) && !reloader.is_busy();
+        if is_wanted && reloader.is_on() {
             if let Some(notifier) = notifier {
                 notifier.reloading();
             }
             let shared = self.shared.clone();
             reloader.begin(self.state(&reloader), move || shared.wake_control());
+        } else if is_wanted {
+            reloader.conclude(Err(handover::OFF.to_owned()));
         }
         self.reloader = Some(reloader);
     }
 
     /// Hands the device over to a process that is prepared for it. If that fails this one goes on.
     fn hand_over(&mut self, prepared: Prepared) -> io::Result<Result<u32, String>> {
-        let Some(reloader) = self.reloader.take() else { return Ok(Err("reloads are off".to_owned())) };
+        let Some(reloader) = self.reloader.take() else { return Ok(Err(handover::OFF.to_owned())) };
         let process = prepared.id();
         // It may have been moved while the other process prepared itself: then there is nothing to stop for.
         let at_home = self.at_home();

@@ -97,9 +97,10 @@ pub fn run(options: Options) -> Result<(), Error> {
     };
     let listener = listener.map_err(|source| Error::Uapi { name: tun.name.clone(), source })?;
     let asks = match reload_fd {
-        _ if reload.is_none() => None,
         Some(fd) => Some(Listener::from_fd(fd).map_err(system("the socket for reloads"))?),
-        None => handover::listen(&tun.name),
+        // Whoever has given reloads up is asked all the same, and says so.
+        None if reload.is_some() || !confinement.reload => handover::listen(&tun.name),
+        None => None,
     };
     let sockets = bind(0, tun.queues.len(), 0, offload)?;
     let parts = Received {
@@ -176,7 +177,8 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
     let ours = ours.or_else(|| asks.as_ref().and_then(|asks| removed(asks, asks_will_be_ours)));
     let confinement = confine::give_up(&confinement, ours.as_deref());
     let workers = Workers::start(&shared, tun.queues)?;
-    let reloader = reload.map(|reload| Reloader::new(reload, asks, link));
+    let can_be_asked = reload.is_some() || asks.is_some();
+    let reloader = can_be_asked.then(|| Reloader::new(reload.map(|reload| reload.program), asks, link));
     let mut control = Control::new(
         poll,
         shared.clone(),

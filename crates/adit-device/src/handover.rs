@@ -57,6 +57,8 @@ pub const VARIABLE: &str = "ADIT_HANDOVER";
 const PREPARE_TIME: Duration = Duration::from_secs(10);
 /// How long it may take to take over; packets wait meanwhile.
 const COMMIT_TIME: Duration = Duration::from_secs(3);
+/// What whoever asks is told where nothing may take over.
+pub(crate) const OFF: &str = "reloads are off: this daemon starts no other program";
 /// How many may wait for the outcome.
 const MAX_ASKING: usize = 16;
 
@@ -86,7 +88,8 @@ impl State {
 
 /// Reloads, one at a time, and those who have asked for them.
 pub(crate) struct Reloader {
-    pub(crate) reload: Reload,
+    /// What to start; without it those who ask are told that reloads are [`OFF`].
+    program: Option<PathBuf>,
     /// Where `adit reload` asks, if that could be opened.
     pub(crate) asks: Option<Listener>,
     /// The process that stays, if that is another one.
@@ -105,8 +108,13 @@ struct Attempt {
 }
 
 impl Reloader {
-    pub(crate) fn new(reload: Reload, asks: Option<Listener>, link: Option<Link>) -> Self {
-        Self { reload, asks, link, asking: Vec::new(), attempt: None }
+    pub(crate) fn new(program: Option<PathBuf>, asks: Option<Listener>, link: Option<Link>) -> Self {
+        Self { program, asks, link, asking: Vec::new(), attempt: None }
+    }
+
+    /// Whether there is a program that may take over.
+    pub(crate) fn is_on(&self) -> bool {
+        self.program.is_some()
     }
 
     /// Takes in those who ask; whether there are any.
@@ -128,8 +136,8 @@ impl Reloader {
 
     /// Starts the program and lets it look at a state of now, on a thread of its own, which calls `done` at its end.
     pub(crate) fn begin(&mut self, state: io::Result<State>, done: impl FnOnce() + Send + 'static) {
+        let Some(program) = self.program.clone() else { return self.conclude(Err(OFF.to_owned())) };
         let (sender, outcome) = channel();
-        let program = self.reload.program.clone();
         let spawn = || -> io::Result<Attempt> {
             let (ours, theirs) = UnixStream::pair()?;
             let stream = ours.try_clone()?;

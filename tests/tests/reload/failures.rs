@@ -1,9 +1,13 @@
 //! Programs that do not take over, as they should or at all: the daemon serves on.
 
 use std::fs;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::process::Command;
 
-use adit_tests::{Host, Implementation, Node, Ping, Side, eventually};
+use adit_tests::{Host, Implementation, Node, Pair, PairBuilder, Ping, Side, eventually};
+use nix::sys::signal::Signal;
 
 use super::{Program, pair, pair_of, while_busy};
 
@@ -166,6 +170,48 @@ fn an_interface_that_leaves_while_the_next_process_prepares_itself_is_served_on(
     inside.ip("link set wg0 up");
     let to_b = Ping::to(Side::B.inner_v4());
     eventually("B is reached from inside", || to_b.from(&inside).all_answered().then_some(()));
+}
+
+#[test]
+fn a_daemon_that_may_not_be_replaced_says_so_at_once_and_serves_on() {
+    let program = Program::new();
+    let (pair, mut daemon) = pair_of(program.command(&["-f", "--no-reload", "wg0"]));
+    let processes = pair.a.host.processes();
+    for _ in 0..2 {
+        let why = program.reload(&pair.a.host).expect_err("it may start no program");
+        assert!(why.contains("reloads are off"), "{why}");
+    }
+    assert_eq!(pair.a.host.processes(), processes);
+    pair.assert_a_reaches_b();
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.wait().success());
+    let left = pair.a.host.enter(|| fs::read_dir("/run/wireguard").expect("the sockets").count());
+    assert_eq!(left, 0, "its sockets are removed");
+}
+
+#[test]
+fn a_daemon_that_may_not_be_replaced_answers_on_a_socket_that_was_handed_in_too() {
+    let program = Program::new();
+    let mut pair = Pair::stopped(Implementation::Adit, Implementation::Adit);
+    let listen = |name: &str| {
+        let socket = pair.a.host.enter(|| UnixListener::bind(Path::new("/run/wireguard").join(name)));
+        OwnedFd::from(socket.expect("a socket"))
+    };
+    let (uapi, asks) = (listen("wg0.sock"), listen("wg0.reload"));
+    let mut command = Command::new("sh");
+    let script = "exec 3<&0 4<&1 < /dev/null > /dev/null; LISTEN_PID=$$ exec \"$0\" -f --no-reload wg0";
+    command.args(["-c", script]).arg(&program.path).stdin(uapi).stdout(asks);
+    command.env("LISTEN_FDS", "2").env("LISTEN_FDNAMES", "uapi:uapi");
+    let mut daemon = pair.a.host.start(command);
+    pair.b.start();
+    PairBuilder::new(Implementation::Adit, Implementation::Adit).configure(&pair);
+    let why = program.reload(&pair.a.host).expect_err("it may start no program");
+    assert!(why.contains("reloads are off"), "{why}");
+    pair.assert_a_reaches_b();
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.wait().success());
+    let left = pair.a.host.enter(|| fs::read_dir("/run/wireguard").expect("the sockets").count());
+    assert_eq!(left, 2, "the sockets are somebody else's");
 }
 
 #[test]
