@@ -442,8 +442,8 @@ fn as_nobody(capabilities: &[&str], program: &str) -> Command {
     command
 }
 
-/// Gives the host a TUN driver of its own whose file has this mode. With udev any user may open it; not every machine has
-/// udev.
+/// Gives the host a TUN driver of its own whose file has this mode. With udev any user may open it, but not every
+/// machine has udev.
 #[track_caller]
 fn let_open_tun(host: &Host, mode: &str) {
     let script = "mknod -m $1 $0/tun c 10 200; mount --bind $0/tun /dev/net/tun; rm $0/tun";

@@ -32,8 +32,8 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 
 /// Time since the machine booted, sleep included.
 ///
-/// From the C library, which the kernel tells at the start where it can be read without a system call. `rustix` asks for
-/// that place later, in ways that are closed to a program started by a confined one.
+/// From the C library, which the kernel tells at the start where it can be read without a system call. `rustix` asks
+/// for that place later, in ways that are closed to a program started by a confined one.
 pub(crate) fn boottime() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid timespec that outlives the call, which writes nothing else.

@@ -17,8 +17,8 @@ pub(crate) struct Package {
     pub(crate) why: &'static str,
 }
 
-/// Installs those that are missing. An ordinary user is told the command instead, and whoever has no such packages how to
-/// do without in `chore`.
+/// Installs those that are missing. An ordinary user is told the command instead, and whoever has no such packages how
+/// to do without in `chore`.
 pub(crate) fn install(packages: &'static [Package], chore: &str) -> Result<()> {
     let missing = missing(packages, chore)?;
     if missing.is_empty() {
