@@ -5,18 +5,17 @@ mod common;
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
-use common::{Scratch, needs_root};
+use common::{Folder, NOBODY, in_mount_namespace, needs_root};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::Value;
 
 const ADIT: &str = env!("CARGO_BIN_EXE_adit");
-const NOBODY: u32 = 65_534;
 /// What is said where users may make no namespaces, and where the TUN device cannot be had.
 const NO_NAMESPACE: &str = "user namespace, and the kernel refused";
 const NO_TUN: &str = "/dev/net/tun, through which a tunnel gets its packets, cannot be opened";
@@ -38,9 +37,7 @@ fn as_root_it_moves_data_both_ways_and_tells_the_figures_as_json() {
 fn an_ordinary_user_gets_a_tunnel_or_is_told_what_to_do() {
     needs_root();
     let folder = Folder::new();
-    let mut command = Command::new(folder.program());
-    command.args(["demo", "--seconds", "2", "--json"]).current_dir("/").uid(NOBODY).gid(NOBODY);
-    let output = command.output().expect("started");
+    let output = folder.as_nobody(&["demo", "--seconds", "2", "--json"]).output().expect("started");
     if an_ordinary_user_may(": <> /dev/net/tun") {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let figures: Value = serde_json::from_slice(&output.stdout).expect("nothing but one JSON object");
@@ -234,29 +231,6 @@ impl Drop for Demo {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-/// A folder that everybody may read, with the program in it: the one of the build may be in a private place.
-struct Folder(Scratch);
-
-impl Folder {
-    fn new() -> Folder {
-        let folder = Folder(Scratch::new());
-        fs::copy(ADIT, folder.program()).expect("copied");
-        fs::set_permissions(folder.program(), fs::Permissions::from_mode(0o755)).expect("permitted");
-        folder
-    }
-
-    fn program(&self) -> PathBuf {
-        self.0.join("adit")
-    }
-}
-
-/// Runs a shell script whose mounts nobody else sees, and which is given the folder.
-fn in_mount_namespace(script: &str, folder: &Folder) -> Output {
-    let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", script, "sh"]).arg(&*folder.0).current_dir("/");
-    command.output().expect("unshare(1) of util-linux")
 }
 
 /// Whether this machine lets an ordinary user do something in a user namespace with a network of its own.

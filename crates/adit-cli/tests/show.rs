@@ -2,13 +2,15 @@
 
 mod common;
 
+use std::fs;
+use std::os::unix::net::UnixListener;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use adit::{PresharedKey, PrivateKey, PublicKey};
 use adit_device::config::{DeviceState, DeviceUpdate, Facts, PeerState};
-use adit_device::uapi::{Handler, Listener, Server, SetError};
-use common::{adit, interface, needs_root, output, wg};
+use adit_device::uapi::{Handler, Listener, Server, SetError, socket_path};
+use common::{Folder, adit, interface, needs_root, output, wg};
 use mio::{Events, Poll, Token, Waker};
 
 /// An interface that is nothing but its state.
@@ -209,4 +211,36 @@ fn an_interface_that_does_not_answer_is_named() {
     assert!(stderr.contains("/var/run/wireguard/no-such-one.sock"), "{stderr}");
     let (success, _, stderr) = output(adit(["show", "../etc"]), "");
     assert!(!success && stderr.contains("expected letters, digits"), "{stderr}");
+}
+
+#[test]
+fn an_ordinary_user_is_told_which_interfaces_cannot_be_asked() {
+    needs_root();
+    let name = interface('p');
+    let _served = Served::new(&name, busy());
+    let folder = Folder::new();
+    for arguments in [&["show"][..], &["show", "all", "dump"]] {
+        let (success, stdout, stderr) = output(folder.as_nobody(arguments), "");
+        assert!(!success && stdout.is_empty(), "{arguments:?}: {stdout}");
+        let line = stderr.lines().find(|line| line.contains(&name)).expect("a line about it");
+        assert!(line.contains("WARN") && line.contains("Permission denied"), "{line}");
+        assert!(stderr.contains("interfaces could not be asked"), "{stderr}");
+    }
+    let (success, stdout, _) = output(folder.as_nobody(&["show", "--json"]), "");
+    assert_eq!((success, stdout.as_str()), (false, "{}\n"));
+    let (success, stdout, _) = output(folder.as_nobody(&["show", "interfaces"]), "");
+    assert!(success && stdout.split_whitespace().any(|each| each == name), "{stdout}");
+}
+
+#[test]
+fn a_socket_that_was_left_behind_is_no_interface() {
+    needs_root();
+    let name = interface('l');
+    let served = Served::new(&interface('m'), busy());
+    let path = socket_path(&name);
+    drop(UnixListener::bind(&path).expect("a socket"));
+    let (success, stdout, stderr) = output(adit(["show", "interfaces"]), "");
+    fs::remove_file(&path).expect("it is still there");
+    drop(served);
+    assert!(success && !stdout.split_whitespace().any(|each| each == name), "{stdout}{stderr}");
 }

@@ -36,16 +36,26 @@ type Named = (String, DeviceState);
 
 pub(crate) fn run(args: &ShowArgs) -> anyhow::Result<()> {
     let which = args.which.as_deref().unwrap_or("all");
-    let text = match (which, args.field) {
-        ("interfaces", Some(_)) => bail!("found a field after \"interfaces\", expected nothing"),
-        ("interfaces", None) => names(args.json)?,
-        (_, Some(field)) => {
-            let all = states(which)?;
-            fields::write(&all, field, which == "all")
+    if which == "interfaces" {
+        if args.field.is_some() {
+            bail!("found a field after \"interfaces\", expected nothing");
         }
-        (_, None) if args.json => json::write(&states(which)?, shows_keys())?,
-        (_, None) => pretty::write(&states(which)?, SystemTime::now(), shows_keys(), has_colors()),
+        return print(&names(args.json)?);
+    }
+    let (all, refused) = states(which)?;
+    let text = match args.field {
+        Some(field) => fields::write(&all, field, which == "all"),
+        None if args.json => json::write(&all, shows_keys())?,
+        None => pretty::write(&all, SystemTime::now(), shows_keys(), has_colors()),
     };
+    print(&text)?;
+    if refused > 0 {
+        bail!("{refused} of {} interfaces could not be asked", refused + all.len());
+    }
+    Ok(())
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
     let mut stdout = io::stdout().lock();
     stdout.write_all(text.as_bytes())?;
     Ok(stdout.flush()?)
@@ -60,23 +70,28 @@ fn names(json: bool) -> anyhow::Result<Zeroizing<String>> {
     Ok(Zeroizing::new(text))
 }
 
-fn states(which: &str) -> anyhow::Result<Vec<Named>> {
+/// The interfaces that are meant, and how many of them could not be asked.
+fn states(which: &str) -> anyhow::Result<(Vec<Named>, usize)> {
     if which != "all" {
         if let Some(refusal) = adit_device::name_refusal(which) {
             bail!(refusal);
         }
-        return Ok(vec![(which.to_owned(), Client::connect(which)?.get_facts()?)]);
+        return Ok((vec![(which.to_owned(), Client::connect(which)?.get_facts()?)], 0));
     }
-    let names = interfaces().context("cannot list the interfaces")?;
-    // One that has just ended, or may not be asked, does not hide the others.
-    let state = |name: String| match Client::connect(&name).and_then(|mut client| client.get_facts()) {
-        Ok(state) => Some((name, state)),
-        Err(error) => {
-            tracing::warn!(%error, "cannot ask");
-            None
+    let (mut all, mut refused) = (Vec::new(), 0);
+    // One that may not be asked does not hide the others.
+    for name in interfaces().context("cannot list the interfaces")? {
+        match Client::connect(&name).and_then(|mut client| client.get_facts()) {
+            Ok(state) => all.push((name, state)),
+            // It has just ended.
+            Err(_) if Client::connect(&name).is_err_and(|error| error.is_deserted()) => {}
+            Err(error) => {
+                tracing::warn!(interface = %name, %error, "cannot be asked");
+                refused += 1;
+            }
         }
-    };
-    Ok(names.into_iter().filter_map(state).collect())
+    }
+    Ok((all, refused))
 }
 
 fn shows_keys() -> bool {

@@ -6,8 +6,9 @@ use std::fs;
 use std::io::Write as _;
 use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The binary.
@@ -65,6 +66,39 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
+}
+
+const NOBODY: u32 = 65_534;
+
+/// A folder that everybody may read, with the program in it: the one of the build may be in a private place.
+#[derive(Debug)]
+pub(crate) struct Folder(pub(crate) Scratch);
+
+impl Folder {
+    pub(crate) fn new() -> Self {
+        let folder = Self(Scratch::new());
+        fs::copy(env!("CARGO_BIN_EXE_adit"), folder.program()).expect("copied");
+        fs::set_permissions(folder.program(), fs::Permissions::from_mode(0o755)).expect("permitted");
+        folder
+    }
+
+    pub(crate) fn program(&self) -> PathBuf {
+        self.0.join("adit")
+    }
+
+    /// The program, to be run by an ordinary user.
+    pub(crate) fn as_nobody(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.program());
+        command.args(arguments).current_dir("/").uid(NOBODY).gid(NOBODY);
+        quiet(command)
+    }
+}
+
+/// Runs a shell script whose mounts nobody else sees, and which is given the folder.
+pub(crate) fn in_mount_namespace(script: &str, folder: &Folder) -> Output {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh"]).arg(&*folder.0).current_dir("/");
+    command.output().expect("unshare(1) of util-linux")
 }
 
 /// The name of an interface of this process's own.

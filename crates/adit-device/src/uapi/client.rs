@@ -56,6 +56,13 @@ pub enum ClientError {
     },
 }
 
+impl ClientError {
+    /// Whether nobody serves the interface, which is not that it cannot be asked.
+    pub fn is_deserted(&self) -> bool {
+        matches!(self, Self::Connect { source, .. } if means_nobody(source))
+    }
+}
+
 impl Client {
     /// A connection to the interface `name`.
     ///
@@ -149,7 +156,7 @@ impl fmt::Debug for Replies {
     }
 }
 
-/// The names of the interfaces that answer, sorted.
+/// The names of the interfaces that are served, sorted, also of those that this process may not ask.
 ///
 /// # Errors
 /// When the directory of the sockets cannot be read; that there is none means no interface.
@@ -160,8 +167,17 @@ pub fn interfaces() -> io::Result<Vec<String>> {
     };
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.strip_suffix(".sock").map(str::to_owned))
-        .filter(|name| UnixStream::connect(socket_path(name)).is_ok())
+        .filter(|name| !is_deserted(&socket_path(name)))
         .collect();
     names.sort();
     Ok(names)
+}
+
+/// Whether nobody listens on the socket: its process has gone without it.
+fn is_deserted(path: &Path) -> bool {
+    UnixStream::connect(path).is_err_and(|error| means_nobody(&error))
+}
+
+fn means_nobody(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
 }
