@@ -13,10 +13,15 @@ use crate::logging::{self, Audience};
 
 /// Does what the command line asks.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
+    let audience = if args.command.is_some() { Audience::Command } else { Audience::Daemon };
+    logging::start(args.log_format, audience);
+    // Whoever started a daemon that reports to them has said it.
+    if !args.report {
+        logging::warn_of_unknown_level();
+    }
     let Some(command) = args.command else {
         return daemon::run(args);
     };
-    logging::start(args.log_format, Audience::Command);
     match command {
         Command::Up { file, daemon } => quick::up(&file, &daemon, args.log_format),
         Command::Down { file } => quick::down(&file),

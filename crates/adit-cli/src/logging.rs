@@ -21,7 +21,7 @@ pub(crate) fn start(format: LogFormat, audience: Audience) {
     let level = env::var("LOG_LEVEL");
     let builder = tracing_subscriber::fmt()
         .with_writer(io::stderr)
-        .with_max_level(level.as_deref().ok().map_or(LevelFilter::INFO, filter))
+        .with_max_level(level.ok().as_deref().and_then(filter).unwrap_or(LevelFilter::INFO))
         .with_target(false)
         // What cannot be written is lost. The default is to complain, on the same standard error, and to panic if that
         // cannot be written either.
@@ -35,19 +35,28 @@ pub(crate) fn start(format: LogFormat, audience: Audience) {
 
 /// Whether the log of a daemon in the background is wanted where its standard error leads.
 pub(crate) fn is_wanted() -> bool {
-    env::var("LOG_LEVEL").is_ok_and(|level| filter(&level) != LevelFilter::OFF)
+    env::var("LOG_LEVEL").is_ok_and(|level| filter(&level) != Some(LevelFilter::OFF))
+}
+
+/// Says that `LOG_LEVEL` holds no level, and so has not been followed.
+pub(crate) fn warn_of_unknown_level() {
+    let Some(level) = env::var_os("LOG_LEVEL").filter(|level| !level.is_empty()) else { return };
+    if level.to_str().and_then(filter).is_none() {
+        tracing::warn!("LOG_LEVEL: found {level:?}, expected silent, error, warn, info, debug, verbose or trace");
+    }
 }
 
 /// The words of wireguard-go, and those of `tracing`.
-fn filter(level: &str) -> LevelFilter {
-    match level.to_ascii_lowercase().as_str() {
+fn filter(level: &str) -> Option<LevelFilter> {
+    Some(match level.to_ascii_lowercase().as_str() {
         "silent" | "off" => LevelFilter::OFF,
         "error" => LevelFilter::ERROR,
         "warn" | "warning" => LevelFilter::WARN,
+        "info" => LevelFilter::INFO,
         "verbose" | "debug" => LevelFilter::DEBUG,
         "trace" => LevelFilter::TRACE,
-        _ => LevelFilter::INFO,
-    }
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -56,10 +65,15 @@ mod tests {
 
     #[test]
     fn levels_have_the_names_of_wireguard_go_too() {
-        assert_eq!(filter("silent"), LevelFilter::OFF);
-        assert_eq!(filter("error"), LevelFilter::ERROR);
-        assert_eq!(filter("verbose"), LevelFilter::DEBUG);
-        assert_eq!(filter("Debug"), LevelFilter::DEBUG);
-        assert_eq!(filter("anything"), LevelFilter::INFO);
+        for (word, level) in [
+            ("silent", LevelFilter::OFF),
+            ("error", LevelFilter::ERROR),
+            ("Info", LevelFilter::INFO),
+            ("verbose", LevelFilter::DEBUG),
+            ("Debug", LevelFilter::DEBUG),
+        ] {
+            assert_eq!(filter(word), Some(level), "{word}");
+        }
+        assert_eq!(filter("anything"), None);
     }
 }

@@ -12,15 +12,23 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
+use args::LogFormat;
+
 fn main() -> ExitCode {
     let args = args::Args::parse();
+    let format = args.log_format;
     match commands::run(args) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads has read enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            // If nobody can read it, the exit code still tells; `eprintln!` would panic.
-            let _ = writeln!(io::stderr(), "adit: {}", explain(&error));
+            match format {
+                LogFormat::Json => tracing::error!("{}", explain(&error)),
+                LogFormat::Text => {
+                    // If nobody can read it, the exit code still tells; `eprintln!` would panic.
+                    let _ = writeln!(io::stderr(), "adit: {}", explain(&error));
+                }
+            }
             ExitCode::FAILURE
         }
     }
@@ -32,7 +40,7 @@ fn explain(error: &anyhow::Error) -> String {
     for cause in error.chain().map(ToString::to_string) {
         if text.is_empty() {
             text = cause;
-        } else if !text.ends_with(&cause) {
+        } else if !text.contains(&cause) {
             text = format!("{text}: {cause}");
         }
     }
@@ -52,5 +60,7 @@ mod tests {
         let twice = io::Error::other(anyhow::anyhow!("cannot be opened"));
         let error = anyhow::Error::new(twice).context("the device: cannot be opened").context("no tunnel");
         assert_eq!(explain(&error), "no tunnel: the device: cannot be opened");
+        let advice = anyhow::anyhow!("not permitted").context("the device: not permitted; run it as root");
+        assert_eq!(explain(&advice), "the device: not permitted; run it as root");
     }
 }

@@ -147,3 +147,8 @@ pub struct Facts {
     /// What the process has given up, in words; empty if not known.
     pub confinement: String,
 }
+
+impl Facts {
+    /// The reasons for drops that are the device's, beside those of the engine ([`adit::Drop::ALL`]).
+    pub const DEVICE_DROPS: [&str; 3] = ["receive_overflow", "send_error", "tun_error"];
+}

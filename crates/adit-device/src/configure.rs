@@ -12,6 +12,7 @@ use crate::config::{DeviceState, DeviceUpdate, Facts, PeerState, PeerUpdate};
 use crate::control::Device;
 use crate::device::{Workers, bind};
 use crate::handover::{Reloader, State};
+use crate::offload::Offloads;
 use crate::shared::{Shared, now};
 use crate::uapi::{Handler, Listener, SetError};
 
@@ -41,11 +42,13 @@ impl Handler for Configurator {
             protocol_version: 1,
         });
         let peers = peers.collect();
+        // In the order of their names.
         let device_drops = [
-            ("receive_overflow", self.shared.overflows()),
-            ("send_error", self.shared.send_errors.load(Ordering::Relaxed)),
-            ("tun_error", self.shared.tun_errors.load(Ordering::Relaxed)),
+            self.shared.overflows(),
+            self.shared.send_errors.load(Ordering::Relaxed),
+            self.shared.tun_errors.load(Ordering::Relaxed),
         ];
+        let device_drops = Facts::DEVICE_DROPS.into_iter().zip(device_drops);
         let drops = interface.drops().iter().map(|(reason, count)| (reason.name(), count));
         let drops = drops.chain(device_drops).filter(|&(_, count)| count > 0);
         DeviceState {
@@ -55,7 +58,7 @@ impl Handler for Configurator {
             peers,
             facts: Facts {
                 drops: drops.map(|(name, count)| (name.to_owned(), count)).collect(),
-                offloads: self.offloads(),
+                offloads: offload_words(self.shared.offloads, self.device.offload),
                 threads: u32::try_from(self.workers.len()).unwrap_or(u32::MAX),
                 confinement: self.device.confinement.0.clone(),
             },
@@ -155,19 +158,19 @@ impl Configurator {
         let sockets = self.shared.all_sockets();
         sockets.iter().try_for_each(|sockets| sockets.set_mark(mark).map_err(SetError::from))
     }
+}
 
-    fn offloads(&self) -> String {
-        let offloads = self.shared.offloads;
-        let words = [
-            (offloads.checksum, "tun-checksum"),
-            (offloads.tcp4, "tun-tso4"),
-            (offloads.tcp6, "tun-tso6"),
-            (offloads.udp, "tun-uso"),
-            (self.device.offload, "udp-gso udp-gro"),
-        ];
-        let words: Vec<_> = words.into_iter().filter_map(|(on, word)| on.then_some(word)).collect();
-        if words.is_empty() { "none".to_owned() } else { words.join(" ") }
-    }
+/// What a TUN device may be given unfinished, and whether UDP sockets may, in words.
+pub(crate) fn offload_words(tun: Offloads, udp: bool) -> String {
+    let words = [
+        (tun.checksum, "tun-checksum"),
+        (tun.tcp4, "tun-tso4"),
+        (tun.tcp6, "tun-tso6"),
+        (tun.udp, "tun-uso"),
+        (udp, "udp-gso udp-gro"),
+    ];
+    let words: Vec<_> = words.into_iter().filter_map(|(on, word)| on.then_some(word)).collect();
+    if words.is_empty() { "none".to_owned() } else { words.join(" ") }
 }
 
 /// Every value has been checked where it was parsed; what is left is no error to `wg(8)`: a peer that does not exist

@@ -157,7 +157,7 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
     tracing::info!(
         interface = %tun.name,
         threads = tun.queues.len(),
-        offloads = ?tun.offloads,
+        offloads = %crate::configure::offload_words(tun.offloads, offload),
         "started"
     );
     let (guardian, link) = match &reload {

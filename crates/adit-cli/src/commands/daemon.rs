@@ -20,12 +20,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, setsid};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use crate::args::{Args, DaemonArgs, LogFormat};
-use crate::logging::{self, Audience};
+use crate::logging;
 
 /// Makes the interface and serves it, here or in the background.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     if let Some(command) = args.misplaced_command() {
-        bail!("{command} is a command and no name of an interface: options stand behind it");
+        bail!("{command} is a command, and no interface can have its name; options of a command stand behind it");
     }
     let name = args.name.context("expected the name of an interface")?;
     if let Some(refusal) = adit_device::name_refusal(&name) {
@@ -35,7 +35,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     if !args.foreground && !is_asked_to_stay && !takes_over() {
         return Ok(spawn(&name, &args.daemon, args.log_format)?);
     }
-    serve(name, &args.daemon, args.log_format, args.report)
+    serve(name, &args.daemon, args.report)
 }
 
 /// Starts a daemon in the background and returns when its interface can be used.
@@ -66,7 +66,7 @@ pub(crate) fn spawn(name: &str, daemon: &DaemonArgs, format: LogFormat) -> io::R
     Err(io::Error::other(format!("the daemon of {name} could not start ({status})")))
 }
 
-fn serve(name: String, daemon: &DaemonArgs, format: LogFormat, report: bool) -> anyhow::Result<()> {
+fn serve(name: String, daemon: &DaemonArgs, report: bool) -> anyhow::Result<()> {
     // Before any file is opened that could be given the number of an inherited one.
     let handover = if takes_over() { Some(take_stdin().context("standard input")?) } else { None };
     let (mut tun_fd, mut sockets) = (None, Activated::default());
@@ -82,7 +82,6 @@ fn serve(name: String, daemon: &DaemonArgs, format: LogFormat, report: bool) -> 
     }
     // Somebody still waits to be told only of the first process.
     let is_first_report = report && handover.is_none();
-    logging::start(format, Audience::Daemon);
     raise_file_limit();
     let confinement = daemon.confinement.confinement();
     let mut options = Options { offload: !daemon.no_offload, tun_fd, confinement, ..Options::new(name) };
