@@ -27,9 +27,6 @@ pub(crate) struct Args {
     #[arg(short, long)]
     pub(crate) foreground: bool,
 
-    #[command(flatten)]
-    pub(crate) daemon: DaemonArgs,
-
     /// Tell on standard output when the interface is there, then let go of it and of the session
     #[arg(long, hide = true, requires = "foreground")]
     pub(crate) report: bool,
@@ -37,14 +34,22 @@ pub(crate) struct Args {
     /// How log lines are written
     #[arg(long, value_name = "FORMAT", default_value = "text", global = true)]
     pub(crate) log_format: LogFormat,
+
+    // The last, for its heading stands above all that comes after it.
+    #[command(flatten)]
+    pub(crate) daemon: DaemonArgs,
 }
 
 impl Args {
-    /// The command that stands behind options of the daemon, and so was taken for the name of an interface.
+    /// The command that stands behind options of the daemon or `--`, and so was taken for the name of an interface.
     pub(crate) fn misplaced_command(&self) -> Option<&str> {
-        let is_command = |name: &&str| *name == "help" || Self::command().find_subcommand(name).is_some();
-        self.name.as_deref().filter(is_command)
+        self.name.as_deref().filter(|name| is_command(name))
     }
+}
+
+/// Whether a word is a command, and so cannot name an interface.
+pub(crate) fn is_command(name: &str) -> bool {
+    name == "help" || Args::command().find_subcommand(name).is_some()
 }
 
 const ENVIRONMENT: &str = "\

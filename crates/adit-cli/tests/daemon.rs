@@ -3,15 +3,17 @@
 mod common;
 
 use std::fs;
-use std::io::{self, Read as _};
+use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use adit_device::netlink::{MAIN_TABLE, Netlink, Rule, namespace};
 use adit_device::uapi::{Client, socket_path};
-use common::{Scratch, adit, interface, needs_root, output, wg};
+use common::{Folder, Scratch, adit, in_mount_namespace, interface, needs_root, output, wg};
+use serde_json::Value;
 
 const KEY: &str = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=";
 const PEER: &str = "3p7bfXt9wbTTW2HC7OQ1Nz+DQ8hbeGdNrfx+FG+IK08=";
@@ -101,6 +103,29 @@ fn the_daemon_ends_with_its_socket() {
         fs::remove_file(socket_path(name)).unwrap();
         wait_for_end(connection);
         assert!(netlink.link(name).unwrap_err().is_not_found());
+    });
+}
+
+#[test]
+fn the_log_has_the_same_words_for_offloads_as_show() {
+    in_namespace('o', |name, _| {
+        let mut command = adit(["--foreground", name, "--threads", "1", "--log-format", "json"]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut daemon = command.spawn().unwrap();
+        let mut lines = BufReader::new(daemon.stderr.take().unwrap()).lines();
+        let started = loop {
+            let line: Value = serde_json::from_str(&lines.next().expect("it starts").unwrap()).unwrap();
+            if line["message"] == "started" {
+                break line;
+            }
+        };
+        let (_, shown, stderr) = output(adit(["show", name, "--json"]), "");
+        let shown: Value = serde_json::from_str(&shown).expect(&stderr);
+        let words = shown[name]["offloads"].as_str().expect("words");
+        assert!(words.contains("udp-gso"), "{words}");
+        assert_eq!(started["offloads"], words);
+        fs::remove_file(socket_path(name)).unwrap();
+        assert!(daemon.wait().unwrap().success());
     });
 }
 
@@ -220,4 +245,34 @@ fn what_is_inherited_must_be_there() {
 fn a_name_that_no_interface_can_have_is_refused() {
     let (success, _, stderr) = output(adit(["a/b"]), "");
     assert!(!success && stderr.contains("found '/' in \"a/b\", expected letters, digits"), "{stderr}");
+}
+
+#[test]
+fn a_name_that_is_a_command_is_refused_before_anything_is_done() {
+    let files = Files::new("show", "[Interface]\nPreUp = touch FOLDER/log\nPreDown = touch FOLDER/log\n");
+    for command in ["up", "down"] {
+        let (success, _, stderr) = output(adit([command, files.path()]), "");
+        assert!(!success && stderr.contains("an interface cannot be called show: that is a command"), "{stderr}");
+        assert!(!files.folder.join("log").exists());
+    }
+    for arguments in [["--", "show"], ["-f", "show"]] {
+        let (success, _, stderr) = output(adit(arguments), "");
+        assert!(!success && stderr.contains("show is a command, and no interface can have its name"), "{stderr}");
+    }
+}
+
+#[test]
+fn without_the_tun_device_it_is_said_what_to_do() {
+    needs_root();
+    let name = interface('n');
+    let open =
+        "mount -t tmpfs none /dev/net && mknod -m 600 /dev/net/tun c 10 200 && exec chroot --userspec=65534:65534 /";
+    for (before, advice) in [("mount -t tmpfs none /dev/net && exec", "modprobe tun"), (open, "run it as root")] {
+        let script = format!("{before} \"$1/adit\" --foreground {name}");
+        let output = in_mount_namespace(&script, &Folder::new());
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success());
+        assert!(stderr.contains("/dev/net/tun cannot be opened: ") && stderr.contains(advice), "{stderr}");
+        assert_eq!(stderr.matches("os error").count(), 1, "{stderr}");
+    }
 }

@@ -38,13 +38,13 @@ pub struct TunQueue {
 #[non_exhaustive]
 pub enum TunError {
     /// The kernel has no TUN driver, or the file may not be opened.
-    #[error("{TUN_FILE} cannot be opened: {0}")]
+    #[error("{TUN_FILE} cannot be opened: {0}{advice}", advice = what_to_do(.0))]
     Open(#[source] io::Error),
     /// Not a possible name for an interface: see [`name_refusal`], and `%d` for a number of the kernel's choice.
     #[error("found the name {0:?}, expected 1 to 15 letters, digits, %d once and any of _ = + . -, not . or .. alone")]
     BadName(String),
     /// The process lacks `CAP_NET_ADMIN`.
-    #[error("interface {0}: not permitted; this takes root or CAP_NET_ADMIN")]
+    #[error("interface {0}: not permitted; run it as root or with CAP_NET_ADMIN")]
     NotPermitted(String),
     /// An interface of this name exists and is something else.
     #[error("interface {0} exists and is not a TUN device")]
@@ -65,6 +65,20 @@ pub enum TunError {
         /// What the kernel said.
         source: io::Error,
     },
+}
+
+/// What to do about a TUN device that cannot be opened; empty if there is nothing to say.
+fn what_to_do(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EACCES) => {
+            "; run it as root, or let everybody open it (chmod 666 /dev/net/tun) and run it with CAP_NET_ADMIN"
+        }
+        Some(libc::EPERM) => {
+            "; run it as root or with CAP_NET_ADMIN; in a container, start it with --device /dev/net/tun"
+        }
+        Some(libc::ENOENT) => "; load the driver: modprobe tun; in a container, start it with --device /dev/net/tun",
+        _ => "",
+    }
 }
 
 /// How many queues of a multi-queue device are open; `None` of anything else.

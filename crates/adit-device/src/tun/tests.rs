@@ -366,6 +366,6 @@ fn without_the_right_to_make_one_the_error_says_so() {
         set_capabilities(None, sets).expect("a thread may give up");
         let error = Tun::create("wg0", 1, true).expect_err("it may not");
         assert!(matches!(error, TunError::NotPermitted(_)), "{error:?}");
-        assert_eq!(error.to_string(), "interface wg0: not permitted; this takes root or CAP_NET_ADMIN");
+        assert_eq!(error.to_string(), "interface wg0: not permitted; run it as root or with CAP_NET_ADMIN");
     });
 }
