@@ -1,11 +1,15 @@
 //! The command line.
 
+use std::ffi::OsStr;
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
+use clap::{Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::commands::{demo, generate, show};
 use crate::confinement::ConfinementArgs;
+use crate::manual;
 
 /// A WireGuard tunnel, wholly in userspace.
 ///
@@ -14,7 +18,7 @@ use crate::confinement::ConfinementArgs;
 /// interface cannot be called `show`.
 #[derive(Debug, Parser)]
 #[command(name = "adit", version, arg_required_else_help = true, args_conflicts_with_subcommands = true)]
-#[command(after_help = ENVIRONMENT)]
+#[command(after_help = manual::environment())]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
@@ -52,19 +56,6 @@ pub(crate) fn is_command(name: &str) -> bool {
     name == "help" || Args::command().find_subcommand(name).is_some()
 }
 
-const ENVIRONMENT: &str = "\
-Environment:
-  LOG_LEVEL              silent, error, warn, info (unless said otherwise), debug or verbose, trace
-  WG_PROCESS_FOREGROUND  1: stay in the foreground
-  WG_TUN_FD              the number of an open TUN device to use, instead of making one
-  WG_UAPI_FD             the number of a listening socket to use, instead of making one
-  NOTIFY_SOCKET, LISTEN_FDS
-                         as a service manager sets them: readiness is told, and the socket handed over is used
-  WG_HIDE_KEYS           never: `adit show` shows private and preshared keys
-  WG_COLOR_MODE          always, never or auto: colors of `adit show`
-  WG_ENDPOINT_RESOLUTION_RETRIES
-                         how often `adit up` asks again for the address of an endpoint: a number or infinity";
-
 /// How a daemon does its work.
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct DaemonArgs {
@@ -98,7 +89,7 @@ pub(crate) enum Command {
     /// Make an interface as its wg-quick file says
     Up {
         /// A file NAME.conf, or NAME for /etc/wireguard/NAME.conf
-        #[arg(value_name = "FILE|NAME")]
+        #[arg(value_name = "FILE|NAME", value_hint = ValueHint::FilePath)]
         file: String,
         #[command(flatten)]
         daemon: DaemonArgs,
@@ -106,7 +97,7 @@ pub(crate) enum Command {
     /// End an interface that was made by its file
     Down {
         /// A file NAME.conf, or NAME for /etc/wireguard/NAME.conf
-        #[arg(value_name = "FILE|NAME")]
+        #[arg(value_name = "FILE|NAME", value_hint = ValueHint::FilePath)]
         file: String,
     },
     /// Let the program on disk take over a running interface, without losing a packet or a session
@@ -124,6 +115,9 @@ pub(crate) enum Command {
         name: String,
     },
     /// Show interfaces and what they have done, as `wg show` does
+    ///
+    /// Behind that stand the packets that were dropped, by reason: docs/drops.md in the sources tells what each means, and
+    /// what to do about it. Then what the daemon has given up of its rights.
     Show(show::ShowArgs),
     /// Print a new private key
     Genkey,
@@ -141,8 +135,37 @@ pub(crate) enum Command {
     /// Print the manual page, or that of a command
     Man {
         /// The command
+        #[arg(value_parser = Offered(PAGES), hide_possible_values = true)]
         command: Option<String>,
+
+        /// Write all pages into this folder instead
+        #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath, conflicts_with = "command")]
+        output: Option<PathBuf>,
     },
+}
+
+/// The commands, each with a page of its own.
+const PAGES: &[&str] = &["up", "down", "reload", "show", "genkey", "pubkey", "genpsk", "demo", "completions", "man"];
+
+/// Any text; these words are what a shell offers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Offered(pub(crate) &'static [&'static str]);
+
+impl TypedValueParser for Offered {
+    type Value = String;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        arg: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<String, clap::Error> {
+        StringValueParser::new().parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(self.0.iter().map(|word| PossibleValue::new(*word))))
+    }
 }
 
 #[cfg(test)]
@@ -170,6 +193,13 @@ mod tests {
             assert_eq!(args.misplaced_command(), line.last().copied());
         }
         assert_eq!(Args::try_parse_from(["adit", "-f", "wg0"]).unwrap().misplaced_command(), None);
+    }
+
+    #[test]
+    fn every_command_has_a_page_that_is_offered() {
+        let command = Args::command();
+        let commands: Vec<&str> = command.get_subcommands().map(|command| command.get_name()).collect();
+        assert_eq!(commands, PAGES);
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         Command::Genpsk => keys::genpsk(),
         Command::Demo(demo) => demo::run(&demo),
         Command::Completions { shell } => generate::completions(shell),
-        Command::Man { command } => generate::man(command.as_deref()),
+        Command::Man { output: Some(folder), .. } => generate::all_pages(&folder),
+        Command::Man { command, output: None } => generate::page(command.as_deref()),
     }
 }

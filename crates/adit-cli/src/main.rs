@@ -6,6 +6,7 @@ mod args;
 mod commands;
 mod confinement;
 mod logging;
+mod manual;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;

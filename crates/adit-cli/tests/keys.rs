@@ -65,20 +65,6 @@ fn a_file_that_others_can_read_is_warned_of() {
 }
 
 #[test]
-fn completions_and_manual_pages_are_printed() {
-    for shell in ["bash", "zsh", "fish"] {
-        let (success, text, _) = output(adit(["completions", shell]), "");
-        assert!(success && text.contains("genkey"), "{shell}");
-    }
-    let (success, page, _) = output(adit(["man"]), "");
-    assert!(success && page.contains(".TH adit 8") && page.contains("WG_TUN_FD"), "{page}");
-    let (success, page, _) = output(adit(["man", "up"]), "");
-    assert!(success && page.contains(".TH adit-up 8"), "{page}");
-    let (success, _, stderr) = output(adit(["man", "dance"]), "");
-    assert!(!success && stderr.contains("found \"dance\", expected a command"), "{stderr}");
-}
-
-#[test]
 fn a_reader_that_has_enough_is_no_error() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);

@@ -1,30 +1,65 @@
 //! What is made of the command line's description: completions and manual pages.
 
+use std::fs;
 use std::io::{self, Write as _};
+use std::iter;
+use std::path::Path;
 
 use anyhow::Context as _;
-use clap::CommandFactory as _;
+use clap::{Command, CommandFactory as _};
 
 use crate::args::Args;
+use crate::manual;
 
 pub(crate) use clap_complete::Shell;
 
 pub(crate) fn completions(shell: Shell) -> anyhow::Result<()> {
     let mut text = Vec::new();
-    clap_complete::generate(shell, &mut Args::command(), "adit", &mut text);
+    clap_complete::generate(shell, &mut without_hidden(&Args::command()), "adit", &mut text);
     Ok(io::stdout().write_all(&text)?)
 }
 
-pub(crate) fn man(command: Option<&str>) -> anyhow::Result<()> {
-    let mut whole = Args::command();
-    whole.build();
-    let page = match command {
-        None => whole,
-        Some(name) => {
-            whole.find_subcommand(name).with_context(|| format!("found {name:?}, expected a command"))?.clone()
-        }
+/// As much of a command as shells complete: they would offer options as well that are for the program itself.
+fn without_hidden(command: &Command) -> Command {
+    // A name has to last as long as the program, which ends soon.
+    let name: &'static str = command.get_name().to_owned().leak();
+    let mut shown = Command::new(name)
+        .args(command.get_arguments().filter(|arg| !arg.is_hide_set()).cloned())
+        .subcommands(command.get_subcommands().map(without_hidden));
+    if let Some(about) = command.get_about() {
+        shown = shown.about(about.clone());
+    }
+    if command.get_version().is_some() {
+        shown = shown.version(env!("CARGO_PKG_VERSION"));
+    }
+    shown
+}
+
+/// Prints the manual page of the program or of one command.
+pub(crate) fn page(command: Option<&str>) -> anyhow::Result<()> {
+    let whole = whole();
+    let command = match command {
+        None => &whole,
+        Some(name) => whole.find_subcommand(name).with_context(|| format!("found {name:?}, expected a command"))?,
     };
-    let mut text = Vec::new();
-    clap_mangen::Man::new(page).section("8").render(&mut text)?;
-    Ok(io::stdout().write_all(&text)?)
+    Ok(io::stdout().write_all(&manual::page(command)?)?)
+}
+
+/// Writes every manual page into a folder, under the names by which they refer to each other.
+pub(crate) fn all_pages(folder: &Path) -> anyhow::Result<()> {
+    let cannot = || format!("cannot write manual pages to {}", folder.display());
+    fs::create_dir_all(folder).with_context(cannot)?;
+    let whole = whole();
+    for command in iter::once(&whole).chain(whole.get_subcommands()) {
+        let name = command.get_display_name().unwrap_or_else(|| command.get_name());
+        fs::write(folder.join(format!("{name}.8")), manual::page(command)?).with_context(cannot)?;
+    }
+    Ok(())
+}
+
+/// The command line, but for `help`, which needs no page.
+fn whole() -> Command {
+    let mut whole = Args::command().disable_help_subcommand(true);
+    whole.build();
+    whole
 }

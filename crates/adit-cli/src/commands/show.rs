@@ -13,6 +13,8 @@ use adit_device::uapi::{Client, interfaces};
 use anyhow::{Context as _, bail};
 use zeroize::Zeroizing;
 
+use crate::args::Offered;
+
 pub(crate) use fields::Field;
 
 /// What to show.
@@ -20,6 +22,7 @@ pub(crate) use fields::Field;
 pub(crate) struct ShowArgs {
     /// An interface; or `interfaces`: only the names; or `all`, as when nothing is given
     #[arg(value_name = "NAME|interfaces|all")]
+    #[arg(value_parser = Offered(&["all", "interfaces"]), hide_possible_values = true)]
     which: Option<String>,
 
     /// Only this, in lines and tabs for scripts
