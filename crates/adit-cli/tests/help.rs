@@ -38,9 +38,11 @@ fn only_what_confines_stands_under_confinement() {
 }
 
 #[test]
-fn help_tells_when_a_daemon_is_silent() {
+fn help_tells_when_a_daemon_is_silent_and_where_drops_are_explained() {
     let text = said_by(["--help"]);
     assert!(text.contains("a daemon in the background logs nothing once it has started"), "{text}");
+    let text = said_by(["show", "--help"]);
+    assert!(text.contains("docs/drops.md"), "{text}");
 }
 
 #[test]
