@@ -23,8 +23,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [name, address, port, peer_key, allowed_ip, endpoint @ ..] = arguments.as_slice() else {
         return Err("wanted: INTERFACE ADDRESS/LEN PORT PEER_KEY ALLOWED_IP [ENDPOINT]".into());
     };
-    let unix_time = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let mut interface = Interface::new(now(), unix_time, Box::new(UnwrapErr(SysRng)));
+    let unix_time = || SystemTime::now().duration_since(UNIX_EPOCH);
+    let mut interface = Interface::new(now(), unix_time()?, Box::new(UnwrapErr(SysRng)));
     interface.set_private_key(Some(PrivateKey::from_base64(&std::env::var("PRIVATE_KEY")?)?));
     interface.set_mtu(1420);
     let peer = interface.add_peer(PublicKey::from_base64(peer_key)?)?;
@@ -43,6 +43,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let (mut datagram, mut packet) = (vec![0; 65_536], vec![0; 65_536]);
     loop {
+        // The wall clock may have been set.
+        interface.set_unix_time(now(), unix_time()?);
         // First what the engine has to say, then sleep until there is something new for it.
         while let Some(transmit) = interface.poll_transmit(now(), &mut datagram)? {
             send(&socket, &transmit, &datagram);

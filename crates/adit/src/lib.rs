@@ -77,6 +77,13 @@
 //! [`Interface::poll_handshake`], [`HandshakeWork::compute`] and [`Interface::finish_handshake`]
 //! for handshakes. [`Interface::poll_peer_transmit`] leaves answers to strangers to another thread.
 //!
+//! # Features
+//!
+//! - `std`, on by default: the cipher finds out which vector instructions the CPU has. With
+//!   `default-features = false` the crate is `no_std` with `alloc`, and uses those that the target has.
+//! - `aws-lc-rs`: AWS-LC instead of pure Rust for X25519, for what handshakes and cookies seal, and for
+//!   packets where it is faster than the code here. It takes `std` and a C compiler.
+//!
 //! # What it does not do
 //!
 //! No sockets, no TUN device, no routes, no name resolution, no files: `adit-device` does that for
