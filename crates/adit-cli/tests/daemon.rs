@@ -5,6 +5,7 @@ mod common;
 use std::fs;
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -143,8 +144,10 @@ fn an_interface_comes_and_goes_by_its_file() {
             ),
         );
         let before = rules(&mut netlink);
+        fs::set_permissions(&files.file, fs::Permissions::from_mode(0o644)).unwrap();
         let (success, _, stderr) = output(adit(["up", files.path()]), "");
         assert!(success, "{stderr}");
+        assert!(stderr.contains(&format!("chmod 600 {}", files.path())), "{stderr}");
         let link = netlink.link(name).unwrap();
         assert!(link.is_up() && link.mtu == 1300);
         let addresses = netlink.addresses(link.index).unwrap();

@@ -70,7 +70,8 @@ impl Location {
         let is_open = |path: &Path| fs::metadata(path).is_ok_and(|metadata| metadata.permissions().mode() & 0o007 != 0);
         let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         if is_open(&self.path) && is_open(folder) {
-            tracing::warn!(file = %self.path.display(), "others can read this file, with the keys in it");
+            let file = self.path.display();
+            tracing::warn!("others can read {file}, with the keys in it; to change that: chmod 600 {file}");
         }
         Ok(config)
     }
