@@ -38,8 +38,8 @@ struct Replies {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// Nobody answers.
-    #[error("no interface answers at {}: {source}", path.display())]
+    /// Nobody answers, or this process may not ask.
+    #[error("no interface can be asked at {}: {source}", path.display())]
     Connect {
         /// Of the socket.
         path: PathBuf,
