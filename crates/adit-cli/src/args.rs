@@ -116,8 +116,8 @@ pub(crate) enum Command {
     },
     /// Show interfaces and what they have done, as `wg show` does
     ///
-    /// Behind that stand the packets that were dropped, by reason: docs/drops.md in the sources tells what each means, and
-    /// what to do about it. Then what the daemon has given up of its rights.
+    /// Behind that stand the packets that were dropped, by reason: docs/drops.md in the sources tells what each means,
+    /// and what to do about it. Then what the daemon has given up of its rights.
     Show(show::ShowArgs),
     /// Print a new private key
     Genkey,

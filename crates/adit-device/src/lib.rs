@@ -18,7 +18,8 @@
 //!
 //! `CAP_NET_ADMIN` (or an open TUN device), and no handler of its own for SIGTERM, SIGINT and SIGUSR2 while
 //! [`run`] runs, nor, with [`Reload::stays`], for SIGCHLD. With a [`Confinement`] the calling thread, and those
-//! that it starts, stay confined when [`run`] returns: that is for a process of its own. Log lines go to `tracing`; none holds a secret.
+//! that it starts, stay confined when [`run`] returns: that is for a process of its own. Log lines go to
+//! `tracing`; none holds a secret.
 #![deny(unsafe_code, missing_docs)]
 
 pub mod conf;
