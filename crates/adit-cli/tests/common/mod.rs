@@ -68,7 +68,7 @@ impl Drop for Scratch {
     }
 }
 
-const NOBODY: u32 = 65_534;
+pub(crate) const NOBODY: u32 = 65_534;
 
 /// A folder that everybody may read, with the program in it: the one of the build may be in a private place.
 #[derive(Debug)]

@@ -2,8 +2,8 @@
 //! messages too.
 
 mod first;
-mod strays;
 mod marks;
+mod strays;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
