@@ -243,6 +243,16 @@ fn fill(mut pipe: File) {
 }
 
 #[test]
+fn an_interface_made_by_the_daemon_has_the_addresses_alone_that_it_is_given() {
+    let mut node = Node::stopped(Adit, "A");
+    node.start();
+    node.host.ip("link set wg0 up");
+    node.host.add_address("fd00::1/64", "wg0");
+    let addresses = node.host.ip("-6 address show dev wg0");
+    assert!(addresses.contains("fd00::1/64") && !addresses.contains("fe80:"), "{addresses}");
+}
+
+#[test]
 fn an_interface_made_by_the_daemon_has_room_for_the_tunnel_and_one_that_was_there_keeps_its_mtu() {
     let mut node = Node::stopped(Adit, "A");
     let mtu = |node: &Node| {

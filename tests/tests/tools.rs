@@ -245,6 +245,47 @@ fn adit_up_and_down_do_without_wg_quick() {
 }
 
 #[test]
+fn adit_up_says_which_port_or_route_is_in_the_way() {
+    let host = Host::new("A");
+    let adit = |verb: &str, quick: &Quick<'_>| {
+        let mut command = Command::new(Adit.binary());
+        command.arg(verb).arg(quick.file());
+        host.complete(command, "")
+    };
+    let taken = host.enter(|| std::net::UdpSocket::bind(("0.0.0.0", 0))).expect("a port");
+    let port = taken.local_addr().expect("its number").port();
+    let quick = Quick::new(&host, &format!("[Interface]\nListenPort = {port}\n"));
+    let error = adit("up", &quick).failure();
+    assert!(error.contains(&format!("UDP port {port} of ListenPort is in use by another program")), "{error}");
+    quick.assert_gone();
+
+    host.ip("link set lo up");
+    host.ip("route add 10.9.0.0/16 dev lo");
+    let peer = Peer::new(&Keys::generate(), "10.9.0.0/16");
+    let quick = Quick::new(&host, &format!("[Interface]\n{}", peer.section()));
+    let error = adit("up", &quick).failure();
+    assert!(error.contains("there is another route to 10.9.0.0/16 in table 254"), "{error}");
+    quick.assert_gone();
+}
+
+#[test]
+fn adit_down_ends_a_tunnel_though_a_rule_for_its_table_is_somebody_elses() {
+    let host = Host::new("A");
+    let peer = Peer::new(&Keys::generate(), "0.0.0.0/0");
+    let quick = Quick::new(&host, &format!("[Interface]\nAddress = 10.0.0.1/24\n{}", peer.section()));
+    let adit = |verb: &str| {
+        let mut command = Command::new(Adit.binary());
+        command.arg(verb).arg(quick.file());
+        host.complete(command, "")
+    };
+    adit("up").success();
+    host.ip("rule add fwmark 0x100/0xff00 lookup 51820");
+    adit("down").success();
+    quick.assert_gone();
+    assert!(!host.ip("rule show").contains("51820"), "as wg-quick leaves it");
+}
+
+#[test]
 fn adit_up_gives_resolvconf_the_name_servers_and_down_takes_them_away() {
     let host = Host::new("A");
     let folder = Scratch::new();

@@ -232,7 +232,7 @@ impl Control {
                 _ => {}
             }
             // Whoever has something for this thread from now on need not wake it: it is awake.
-            self.shared.control_sleeps_until(Some(Instant::from_nanos(0)));
+            self.shared.control_is_awake();
             for event in &events {
                 let verdict = match event.token() {
                     WAKER => {
@@ -381,7 +381,7 @@ impl Control {
         let limit = self.sleeps_until.filter(|until| *until > now());
         let deadline = interface.poll_timeout().into_iter().chain(limit).min().filter(|_| is_up);
         if !has_more {
-            self.shared.control_sleeps_until(deadline);
+            self.shared.control_sleeps_until(&interface, deadline);
         }
         // Whoever reads the log may be slow: the workers need not wait for that.
         drop(interface);

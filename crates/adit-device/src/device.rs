@@ -89,7 +89,11 @@ pub fn run(options: Options) -> Result<(), Error> {
         None => Tun::create(&name, threads.get(), offload)?,
     };
     if tun.is_new {
-        Netlink::open()?.set_mtu(tun.ifindex, MTU)?;
+        let mut netlink = Netlink::open()?;
+        netlink.set_mtu(tun.ifindex, MTU)?;
+        if let Err(error) = netlink.set_no_generated_addresses(tun.ifindex) {
+            tracing::debug!(%error, "the kernel may have no IPv6");
+        }
     }
     let listener = match uapi_fd {
         Some(fd) => Listener::from_fd(fd),

@@ -10,6 +10,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 use socket2::SockRef;
 
@@ -18,6 +19,8 @@ use crate::inherited::take_fd;
 
 /// The number of the first file descriptor that a service manager hands over.
 const FIRST_FD: RawFd = 3;
+/// How long there may be no room for a word.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// More than any unit hands over.
 const MAX_FDS: RawFd = 64;
 
@@ -42,8 +45,8 @@ impl Notifier {
         };
         let socket = UnixDatagram::unbound()?;
         socket.connect_addr(&address)?;
-        // Whoever does not listen must not hold a tunnel up.
-        socket.set_nonblocking(true)?;
+        // There may be no room for a moment, while many start; but whoever does not listen must not hold a tunnel up.
+        socket.set_write_timeout(Some(PATIENCE))?;
         Ok(Self(socket))
     }
 

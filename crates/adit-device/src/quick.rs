@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use ipnet::IpNet;
 use zeroize::Zeroizing;
 
 use crate::conf::{ConfError, Config};
@@ -26,6 +27,9 @@ use machine::Linux;
 
 /// Where the files of interfaces are that are given by name.
 const DIRECTORY: &str = "/etc/wireguard";
+
+/// The least MTU with which a link has IPv6 (RFC 8200, §5).
+const IPV6_MTU: u16 = 1280;
 
 /// Starts the daemon of an interface, and returns when it answers.
 pub type Start<'a> = &'a mut dyn FnMut(&str) -> io::Result<()>;
@@ -83,6 +87,12 @@ impl Location {
 /// [`QuickError`]; then nothing is left of it.
 pub fn up(location: &Location, start: Start<'_>) -> Result<(), QuickError> {
     let config = location.read()?;
+    let has_ipv6 = |nets: &[IpNet]| nets.iter().any(|net| net.addr().is_ipv6());
+    let needs_ipv6 =
+        has_ipv6(&config.interface.addresses) || config.peers.iter().any(|peer| has_ipv6(&peer.allowed_ips));
+    if let Some(mtu) = config.interface.mtu.filter(|&mtu| needs_ipv6 && mtu < IPV6_MTU) {
+        return Err(QuickError::Mtu { path: location.path.clone(), mtu });
+    }
     steps::up(&mut Linux::open(start)?, &location.name, &config, resolve)
 }
 
@@ -116,6 +126,31 @@ pub enum QuickError {
         endpoint: String,
         /// What the resolver said.
         source: io::Error,
+    },
+    /// The MTU of the file, and IPv6.
+    #[error(
+        "{}: found MTU = {mtu}, expected {IPV6_MTU} or more, since Address or AllowedIPs have IPv6, which the kernel turns off \
+         below that", path.display()
+    )]
+    Mtu {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        mtu: u16,
+    },
+    /// The port of the file is in use.
+    #[error("UDP port {0} of ListenPort is in use by another program: see ss -lunp")]
+    Port(u16),
+    /// There is another route to an allowed IP.
+    #[error(
+        "there is another route to {net} in table {table}, which AllowedIPs have too: remove it, or make none for them by \
+         Table = off"
+    )]
+    Route {
+        /// Where it leads.
+        net: IpNet,
+        /// The table.
+        table: u32,
     },
     /// There is such an interface already.
     #[error("the interface {0} exists already")]
@@ -161,9 +196,9 @@ pub enum QuickError {
     Interrupted,
 }
 
-fn resolve(config: &Config) -> Result<Vec<Option<SocketAddr>>, QuickError> {
+fn resolve(config: &Config, is_wanted: &dyn Fn() -> bool) -> Result<Vec<Option<SocketAddr>>, QuickError> {
     let resolve = |endpoint: &crate::conf::Endpoint| {
-        endpoint.resolve().map_err(|source| QuickError::Resolve { endpoint: endpoint.to_string(), source })
+        endpoint.resolve(is_wanted).map_err(|source| QuickError::Resolve { endpoint: endpoint.to_string(), source })
     };
     config.peers.iter().map(|peer| peer.endpoint.as_ref().map(resolve).transpose()).collect()
 }
@@ -207,6 +242,22 @@ mod tests {
         for argument in ["", "../wg0", "/tmp/wg0", "/tmp/.conf", "/tmp/name-of-17-letters.conf", "a b", "/tmp/a b.conf"]
         {
             assert!(matches!(Location::new(argument), Err(QuickError::Name(_))), "{argument}");
+        }
+    }
+
+    #[test]
+    fn an_mtu_below_that_of_ipv6_is_refused_where_there_is_ipv6_before_anything_is_touched() {
+        let scratch = Scratch::new();
+        let path = scratch.join("wg0.conf");
+        let location = Location::new(path.to_str().unwrap()).unwrap();
+        let key = adit::PublicKey::from_bytes([9; 32]).to_base64();
+        for rest in [
+            "Address = 10.0.0.1/24, fd00::1/64\n".to_owned(),
+            format!("[Peer]\nPublicKey = {key}\nAllowedIPs = 10.0.0.0/8, ::/0\n"),
+        ] {
+            fs::write(&path, format!("[Interface]\nMTU = 1279\n{rest}")).unwrap();
+            let error = up(&location, &mut |_| panic!("started")).unwrap_err().to_string();
+            assert!(error.contains("wg0.conf: found MTU = 1279, expected 1280 or more"), "{error}");
         }
     }
 

@@ -157,9 +157,14 @@ impl Shared {
         }
     }
 
-    /// The control thread tells until when it will sleep; to be called with the engine's lock held.
-    pub(crate) fn control_sleeps_until(&self, deadline: Option<Instant>) {
-        self.control_sleep.set(deadline);
+    /// The control thread tells until when it will sleep, with the engine's lock `held`.
+    pub(crate) fn control_sleeps_until(&self, held: &Interface, deadline: Option<Instant>) {
+        self.control_sleep.set(held, deadline);
+    }
+
+    /// The control thread tells that it will look before it sleeps.
+    pub(crate) fn control_is_awake(&self) {
+        self.control_sleep.is_awake();
     }
 
     /// Sends what waits in the engine, through `buffer`: under a flood that is an answer to every datagram, so many go in

@@ -79,13 +79,13 @@ impl Device {
                 continue;
             }
             let deadline = interface.poll_timeout();
-            self.sleep.set(deadline);
+            self.sleep.set(&interface, deadline);
             drop(interface);
             if begun == handshakes && deadline.unwrap_or(NEVER) <= until {
                 return sleeps;
             }
             self.waker.wait();
-            self.sleep.set(Some(Instant::from_nanos(0)));
+            self.sleep.is_awake();
         }
         unreachable!("it would have slept for ever")
     }
@@ -94,7 +94,7 @@ impl Device {
     /// while nobody runs, which loom reports.
     fn run(self, handshakes: usize, until: Instant) {
         // The control thread is about to look.
-        self.sleep.set(Some(Instant::from_nanos(0)));
+        self.sleep.is_awake();
         let workers = [0, 1].map(|peer| {
             let device = self.clone();
             thread::Builder::new().stack_size(1 << 16).spawn(move || device.serve_tun(peer)).unwrap()

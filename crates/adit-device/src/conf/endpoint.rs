@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::{AddressFamily, SocketType, netdevice, socket};
 
@@ -12,6 +12,8 @@ use crate::uapi::value::{endpoint as address, number};
 
 /// How often a name is asked for again unless the user says otherwise.
 const RETRIES: u32 = 15;
+/// How long it takes at most until it is seen that it is not wanted any more.
+const SLICE: Duration = Duration::from_millis(100);
 
 /// A host, by address or by name, and a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,17 +40,22 @@ impl Endpoint {
     }
 
     /// The address, asking for it if the host is a name: again and again where the fault may pass, waiting a little
-    /// longer each time. `WG_ENDPOINT_RESOLUTION_RETRIES` says how often, or `infinity`.
+    /// longer each time. `WG_ENDPOINT_RESOLUTION_RETRIES` says how often, or `infinity`. `is_wanted` is asked in between.
     ///
     /// # Errors
-    /// What the resolver says, last.
-    pub fn resolve(&self) -> io::Result<SocketAddr> {
+    /// What the resolver says, last; `Interrupted` if it is not wanted any more.
+    pub fn resolve(&self, is_wanted: &dyn Fn() -> bool) -> io::Result<SocketAddr> {
         if let Some(address) = self.address() {
             return Ok(address);
         }
         let mut retries = match std::env::var("WG_ENDPOINT_RESOLUTION_RETRIES").as_deref() {
             Ok("infinity") => None,
-            Ok(count) => Some(number(count).unwrap_or(RETRIES)),
+            Ok(count) => Some(number(count).unwrap_or_else(|| {
+                tracing::warn!(
+                    "WG_ENDPOINT_RESOLUTION_RETRIES: found {count:?}, expected a number or infinity: it is {RETRIES}"
+                );
+                RETRIES
+            })),
             Err(_) => Some(RETRIES),
         };
         let mut pause = Duration::from_secs(1);
@@ -63,7 +70,13 @@ impl Endpoint {
             }
             retries = retries.map(|retries| retries - 1);
             tracing::warn!(host = self.host, %error, "cannot resolve, trying again in {:.1} s", pause.as_secs_f32());
-            thread::sleep(pause);
+            let end = Instant::now() + pause;
+            while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+                if !is_wanted() {
+                    return Err(io::ErrorKind::Interrupted.into());
+                }
+                thread::sleep(left.min(SLICE));
+            }
             pause = (pause * 6 / 5).min(Duration::from_secs(20));
         }
     }
@@ -167,12 +180,26 @@ mod tests {
     fn an_address_needs_no_resolver() {
         let endpoint = Endpoint::parse("[fe80::1%lo]:7").unwrap();
         assert_eq!(endpoint.address(), Some("[fe80::1%1]:7".parse().unwrap()));
-        assert_eq!(endpoint.resolve().unwrap(), endpoint.address().unwrap());
+        assert_eq!(endpoint.resolve(&|| true).unwrap(), endpoint.address().unwrap());
         assert_eq!(Endpoint::parse("localhost:7").unwrap().address(), None);
     }
 
     #[test]
+    fn a_name_that_is_not_wanted_any_more_is_not_looked_up_again() {
+        // Without a network the fault may pass.
+        crate::netlink::testing::in_new_namespace(|| {
+            let asked = std::cell::Cell::new(0);
+            let is_wanted = || {
+                asked.set(asked.get() + 1);
+                asked.get() < 3
+            };
+            let error = Endpoint::parse("adit.invalid:7").unwrap().resolve(&is_wanted).unwrap_err();
+            assert_eq!((error.kind(), asked.get()), (io::ErrorKind::Interrupted, 3));
+        });
+    }
+
+    #[test]
     fn a_name_is_looked_up() {
-        assert!(Endpoint::parse("localhost:7").unwrap().resolve().unwrap().ip().is_loopback());
+        assert!(Endpoint::parse("localhost:7").unwrap().resolve(&|| true).unwrap().ip().is_loopback());
     }
 }

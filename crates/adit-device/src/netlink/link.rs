@@ -6,7 +6,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, Nla};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoTun, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoTun, InfoVeth, LinkAttribute, LinkFlags,
+    LinkInfo, LinkMessage,
 };
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 
@@ -141,6 +142,19 @@ impl Netlink {
         message.header.index = index;
         message.attributes.push(LinkAttribute::Mtu(mtu));
         let action = format!("cannot set the MTU of the interface of index {index} to {mtu}");
+        self.request(&action, RouteNetlinkMessage::SetLink(message), 0)
+    }
+
+    /// Leaves an interface's addresses to whoever configures it: the kernel gives it no link-local address by itself.
+    ///
+    /// # Errors
+    /// What the kernel says, which may have no IPv6.
+    pub fn set_no_generated_addresses(&mut self, index: u32) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        let none = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+        message.attributes.push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![none])]));
+        let action = format!("cannot leave the interface of index {index} without generated addresses");
         self.request(&action, RouteNetlinkMessage::SetLink(message), 0)
     }
 

@@ -50,7 +50,9 @@ impl Netlink {
     /// # Errors
     /// [`NetlinkError::is_not_found`](super::NetlinkError::is_not_found) if there is none.
     pub fn remove_rule(&mut self, rule: &Rule) -> Result<()> {
-        let message = RouteNetlinkMessage::DelRule(rule_message(rule));
+        // Where its place is known that names it: what else it asks of packets is not all known here.
+        let named = if rule.priority.is_some() { Rule { fwmark: None, invert: false, ..*rule } } else { *rule };
+        let message = RouteNetlinkMessage::DelRule(rule_message(&named));
         self.request(&format!("cannot remove the rule for table {}", rule.table), message, 0)
     }
 

@@ -16,7 +16,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use super::{QuickError, Start, dns};
 use crate::config::{DeviceState, DeviceUpdate};
 use crate::netlink::{MAIN_TABLE, Netlink, Route, Rule};
-use crate::uapi::{Client, socket_path};
+use crate::uapi::reply::ReplyError;
+use crate::uapi::{Client, ClientError, socket_path};
 
 /// In the environment of the shell that runs a hook: the hook.
 const HOOK: &str = "ADIT_HOOK";
@@ -127,7 +128,12 @@ impl Machine for Linux<'_> {
     }
 
     fn configure(&mut self, name: &str, update: &DeviceUpdate) -> Result<(), QuickError> {
-        Ok(Client::connect(name)?.set(update)?)
+        match (Client::connect(name)?.set(update), update.listen_port) {
+            (Err(ClientError::Reply { source: ReplyError::Refused(libc::EADDRINUSE), .. }), Some(port)) => {
+                Err(QuickError::Port(port))
+            }
+            (result, _) => Ok(result?),
+        }
     }
 
     fn state(&mut self, name: &str) -> Result<DeviceState, QuickError> {

@@ -1,5 +1,6 @@
 //! The steps of bringing an interface up and down, and of undoing them.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use adit::PrivateKey;
@@ -25,14 +26,14 @@ pub(super) fn up(
     machine: &mut impl Machine,
     name: &str,
     config: &Config,
-    resolve: impl FnOnce(&Config) -> Result<Vec<Option<SocketAddr>>, QuickError>,
+    resolve: impl FnOnce(&Config, &dyn Fn() -> bool) -> Result<Vec<Option<SocketAddr>>, QuickError>,
 ) -> Result<(), QuickError> {
     if machine.exists(name)? {
         return Err(QuickError::Exists(name.to_owned()));
     }
     let mut attempt = Attempt { machine, name, interface: &config.interface, done: Vec::new(), has_run_hooks: false };
-    attempt.run(config, resolve).inspect_err(|error| {
-        tracing::warn!(interface = name, %error, "undoing everything");
+    attempt.run(config, resolve).inspect_err(|_| {
+        tracing::warn!(interface = name, "undoing everything");
         attempt.undo();
     })
 }
@@ -88,7 +89,7 @@ impl<M: Machine> Attempt<'_, M> {
     fn run(
         &mut self,
         config: &Config,
-        resolve: impl FnOnce(&Config) -> Result<Vec<Option<SocketAddr>>, QuickError>,
+        resolve: impl FnOnce(&Config, &dyn Fn() -> bool) -> Result<Vec<Option<SocketAddr>>, QuickError>,
     ) -> Result<(), QuickError> {
         let routes = routes(config);
         let table = self.default_table(config, &routes)?;
@@ -101,10 +102,11 @@ impl<M: Machine> Attempt<'_, M> {
             run_hooks(self.machine, "PreUp", &self.interface.pre_up, self.name)?;
         }
         self.machine.check_interrupted()?;
-        let endpoints = resolve(config)?;
+        let endpoints = resolve(config, &|| self.machine.check_interrupted().is_ok());
+        self.machine.check_interrupted()?;
+        let endpoints = endpoints?;
         let mut update = config.to_update(&endpoints);
         update.fwmark = table.or(update.fwmark);
-        self.machine.check_interrupted()?;
         let index = self.machine.start(self.name)?;
         self.done.push(Done::Start { index });
         self.machine.check_interrupted()?;
@@ -161,10 +163,10 @@ impl<M: Machine> Attempt<'_, M> {
         let route = |table| Route { destination: net, table, ifindex, metric: None };
         match (self.interface.table, default_table) {
             (Table::Off, _) => Ok(()),
-            (Table::Number(table), _) => self.machine.add_route(&route(table)),
+            (Table::Number(table), _) => self.make_route(&route(table)),
             (Table::Auto, Some(table)) if net.prefix_len() == 0 => {
                 let v6 = net.addr().is_ipv6();
-                self.machine.add_route(&route(table))?;
+                self.make_route(&route(table))?;
                 self.add_rule(Rule::unless_marked(v6, table, table))?;
                 self.add_rule(Rule::main_without_default(v6))?;
                 if !v6 && !self.machine.set_src_valid_mark(true)? {
@@ -178,8 +180,17 @@ impl<M: Machine> Attempt<'_, M> {
                 if routes.any(|route| route.ifindex == ifindex && route.destination.contains(&net)) {
                     return Ok(());
                 }
-                self.machine.add_route(&route(MAIN_TABLE))
+                self.make_route(&route(MAIN_TABLE))
             }
+        }
+    }
+
+    fn make_route(&mut self, route: &Route) -> Result<(), QuickError> {
+        match self.machine.add_route(route) {
+            Err(QuickError::Netlink(error)) if error.is_exists() => {
+                Err(QuickError::Route { net: route.destination, table: route.table })
+            }
+            result => result,
         }
     }
 
@@ -221,7 +232,9 @@ impl<M: Machine> Attempt<'_, M> {
 /// peer of its own: what it has itself does not go through the tunnel.
 fn routes(config: &Config) -> Vec<IpNet> {
     let own = config.interface.private_key.as_deref().map(PrivateKey::public_key);
-    let peers = config.peers.iter().filter(|peer| Some(peer.public_key) != own);
+    // Of several sections for one peer the last one counts.
+    let peers: BTreeMap<_, _> = config.peers.iter().map(|peer| (peer.public_key, peer)).collect();
+    let peers = peers.values().filter(|peer| Some(peer.public_key) != own);
     let mut routes: Vec<IpNet> = peers.flat_map(|peer| &peer.allowed_ips).copied().collect();
     routes.sort_by_key(|net| (std::cmp::Reverse(net.prefix_len()), *net));
     routes.dedup();
@@ -231,7 +244,7 @@ fn routes(config: &Config) -> Vec<IpNet> {
 fn remove_rules(machine: &mut impl Machine, v6: bool, table: u32) -> Result<(), QuickError> {
     let rules = machine.rules(v6)?;
     for rule in rules.iter().filter(|rule| rule.table == table) {
-        machine.remove_rule(rule)?;
+        remove_rule(machine, rule)?;
     }
     // The other rule of this tunnel, unless another tunnel needs it too.
     let is_another = |rule: &&Rule| rule.invert && rule.fwmark == Some(rule.table) && rule.table != table;
@@ -239,7 +252,15 @@ fn remove_rules(machine: &mut impl Machine, v6: bool, table: u32) -> Result<(), 
     if rules.iter().any(|rule| is_another(&rule)) {
         return Ok(());
     }
-    rules.iter().filter(suppresses).try_for_each(|rule| machine.remove_rule(rule))
+    rules.iter().filter(suppresses).try_for_each(|rule| remove_rule(machine, rule))
+}
+
+/// That somebody else has removed it is no reason to leave the rest.
+fn remove_rule(machine: &mut impl Machine, rule: &Rule) -> Result<(), QuickError> {
+    match machine.remove_rule(rule) {
+        Err(QuickError::Netlink(error)) if error.is_not_found() => Ok(()),
+        result => result,
+    }
 }
 
 /// Runs the commands of one kind, with `%i` standing for the interface. The commands are not logged: they may hold

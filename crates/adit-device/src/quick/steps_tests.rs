@@ -194,7 +194,7 @@ fn tables(machine: &Paper) -> Vec<(String, u32)> {
 fn a_full_tunnel_gets_a_table_of_its_own_and_rules() {
     let mut machine = Paper::default();
     machine.routes.push(Route { destination: "10.9.0.0/16".parse().unwrap(), table: 51820, ifindex: 1, metric: None });
-    up(&mut machine, "wg0", &full_tunnel(), |_| Ok(vec![None])).unwrap();
+    up(&mut machine, "wg0", &full_tunnel(), |_, _| Ok(vec![None])).unwrap();
     assert_eq!(machine.state.fwmark, 51821, "51820 is in use");
     let expected = [
         ("10.9.0.0/16", 51820),
@@ -228,16 +228,25 @@ fn what_the_node_has_itself_does_not_go_through_the_tunnel_though_a_shared_list_
     config.peers[0].public_key = own.public_key();
     config.interface.private_key = Some(Box::new(own));
     let mut machine = Paper::default();
-    up(&mut machine, "wg0", &config, |_| Ok(vec![])).unwrap();
+    up(&mut machine, "wg0", &config, |_, _| Ok(vec![])).unwrap();
     let expected = [("10.0.0.0/24", 254), ("192.168.2.0/24", 254)];
     assert_eq!(tables(&machine), expected.map(|(net, table)| (net.to_owned(), table)));
     assert!(machine.rules.is_empty());
 }
 
 #[test]
+fn of_several_sections_for_a_peer_the_last_one_counts_for_routes_as_it_does_for_the_daemon() {
+    let peer = |net: &str| format!("[Peer]\nPublicKey = KEY\nAllowedIPs = {net}\n");
+    let config = config(&format!("[Interface]\n{}{}", peer("10.0.0.0/8"), peer("10.1.0.0/16")));
+    let mut machine = Paper::default();
+    up(&mut machine, "wg0", &config, |_, _| Ok(vec![])).unwrap();
+    assert_eq!(tables(&machine), [("10.1.0.0/16".to_owned(), 254)]);
+}
+
+#[test]
 fn names_are_resolved_when_the_commands_before_everything_else_have_run() {
     let mut machine = Paper::default();
-    let nobody = |_: &Config| Err(QuickError::Name("nobody can be asked".to_owned()));
+    let nobody = |_: &Config, _: &dyn Fn() -> bool| Err(QuickError::Name("nobody can be asked".to_owned()));
     assert!(up(&mut machine, "wg0", &full_tunnel(), nobody).is_err());
     assert_eq!(machine.hooks, ["PreUp a wg0", "PostDown d wg0wg0"]);
     assert_eq!(machine.traces(), Paper::default().traces(), "nothing was begun");
@@ -246,12 +255,12 @@ fn names_are_resolved_when_the_commands_before_everything_else_have_run() {
 #[test]
 fn whatever_step_fails_all_before_it_are_undone() {
     let mut whole = Paper::default();
-    up(&mut whole, "wg0", &full_tunnel(), |_| Ok(vec![None])).unwrap();
+    up(&mut whole, "wg0", &full_tunnel(), |_, _| Ok(vec![None])).unwrap();
     assert!(whole.operations > 12);
     for fails in 1..=whole.operations {
         let mut machine = Paper { fails: Some(fails), ..Paper::default() };
         let before = machine.traces();
-        assert!(up(&mut machine, "wg0", &full_tunnel(), |_| Ok(vec![None])).is_err());
+        assert!(up(&mut machine, "wg0", &full_tunnel(), |_, _| Ok(vec![None])).is_err());
         assert_eq!(machine.traces(), before, "operation {fails}");
         // The first is to see whether name servers can be set.
         let last = machine.hooks.last().map(String::as_str);
@@ -264,7 +273,7 @@ fn whatever_step_fails_all_before_it_are_undone() {
 #[test]
 fn commands_clean_up_though_the_name_servers_stay() {
     let mut machine = Paper::default();
-    up(&mut machine, "wg0", &full_tunnel(), |_| Ok(vec![None])).unwrap();
+    up(&mut machine, "wg0", &full_tunnel(), |_, _| Ok(vec![None])).unwrap();
     // After the command of PreDown.
     machine.fails = Some(machine.operations + 2);
     assert!(down(&mut machine, "wg0", &full_tunnel(), |_| Ok(())).is_err(), "and it is told");
@@ -276,7 +285,7 @@ fn nothing_is_cleaned_up_after_commands_that_were_not_run() {
     let config = config("[Interface]\nAddress = 10.0.0.2/24\nPostUp = b\nPreDown = c\nPostDown = d\n");
     for (fails, hooks) in [(3, vec![]), (5, vec!["PostUp b", "PreDown c", "PostDown d"])] {
         let mut machine = Paper { fails: Some(fails), ..Paper::default() };
-        assert!(up(&mut machine, "wg0", &config, |_| Ok(vec![])).is_err());
+        assert!(up(&mut machine, "wg0", &config, |_, _| Ok(vec![])).is_err());
         assert_eq!(machine.hooks, hooks);
     }
 }
@@ -285,7 +294,7 @@ fn nothing_is_cleaned_up_after_commands_that_were_not_run() {
 fn an_interface_that_exists_is_left_alone() {
     let mut machine = Paper::default();
     machine.there.insert("link wg0".into());
-    assert!(matches!(up(&mut machine, "wg0", &full_tunnel(), |_| Ok(vec![])), Err(QuickError::Exists(_))));
+    assert!(matches!(up(&mut machine, "wg0", &full_tunnel(), |_, _| Ok(vec![])), Err(QuickError::Exists(_))));
     assert_eq!((machine.operations, machine.there.len()), (0, 1));
 }
 
@@ -306,7 +315,7 @@ fn the_table_may_be_off_or_a_number() {
                 .replace("::ffff:0:0/96", "0.0.0.0/0, 10.0.0.0/8"),
         );
         let mut machine = Paper::default();
-        up(&mut machine, "wg0", &config, |_| Ok(vec![None])).unwrap();
+        up(&mut machine, "wg0", &config, |_, _| Ok(vec![None])).unwrap();
         assert_eq!(tables(&machine), expected);
         assert_eq!((machine.state.fwmark, machine.rules.len(), machine.src_valid_mark), (0, 0, false));
     }
@@ -316,7 +325,7 @@ fn the_table_may_be_off_or_a_number() {
 fn the_mark_of_the_file_names_the_table_too() {
     let config = config("[Interface]\nFwMark = 0x10\n[Peer]\nPublicKey = KEY\nAllowedIPs = ::/0\n");
     let mut machine = Paper::default();
-    up(&mut machine, "wg0", &config, |_| Ok(vec![None])).unwrap();
+    up(&mut machine, "wg0", &config, |_, _| Ok(vec![None])).unwrap();
     assert_eq!(machine.rules, [Rule::unless_marked(true, 16, 16), Rule::main_without_default(true)]);
     assert!(!machine.src_valid_mark, "it is IPv4's");
 }
@@ -328,7 +337,7 @@ fn the_mtu_fits_through_the_way_to_every_endpoint() {
     let mtu = |text: &str, mtus: &[u32]| {
         let addresses = endpoints.iter().flatten().map(SocketAddr::ip);
         let mut machine = Paper { mtus: addresses.zip(mtus.iter().copied()).collect(), ..Paper::default() };
-        up(&mut machine, "wg0", &config(text), |_| Ok(endpoints.to_vec())).unwrap();
+        up(&mut machine, "wg0", &config(text), |_, _| Ok(endpoints.to_vec())).unwrap();
         Machine::mtu(&mut machine, INDEX).unwrap()
     };
     assert_eq!(mtu("", &[1500, 1400, 9000]), 1320);
@@ -341,7 +350,7 @@ fn the_mtu_fits_through_the_way_to_every_endpoint() {
 #[test]
 fn another_tunnels_rule_stays() {
     let mut machine = Paper::default();
-    up(&mut machine, "wg0", &full_tunnel(), |_| Ok(vec![None])).unwrap();
+    up(&mut machine, "wg0", &full_tunnel(), |_, _| Ok(vec![None])).unwrap();
     machine.rules.push(Rule::unless_marked(false, 99, 99));
     down(&mut machine, "wg0", &full_tunnel(), |_| Ok(())).unwrap();
     assert_eq!(machine.rules, [Rule::main_without_default(false), Rule::unless_marked(false, 99, 99)]);
@@ -353,7 +362,7 @@ fn what_is_saved_is_the_file_with_what_has_changed_since() {
         "[Interface]\nAddress = 10.0.0.2/24, fe80::5/64\nMTU = 1300\nSaveConfig = true\nTable = off\nPostUp = b\n";
     let config = config(text);
     let mut machine = Paper::default();
-    up(&mut machine, "wg0", &config, |_| Ok(vec![])).unwrap();
+    up(&mut machine, "wg0", &config, |_, _| Ok(vec![])).unwrap();
     machine.there.extend(["address fe80::1234/64".to_owned(), "address 10.5.0.1/32".to_owned()]);
     machine.state.listen_port = 1234;
     machine.state.peers = vec![PeerState::new(PublicKey::from_bytes([1; 32]))];

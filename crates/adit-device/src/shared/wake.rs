@@ -19,12 +19,17 @@ impl ControlSleep {
         Self(AtomicU64::new(u64::MAX))
     }
 
-    /// The control thread will sleep until `deadline`, or until it is woken; to be called with the lock held under which
-    /// it has found nothing to do. A moment that is past says that it is awake, and will look before it sleeps.
-    pub(crate) fn set(&self, deadline: Option<Instant>) {
+    /// The control thread will sleep until `deadline`, or until it is woken: `_held` shows that the lock is held under which
+    /// it has found nothing to do.
+    pub(crate) fn set(&self, _held: &Interface, deadline: Option<Instant>) {
         // What was there is of no interest, but where every change reads the one before it, their order is one for all
         // threads without further argument, and the model checker sees it too.
         self.0.swap(deadline.map_or(u64::MAX, Instant::as_nanos), Ordering::Relaxed);
+    }
+
+    /// The control thread is awake, and will look before it sleeps.
+    pub(crate) fn is_awake(&self) {
+        self.0.swap(0, Ordering::Relaxed);
     }
 
     /// Whether the control thread would sleep beyond what there is for it to do; to be asked with the lock held.
