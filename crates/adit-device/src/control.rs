@@ -263,21 +263,8 @@ impl Control {
             if looks && self.server.status() == Status::Deleted {
                 return Ok(End::Ended);
             }
-            if let Some(prepared) = self.reloader.as_mut().and_then(Reloader::take_prepared) {
-                let outcome = match prepared {
-                    Ok(prepared) => self.hand_over(prepared)?,
-                    Err(why) => Err(why),
-                };
-                if let Some(notifier) = notifier {
-                    notifier.ready(&format!("Serving {}", self.configurator.device.name));
-                }
-                let process = outcome.as_ref().ok().copied();
-                if let Some(reloader) = &mut self.reloader {
-                    reloader.conclude(outcome);
-                }
-                if let Some(process) = process {
-                    return Ok(End::HandedOver(process));
-                }
+            if let Some(process) = self.conclude_reload(notifier)? {
+                return Ok(End::HandedOver(process));
             }
         }
     }
@@ -299,6 +286,23 @@ impl Control {
             reloader.conclude(Err(handover::OFF.to_owned()));
         }
         self.reloader = Some(reloader);
+    }
+
+    /// If a program is prepared to take over, lets it; returns the process that serves now, if it is not this one.
+    fn conclude_reload(&mut self, notifier: Option<&Notifier>) -> io::Result<Option<u32>> {
+        let Some(prepared) = self.reloader.as_mut().and_then(Reloader::take_prepared) else { return Ok(None) };
+        let outcome = match prepared {
+            Ok(prepared) => self.hand_over(prepared)?,
+            Err(why) => Err(why),
+        };
+        if let Some(notifier) = notifier {
+            notifier.ready(&format!("Serving {}", self.configurator.device.name));
+        }
+        let process = outcome.as_ref().ok().copied();
+        if let Some(reloader) = &mut self.reloader {
+            reloader.conclude(outcome);
+        }
+        Ok(process)
     }
 
     /// Hands the device over to a process that is prepared for it. If that fails this one goes on.

@@ -101,7 +101,9 @@ pub fn up(location: &Location, start: Start<'_>) -> Result<(), QuickError> {
 /// # Errors
 /// [`QuickError`]; what can be undone has been.
 pub fn down(location: &Location) -> Result<(), QuickError> {
-    let config = location.read()?;
+    let config = location.read().inspect_err(|_| {
+        tracing::warn!("without its file the interface ends by: ip link delete dev {}", location.name);
+    })?;
     let mut no_start = |_: &str| Err(io::ErrorKind::Unsupported.into());
     steps::down(&mut Linux::open(&mut no_start)?, &location.name, &config, |config| replace(&location.path, config))
 }

@@ -59,7 +59,7 @@ pub(crate) struct Worker {
     index: usize,
     poll: Poll,
     tun: Option<TunQueue>,
-    /// Where whoever gets handshakes only writes what the kernel has joined to one: packets of a peer that followed it.
+    /// Where whoever gets handshakes only writes packets that the kernel has joined to one.
     strays: Option<TunQueue>,
     sockets: Arc<Sockets>,
     /// Whether it sends the answers to strangers, and whether some may have been left for later.
@@ -222,10 +222,8 @@ impl Worker {
 
     /// The control thread may have bound other sockets.
     fn adopt_sockets(&mut self) {
-        let Some(sockets) = self.shared.sockets(self.index) else { return };
-        if Arc::ptr_eq(&sockets, &self.sockets) {
-            return;
-        }
+        let new = self.shared.sockets(self.index);
+        let Some(sockets) = new.filter(|sockets| !Arc::ptr_eq(sockets, &self.sockets)) else { return };
         for socket in self.sockets.iter() {
             // Closing removes it as well.
             let _ = self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()));

@@ -5,7 +5,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::net::{IpAddr, SocketAddr};
+use core::net::IpAddr;
 use core::time::Duration;
 
 use hashbrown::HashMap;
@@ -21,7 +21,6 @@ use crate::event::{Event, Events};
 use crate::handshake::{Incoming, Load, Turns};
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::noise::Identity;
-use crate::path::Path;
 use crate::peer::{Peer, PeerId, PeerState, Peers};
 use crate::rate_limiter::RateLimiter;
 use crate::time::{Instant, Tai64n};
@@ -37,7 +36,7 @@ pub struct Interface {
     pub(crate) identity: Option<Arc<Identity>>,
     pub(crate) checker: Option<Arc<CookieChecker>>,
     pub(crate) peers: Peers,
-    by_key: BTreeMap<PublicKey, PeerId>,
+    pub(crate) by_key: BTreeMap<PublicKey, PeerId>,
     /// The indices of sessions and handshakes, by which peers address this interface.
     pub(crate) indices: HashMap<u32, PeerId, index_hash::IndexHash>,
     pub(crate) allowed_ips: AllowedIps<PeerId>,
@@ -169,7 +168,7 @@ impl Interface {
     }
 
     /// What a handshake with the peer needs has come.
-    fn handshake_possible(&mut self, id: PeerId) {
+    pub(crate) fn handshake_possible(&mut self, id: PeerId) {
         if let Some(peer) = self.peers.get_mut(id).filter(|peer| peer.endpoint.is_some()) {
             peer.timers.handshake_possible(!peer.staged.is_empty());
             self.reschedule(id);
@@ -282,57 +281,6 @@ impl Interface {
     pub fn set_preshared_key(&mut self, id: PeerId, key: Option<PresharedKey>) -> Result<(), Error> {
         self.peer_mut(id)?.preshared_key = key.map(Box::new);
         Ok(())
-    }
-
-    /// Sets or forgets where the peer is. If it was not known, the persistent keepalive is due at once: see
-    /// [`Interface::poll_timeout`].
-    ///
-    /// # Errors
-    /// [`Error::NoSuchPeer`].
-    pub fn set_endpoint(&mut self, id: PeerId, endpoint: Option<SocketAddr>) -> Result<(), Error> {
-        let peer = self.peer_mut(id)?;
-        // Setting what is there already keeps the source that the peer last reached.
-        if peer.endpoint.map(|path| path.remote) != endpoint {
-            let before = core::mem::replace(&mut peer.endpoint, endpoint.map(Path::to));
-            if before.is_none() {
-                self.handshake_possible(id);
-            }
-        }
-        Ok(())
-    }
-
-    /// Forgets from which of this host's addresses answers to the peer should leave: that address
-    /// has vanished, or the socket was bound anew.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchPeer`].
-    pub fn forget_source(&mut self, id: PeerId) -> Result<(), Error> {
-        self.peer_mut(id)?.forget_source();
-        Ok(())
-    }
-
-    /// As [`Interface::forget_source`], for every peer.
-    pub fn forget_sources(&mut self) {
-        for id in self.by_key.values() {
-            if let Some(peer) = self.peers.get_mut(*id) {
-                peer.forget_source();
-            }
-        }
-    }
-
-    /// Where each peer is that has an endpoint, and how answers leave.
-    pub fn paths(&self) -> impl Iterator<Item = (PeerId, Path)> + '_ {
-        self.peers.iter().filter_map(|(id, peer)| Some((id, peer.endpoint?)))
-    }
-
-    /// As [`Interface::forget_source`], for every peer whose answers leave from `local`.
-    pub fn forget_source_address(&mut self, local: IpAddr) {
-        for id in self.by_key.values() {
-            let peer = self.peers.get_mut(*id);
-            if let Some(peer) = peer.filter(|peer| peer.endpoint.is_some_and(|path| path.local == Some(local))) {
-                peer.forget_source();
-            }
-        }
     }
 
     /// Sets the interval in seconds after which a silent tunnel sends an empty packet; 0 turns it
@@ -457,7 +405,7 @@ impl Interface {
         self.schedule.insert((next, id));
     }
 
-    fn peer_mut(&mut self, id: PeerId) -> Result<&mut Peer, Error> {
+    pub(crate) fn peer_mut(&mut self, id: PeerId) -> Result<&mut Peer, Error> {
         self.peers.get_mut(id).ok_or(Error::NoSuchPeer)
     }
 }

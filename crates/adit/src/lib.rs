@@ -102,6 +102,7 @@ mod batch;
 mod bounds;
 mod cookie;
 mod crypto;
+mod endpoint;
 mod error;
 mod event;
 mod handshake;
