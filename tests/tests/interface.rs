@@ -178,6 +178,26 @@ fn the_source_stays_when_routes_to_elsewhere_change() {
 }
 
 #[test]
+fn the_source_changes_when_the_link_goes_down_by_which_the_route_led() {
+    let pair = pair_with_two_ways();
+    pair.a.host.ip("route add 192.0.2.2/32 via 10.1.0.2 dev eth1 metric 100");
+    pair.a.host.ip("link set eth0 down");
+    // Before the engine wonders why there is no answer, which is after 15 seconds.
+    assert!((0..3).any(|_| pair.a_reaches_b()));
+    assert_eq!(pair.a_seen_by_b().endpoint, "10.1.0.1:51820");
+}
+
+#[test]
+fn the_source_changes_with_a_rule() {
+    let pair = pair_with_two_ways();
+    pair.a.host.ip("rule add to 192.0.2.2 lookup 77");
+    eventually("B hears A by the other link's address", || {
+        pair.assert_a_reaches_b();
+        (pair.a_seen_by_b().endpoint == "10.1.0.1:51820").then_some(())
+    });
+}
+
+#[test]
 fn the_source_changes_with_the_mark() {
     let pair = pair_with_two_ways();
     pair.a.set("fwmark 7");

@@ -24,9 +24,13 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             match format {
-                LogFormat::Json => tracing::error!("{}", explain(&error)),
+                LogFormat::Json if tracing::enabled!(tracing::Level::ERROR) => tracing::error!("{}", explain(&error)),
+                // If nobody can read it, the exit code still tells; `eprintln!` would panic.
+                LogFormat::Json => {
+                    let line = serde_json::json!({ "level": "ERROR", "fields": { "message": explain(&error) } });
+                    let _ = writeln!(io::stderr(), "{line}");
+                }
                 LogFormat::Text => {
-                    // If nobody can read it, the exit code still tells; `eprintln!` would panic.
                     let _ = writeln!(io::stderr(), "adit: {}", explain(&error));
                 }
             }

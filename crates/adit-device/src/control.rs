@@ -34,7 +34,8 @@ const LINKS: Token = Token(2);
 const RELOAD_SIGNAL: Token = Token(3);
 const RELOAD_ASKED: Token = Token(4);
 const FIRST_PROCESS: Token = Token(5);
-const UAPI: usize = 6;
+const ROUTES: Token = Token(6);
+const UAPI: usize = 7;
 
 /// Steps of handshakes that are computed before clients and timers have their turn.
 const HANDSHAKE_STEPS: usize = 32;
@@ -154,6 +155,7 @@ impl Control {
         if let Some(link) = reloader.as_ref().and_then(|reloader| reloader.link.as_ref()) {
             registry.register(&mut SourceFd(&link.as_fd().as_raw_fd()), FIRST_PROCESS, Interest::READABLE)?;
         }
+        let routes = Routes::listen(registry);
         server.register(registry, UAPI..UAPI + 2 + MAX_CLIENTS)?;
         let home = namespace_of(device.probe.as_fd());
         let configurator = Configurator { shared: shared.clone(), device, workers };
@@ -171,7 +173,7 @@ impl Control {
             home,
             signals,
             reloader,
-            routes: Routes::default(),
+            routes,
             buffer,
             sleeps_until: None,
         };
@@ -221,9 +223,10 @@ impl Control {
     pub(crate) fn run(&mut self, notifier: Option<&Notifier>) -> io::Result<End> {
         let mut events = Events::with_capacity(64);
         loop {
+            // Before it is known how long to sleep, for it may take a while.
+            let until_routes = self.look_at_routes();
             let mut timeout = self.work();
             let looks = self.server.must_be_looked_after();
-            let until_routes = self.look_at_routes();
             for limit in [looks.then_some(LOOK), until_routes].into_iter().flatten() {
                 timeout = Some(timeout.map_or(limit, |timeout| timeout.min(limit)));
             }
@@ -246,6 +249,10 @@ impl Control {
                         Verdict::GoOn
                     }
                     LINKS => self.read_link_events()?,
+                    ROUTES => {
+                        self.routes.are_told();
+                        Verdict::GoOn
+                    }
                     // It says nothing: it is gone, and with it whoever was to end this process.
                     FIRST_PROCESS => Verdict::End,
                     _ => match self.server.handle(event, &mut self.configurator) {

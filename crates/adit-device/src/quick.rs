@@ -87,9 +87,7 @@ impl Location {
 /// [`QuickError`]; then nothing is left of it.
 pub fn up(location: &Location, start: Start<'_>) -> Result<(), QuickError> {
     let config = location.read()?;
-    let has_ipv6 = |nets: &[IpNet]| nets.iter().any(|net| net.addr().is_ipv6());
-    let needs_ipv6 =
-        has_ipv6(&config.interface.addresses) || config.peers.iter().any(|peer| has_ipv6(&peer.allowed_ips));
+    let needs_ipv6 = steps::nets(&config).iter().any(|net| net.addr().is_ipv6());
     if let Some(mtu) = config.interface.mtu.filter(|&mtu| needs_ipv6 && mtu < IPV6_MTU) {
         return Err(QuickError::Mtu { path: location.path.clone(), mtu });
     }

@@ -57,7 +57,7 @@ pub(crate) fn kdf<const N: usize>(chaining_key: &[u8; 32], input: &[u8]) -> Zero
     output
 }
 
-/// HMAC-BLAKE2s of two parts. The crates for it leave padded keys and results in memory, which session keys can be told by.
+/// HMAC-BLAKE2s of two parts. The crates for it leave padded keys in memory, which session keys can be told by.
 fn hmac(key: &[u8; 32], first: &[u8], second: &[u8]) -> Zeroizing<[u8; 32]> {
     const INNER: u8 = 0x36;
     const OUTER: u8 = 0x5c;

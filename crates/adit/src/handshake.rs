@@ -157,10 +157,11 @@ impl Interface {
         // TAI64N labels must grow, whatever the wall clock does and however coarse they are: each peer's by themselves. A
         // peer may have been here before, so the first is later than all, but for those of a clock that was quite wrong.
         let soon = Tai64n::from_unix(unix_time.saturating_add(DAY));
-        let last = peer.sent_timestamp.or(Some(self.last_timestamp).filter(|&last| last <= soon)).unwrap_or_default();
+        let last_of_all = if self.last_timestamp <= soon { self.last_timestamp } else { Tai64n::default() };
+        let last = peer.sent_timestamp.unwrap_or(last_of_all);
         let timestamp = Tai64n::from_unix(unix_time).max(last.successor());
         peer.sent_timestamp = Some(timestamp);
-        self.last_timestamp = timestamp;
+        self.last_timestamp = timestamp.max(last_of_all);
         let (key, static_static) = (peer.public_key, peer.static_static.clone());
         let ephemeral = PrivateKey::generate(&mut *self.rng);
         let local_index = self.new_index(id);

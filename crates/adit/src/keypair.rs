@@ -157,5 +157,7 @@ impl Keypairs {
         for keypair in [&mut self.current, &mut self.next].into_iter().flatten() {
             keypair.counter = REJECT_AFTER_MESSAGES;
         }
+        // Whatever comes in the next one, it must not take the place of a session that is made from now on.
+        (self.next_is_preferred, self.next_is_overtaken) = (false, self.current.is_some());
     }
 }

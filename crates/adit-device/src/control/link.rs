@@ -24,7 +24,9 @@ impl Control {
                 LinkEvent::Changed(link) if link.index == self.configurator.device.ifindex => latest = Some(link),
                 LinkEvent::Deleted(link) if link.index == self.configurator.device.ifindex => left = true,
                 LinkEvent::AddressRemoved { address, .. } => self.shared.interface().forget_source_address(address),
-                LinkEvent::RouteChanged { destination } => self.routes.changed(destination),
+                // Of the routes by a link that goes down nothing is told.
+                LinkEvent::Changed(link) if !link.is_up() => self.routes.all_changed(),
+                LinkEvent::Deleted(_) => self.routes.all_changed(),
                 LinkEvent::Lost => {
                     self.shared.interface().forget_sources();
                     lost = true;

@@ -4,14 +4,18 @@
 //! as a rule, and nothing says so: what is sent from it is lost further on. Only IPv4's: over IPv6 an answer is held to the
 //! link.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
 use adit::Instant;
 use ipnet::{IpNet, Ipv4Net};
+use mio::unix::SourceFd;
+use mio::{Interest, Registry};
 
-use super::Control;
-use crate::netlink::{Netlink, NetlinkError};
+use super::{Control, ROUTES};
+use crate::netlink::{LinkEvent, LinkMonitor, Netlink, NetlinkError};
 use crate::shared::now;
 
 /// How many changes are looked at one by one.
@@ -19,25 +23,70 @@ const MAX_CHANGED: usize = 64;
 /// Where routes change all the time it takes no more than one part in so many to look.
 const SHARE: u32 = 10;
 
+/// How much news is taken in before clients and timers have their turn.
+const NEWS: usize = 1_024;
+
 /// Changes of routes that have not been looked at.
 #[derive(Default)]
 pub(super) struct Routes {
+    /// Where they are told of, unless that could not be had.
+    monitor: Option<LinkMonitor>,
+    /// Whether it may have something to tell.
+    has_news: bool,
     changed: Vec<Ipv4Net>,
     /// When to look again at the earliest.
     not_before: Option<Instant>,
 }
 
 impl Routes {
+    /// Listens for changes from now on. Without that sources change when an address goes or a handshake is not answered.
+    pub(super) fn listen(registry: &Registry) -> Self {
+        let monitor = LinkMonitor::open_for_routes().map_err(io::Error::other).and_then(|monitor| {
+            registry.register(&mut SourceFd(&monitor.as_raw_fd()), ROUTES, Interest::READABLE)?;
+            Ok(monitor)
+        });
+        let monitor = monitor.inspect_err(|error| tracing::warn!(%error, "changes of routes are not heard of")).ok();
+        Self { monitor, ..Self::default() }
+    }
+
+    /// There is something to be heard.
+    pub(super) fn are_told(&mut self) {
+        self.has_news = true;
+    }
+
+    /// Any way may be another.
+    pub(super) fn all_changed(&mut self) {
+        self.changed = vec![Ipv4Net::default()];
+    }
+
     /// There is another way to `destination`, or one less.
-    pub(super) fn changed(&mut self, destination: IpNet) {
-        let IpNet::V4(destination) = destination else { return };
-        if self.changed.contains(&destination) {
+    fn changed(&mut self, destination: Ipv4Net) {
+        if self.changed.iter().any(|net| net.contains(&destination)) {
             return;
         }
         if self.changed.len() < MAX_CHANGED {
             self.changed.push(destination);
         } else {
-            self.changed = vec![Ipv4Net::default()];
+            self.all_changed();
+        }
+    }
+
+    fn hear(&mut self) {
+        for _ in 0..NEWS {
+            let event = match &mut self.monitor {
+                Some(monitor) if self.has_news => monitor.next_event(),
+                _ => return,
+            };
+            match event {
+                Ok(Some(LinkEvent::RouteChanged { destination: IpNet::V4(destination) })) => self.changed(destination),
+                Ok(Some(LinkEvent::Lost)) => self.all_changed(),
+                Ok(Some(_)) => {}
+                Ok(None) => self.has_news = false,
+                Err(error) => {
+                    tracing::warn!(%error, "changes of routes are not heard of any more");
+                    self.monitor = None;
+                }
+            }
         }
     }
 }
@@ -46,12 +95,14 @@ impl Control {
     /// Forgets the sources of peers to which packets leave by another link now. Returns how long to wait before there is
     /// something to look at, if there is.
     pub(super) fn look_at_routes(&mut self) -> Option<Duration> {
+        self.routes.hear();
+        let rest = self.routes.has_news.then_some(Duration::ZERO);
         if self.routes.changed.is_empty() {
-            return None;
+            return rest;
         }
         let begin = now();
         if let Some(not_before) = self.routes.not_before.filter(|&not_before| not_before > begin) {
-            return Some(not_before.saturating_since(begin));
+            return rest.or(Some(not_before.saturating_since(begin)));
         }
         let changed = std::mem::take(&mut self.routes.changed);
         let is_affected = |remote: Ipv4Addr| changed.iter().any(|net| net.contains(&remote));
@@ -83,7 +134,7 @@ impl Control {
         }
         let end = now();
         self.routes.not_before = Some(end + end.saturating_since(begin) * SHARE);
-        None
+        rest
     }
 }
 
@@ -94,13 +145,13 @@ mod tests {
     #[test]
     fn each_change_is_kept_once_and_too_many_are_all() {
         let mut routes = Routes::default();
-        let net = |number: u8| IpNet::new([10, number, 0, 0].into(), 16).unwrap();
+        let net = |number: u8| Ipv4Net::new([10, number, 0, 0].into(), 16).unwrap();
         for number in (0..MAX_CHANGED as u8).chain([0, 1, 2]) {
             routes.changed(net(number));
         }
         assert_eq!(routes.changed.len(), MAX_CHANGED);
-        routes.changed("2001:db8::/32".parse().unwrap());
-        assert_eq!(routes.changed.len(), MAX_CHANGED);
+        routes.changed("10.1.2.0/24".parse().unwrap());
+        assert_eq!(routes.changed.len(), MAX_CHANGED, "a part of one that is there");
         routes.changed(net(200));
         assert_eq!(routes.changed, ["0.0.0.0/0".parse().unwrap()]);
     }

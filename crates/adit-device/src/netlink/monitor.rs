@@ -5,7 +5,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
@@ -14,6 +14,9 @@ use super::address::address_of;
 use super::route::destination_of;
 use super::{BUFFER_SIZE, Link, NetlinkError, Result, messages};
 use crate::sys;
+
+const LINK_GROUPS: [u32; 3] = [libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV6_IFADDR];
+const ROUTE_GROUPS: [u32; 2] = [libc::RTNLGRP_IPV4_ROUTE, libc::RTNLGRP_IPV4_RULE];
 
 /// Something happened to an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +33,7 @@ pub enum LinkEvent {
         /// The address.
         address: IpAddr,
     },
-    /// There is another way to somewhere, or one less.
+    /// There is another way to somewhere, or one less; by a rule, to everywhere.
     RouteChanged {
         /// Where it leads.
         destination: IpNet,
@@ -59,13 +62,20 @@ impl LinkMonitor {
     /// # Errors
     /// The kernel has no netlink, or there are no file descriptors left.
     pub fn open() -> Result<LinkMonitor> {
-        socket().and_then(LinkMonitor::listen).map_err(cannot_listen)
+        socket().and_then(|socket| LinkMonitor::listen(socket, &LINK_GROUPS)).map_err(cannot_listen)
     }
 
-    fn listen(socket: Socket) -> io::Result<LinkMonitor> {
-        let groups =
-            [libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV6_IFADDR, libc::RTNLGRP_IPV4_ROUTE];
-        for group in groups {
+    /// As [`open`](Self::open), for IPv4's routes and rules: there may be so many of these that others would be lost among
+    /// them.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn open_for_routes() -> Result<LinkMonitor> {
+        socket().and_then(|socket| LinkMonitor::listen(socket, &ROUTE_GROUPS)).map_err(cannot_listen)
+    }
+
+    fn listen(socket: Socket, groups: &[u32]) -> io::Result<LinkMonitor> {
+        for &group in groups {
             socket.add_membership(group)?;
         }
         Ok(LinkMonitor { socket, buffer: Vec::with_capacity(BUFFER_SIZE), events: VecDeque::new() })
@@ -134,7 +144,7 @@ impl FarLinkMonitor {
     /// # Errors
     /// What the kernel says.
     pub fn listen(self) -> Result<LinkMonitor> {
-        LinkMonitor::listen(self.socket).map_err(cannot_listen)
+        LinkMonitor::listen(self.socket, &LINK_GROUPS).map_err(cannot_listen)
     }
 }
 
@@ -176,6 +186,9 @@ fn event_of(message: &RouteNetlinkMessage) -> Option<LinkEvent> {
         }
         RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message) => {
             Some(LinkEvent::RouteChanged { destination: destination_of(message)? })
+        }
+        RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => {
+            Some(LinkEvent::RouteChanged { destination: Ipv4Net::default().into() })
         }
         _ => None,
     }

@@ -32,7 +32,11 @@ pub(super) fn unset(interface: &str) -> Result<(), QuickError> {
 
 /// As `resolv.conf(5)` has it. What is no address is a domain to search.
 fn text(words: &[String]) -> String {
-    let (servers, domains): (Vec<&String>, _) = words.iter().partition(|word| word.parse::<IpAddr>().is_ok());
+    let is_address = |word: &&String| {
+        let (address, _zone) = word.split_once('%').unwrap_or((word, ""));
+        address.parse::<IpAddr>().is_ok()
+    };
+    let (servers, domains): (Vec<&String>, _) = words.iter().partition(is_address);
     let mut text: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
     let domains: String = domains.iter().map(|domain| format!(" {domain}")).collect();
     if !domains.is_empty() {
@@ -75,8 +79,8 @@ mod tests {
     fn addresses_are_servers_and_all_else_are_domains() {
         let words = |words: &str| words.split(' ').map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(
-            text(&words("10.0.0.1 example.com fd00::1 corp")),
-            "nameserver 10.0.0.1\nnameserver fd00::1\nsearch example.com corp\n"
+            text(&words("10.0.0.1 example.com fe80::1%eth0 corp")),
+            "nameserver 10.0.0.1\nnameserver fe80::1%eth0\nsearch example.com corp\n"
         );
         assert_eq!(text(&words("10.0.0.1")), "nameserver 10.0.0.1\n");
     }

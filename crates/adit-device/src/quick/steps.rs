@@ -59,11 +59,11 @@ pub(super) fn down(
             remove_rules(machine, v6, state.fwmark)?;
         }
     }
-    machine.stop(name, index)?;
-    // What cleans up by commands has its turn whatever becomes of the name servers.
+    // What else cleans up has its turn whatever becomes of the daemon and of the name servers.
+    let stopped = machine.stop(name, index);
     let unset = if interface.dns.is_empty() { Ok(()) } else { machine.unset_dns(name) };
     run_hooks(machine, "PostDown", &interface.post_down, name)?;
-    unset
+    stopped.and(unset)
 }
 
 /// One attempt to bring an interface up.
@@ -226,6 +226,12 @@ impl<M: Machine> Attempt<'_, M> {
             report(run_hooks(self.machine, "PostDown", &self.interface.post_down, self.name));
         }
     }
+}
+
+/// What the interface itself is to have, addresses and routes.
+pub(super) fn nets(config: &Config) -> Vec<IpNet> {
+    let routes = if config.interface.table == Table::Off { Vec::new() } else { routes(config) };
+    [&config.interface.addresses[..], &routes].concat()
 }
 
 /// Where routes are wanted, the most special first. A list of peers that all nodes share names this one too, which is no

@@ -24,6 +24,8 @@ struct Paper {
     operations: usize,
     /// The number of the operation that fails.
     fails: Option<usize>,
+    /// Whether the daemon does not end when its link goes.
+    lingers: bool,
     /// While undoing, all goes well.
     failed: bool,
 }
@@ -63,10 +65,10 @@ impl Machine for Paper {
         if self.exists(name)? { Ok(INDEX) } else { Err(QuickError::Missing(name.into())) }
     }
 
-    fn stop(&mut self, _name: &str, index: u32) -> Result<(), QuickError> {
+    fn stop(&mut self, name: &str, index: u32) -> Result<(), QuickError> {
         self.there.retain(|line| line.starts_with("dns "));
         self.routes.retain(|route| route.ifindex != index);
-        Ok(())
+        if std::mem::take(&mut self.lingers) { Err(QuickError::Stop(name.to_owned())) } else { Ok(()) }
     }
 
     fn configure(&mut self, _name: &str, update: &DeviceUpdate) -> Result<(), QuickError> {
@@ -127,7 +129,6 @@ impl Machine for Paper {
     }
 
     fn unset_dns(&mut self, _name: &str) -> Result<(), QuickError> {
-        assert!(!self.there.contains("link wg0") || self.failed, "its link goes first");
         self.operate()?;
         self.there.retain(|line| !line.starts_with("dns "));
         Ok(())
@@ -278,6 +279,15 @@ fn commands_clean_up_though_the_name_servers_stay() {
     machine.fails = Some(machine.operations + 2);
     assert!(down(&mut machine, "wg0", &full_tunnel(), |_| Ok(())).is_err(), "and it is told");
     assert_eq!(machine.hooks.last().unwrap(), "PostDown d wg0wg0");
+}
+
+#[test]
+fn name_servers_and_commands_are_cleaned_up_though_the_daemon_does_not_end() {
+    let mut machine = Paper { lingers: true, ..Paper::default() };
+    up(&mut machine, "wg0", &full_tunnel(), |_, _| Ok(vec![None])).unwrap();
+    assert!(matches!(down(&mut machine, "wg0", &full_tunnel(), |_| Ok(())), Err(QuickError::Stop(_))));
+    assert_eq!(machine.hooks.last().unwrap(), "PostDown d wg0wg0");
+    assert!(machine.there.is_empty(), "{:?}", machine.there);
 }
 
 #[test]

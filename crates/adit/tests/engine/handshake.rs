@@ -176,6 +176,27 @@ fn timestamps_to_one_peer_grow_though_the_clock_goes_back_and_whoever_else_has_b
 }
 
 #[test]
+fn a_peer_that_was_removed_and_added_again_is_told_a_later_time_though_the_clock_went_back_meanwhile() {
+    let mut sim = Sim::group(63, 3);
+    sim.connect(A, B);
+    sim.run_for(secs(200));
+    sim.connect(A, C);
+    // Later than what B was told last, and earlier than what C was.
+    let (now, then) = (sim.now, UNIX_START + sim.elapsed() - secs(100));
+    sim[A].interface.set_unix_time(now, then);
+    sim.connect(A, B);
+    assert_eq!(sim.count(B, Kind::Response), 2);
+    let key = sim[C].private_key.public_key();
+    let id = sim[A].interface.peer_id(&key).unwrap();
+    assert!(sim[A].interface.remove_peer(id));
+    sim.introduce(A, C);
+    sim.run_for(secs(1));
+    let sent = sim.send(A, C);
+    sim.run_for(RTT * 2);
+    assert!(sim[C].has_arrived(&sent));
+}
+
+#[test]
 fn fifty_initiations_a_second_are_accepted_from_one_peer_and_no_more() {
     let mut sim = Sim::pair(9);
     let (key, to, source) = (sim[A].private_key.clone(), sim[B].private_key.public_key(), sim[A].address);
