@@ -25,8 +25,8 @@ impl Control {
                 LinkEvent::Deleted(link) if link.index == self.configurator.device.ifindex => left = true,
                 LinkEvent::AddressRemoved { address, .. } => self.shared.interface().forget_source_address(address),
                 // Of the routes by a link that goes down nothing is told.
-                LinkEvent::Changed(link) if !link.is_up() => self.routes.all_changed(),
-                LinkEvent::Deleted(_) => self.routes.all_changed(),
+                LinkEvent::Changed(link) if !link.is_up() => self.routes.link_gone(link.index),
+                LinkEvent::Deleted(link) => self.routes.link_gone(link.index),
                 LinkEvent::Lost => {
                     self.shared.interface().forget_sources();
                     lost = true;

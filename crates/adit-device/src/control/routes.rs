@@ -22,7 +22,6 @@ use crate::shared::now;
 const MAX_CHANGED: usize = 64;
 /// Where routes change all the time it takes no more than one part in so many to look.
 const SHARE: u32 = 10;
-
 /// How much news is taken in before clients and timers have their turn.
 const NEWS: usize = 1_024;
 
@@ -34,6 +33,8 @@ pub(super) struct Routes {
     /// Whether it may have something to tell.
     has_news: bool,
     changed: Vec<Ipv4Net>,
+    /// The links that are down or gone since.
+    gone: Vec<u32>,
     /// When to look again at the earliest.
     not_before: Option<Instant>,
 }
@@ -54,9 +55,18 @@ impl Routes {
         self.has_news = true;
     }
 
+    /// No way leads out by this link any more.
+    pub(super) fn link_gone(&mut self, ifindex: u32) {
+        if self.gone.len() < MAX_CHANGED {
+            self.gone.push(ifindex);
+        } else {
+            self.all_changed();
+        }
+    }
+
     /// Any way may be another.
-    pub(super) fn all_changed(&mut self) {
-        self.changed = vec![Ipv4Net::default()];
+    fn all_changed(&mut self) {
+        (self.changed, self.gone) = (vec![Ipv4Net::default()], Vec::new());
     }
 
     /// There is another way to `destination`, or one less.
@@ -84,7 +94,7 @@ impl Routes {
                 Ok(None) => self.has_news = false,
                 Err(error) => {
                     tracing::warn!(%error, "changes of routes are not heard of any more");
-                    self.monitor = None;
+                    (self.monitor, self.has_news) = (None, false);
                 }
             }
         }
@@ -97,19 +107,21 @@ impl Control {
     pub(super) fn look_at_routes(&mut self) -> Option<Duration> {
         self.routes.hear();
         let rest = self.routes.has_news.then_some(Duration::ZERO);
-        if self.routes.changed.is_empty() {
+        if self.routes.changed.is_empty() && self.routes.gone.is_empty() {
             return rest;
         }
         let begin = now();
         if let Some(not_before) = self.routes.not_before.filter(|&not_before| not_before > begin) {
             return rest.or(Some(not_before.saturating_since(begin)));
         }
-        let changed = std::mem::take(&mut self.routes.changed);
-        let is_affected = |remote: Ipv4Addr| changed.iter().any(|net| net.contains(&remote));
+        let Routes { changed, gone, .. } = &mut self.routes;
+        let (changed, gone) = (std::mem::take(changed), std::mem::take(gone));
+        let is_affected =
+            |remote: Ipv4Addr, ifindex: u32| gone.contains(&ifindex) || changed.iter().any(|net| net.contains(&remote));
         let paths: Vec<_> = {
             let interface = self.shared.interface();
             let paths = interface.paths().filter_map(|(id, path)| match (path.remote.ip(), path.local?) {
-                (IpAddr::V4(remote), IpAddr::V4(local)) if is_affected(remote) => {
+                (IpAddr::V4(remote), IpAddr::V4(local)) if is_affected(remote, path.ifindex) => {
                     Some((id, remote, local, path.ifindex))
                 }
                 _ => None,
