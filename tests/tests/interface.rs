@@ -106,8 +106,8 @@ fn after_a_reload_the_interface_ends_with_the_process_that_somebody_waits_for_ho
     eventually("the interface ends", || (!node.host.has_link("wg0") && !node.host.has_socket("wg0")).then_some(()));
 }
 
-#[test]
-fn an_answer_takes_the_way_that_the_routes_say_though_the_question_came_by_another() {
+/// Two nodes with two links between them, and an address of B's that is on neither.
+fn pair_with_two_links() -> Pair {
     let pair = Pair::unconfigured(Adit, Adit);
     pair.a.host.join("eth1", &pair.b.host, "eth1");
     for (side, number) in [(&pair.a.host, 1), (&pair.b.host, 2)] {
@@ -120,6 +120,12 @@ fn an_answer_takes_the_way_that_the_routes_say_though_the_question_came_by_anoth
         }
     }
     pair.b.host.ip("address add 192.0.2.2/32 dev lo");
+    pair
+}
+
+#[test]
+fn an_answer_takes_the_way_that_the_routes_say_though_the_question_came_by_another() {
+    let pair = pair_with_two_links();
     pair.b.host.ip("route replace 10.0.0.0/24 dev eth0 src 192.0.2.2");
     pair.a.host.ip("route add 192.0.2.2/32 via 10.1.0.2 dev eth1");
     PairBuilder::new(Adit, Adit).only_b_begins().configure(&pair);
@@ -131,15 +137,7 @@ fn an_answer_takes_the_way_that_the_routes_say_though_the_question_came_by_anoth
 
 /// A tunnel from A to an address of B's that two links lead to, by the first of them.
 fn pair_with_two_ways() -> Pair {
-    let pair = Pair::unconfigured(Adit, Adit);
-    pair.a.host.join("eth1", &pair.b.host, "eth1");
-    for (host, number) in [(&pair.a.host, 1), (&pair.b.host, 2)] {
-        host.add_address(&format!("10.1.0.{number}/24"), "eth1");
-        for interface in ["all", "eth0", "eth1"] {
-            host.set(&format!("ipv4/conf/{interface}/rp_filter"), "0");
-        }
-    }
-    pair.b.host.ip("address add 192.0.2.2/32 dev lo");
+    let pair = pair_with_two_links();
     pair.a.host.ip("route add 192.0.2.2/32 via 10.0.0.2 dev eth0");
     pair.a.host.ip("route add default via 10.1.0.2 dev eth1 table 77");
     pair.a.host.ip("rule add fwmark 7 lookup 77");

@@ -21,11 +21,7 @@ pub(crate) type SharedSecret = Zeroizing<[u8; 32]>;
 
 /// HASH: BLAKE2s over the concatenation of `parts`.
 pub(crate) fn hash(parts: &[&[u8]]) -> Hash {
-    let mut hasher = Blake2s256::new();
-    for part in parts {
-        Update::update(&mut hasher, part);
-    }
-    hasher.finalize_fixed().into()
+    *secret_hash(parts)
 }
 
 /// MAC: keyed BLAKE2s with 16 bytes of output, over the concatenation of `parts`.

@@ -103,8 +103,8 @@ impl Keypairs {
             .find(|keypair| keypair.local_index == local_index)
     }
 
-    /// Whether packets of a session are sent to this index of the peer's.
-    pub(crate) fn is_sent_by(&self, remote_index: u32) -> bool {
+    /// Whether packets of a session go to this index of the peer's.
+    pub(crate) fn send_to(&self, remote_index: u32) -> bool {
         let mut keypairs = [&self.current, &self.previous, &self.next].into_iter().flatten();
         keypairs.any(|keypair| keypair.remote_index == remote_index)
     }

@@ -128,7 +128,7 @@ impl Interface {
             // Somebody else's tunnel may lead to the same place.
             && match FirstIndex::of(payload) {
                 Some(FirstIndex::Sender(index)) => self.indices.get(&index) == Some(&id),
-                Some(FirstIndex::Receiver(index)) => peer.keypairs.is_sent_by(index),
+                Some(FirstIndex::Receiver(index)) => peer.keypairs.send_to(index),
                 None => false,
             }
         {
