@@ -3,13 +3,12 @@
 pub(crate) mod chacha20;
 mod long;
 mod poly1305;
-mod rows;
-mod scalar;
-pub(crate) mod short;
+pub(crate) mod rows;
 
-use self::scalar::Scalar;
 use crate::poly1305::{self as driver, Arithmetic, Block, LANES, Numbers, State};
-use crate::stream::{self, BLOCK_LEN, KeyStream, Mac, Segment, Vector};
+use crate::scalar::Scalar;
+use crate::short::{self, Rows};
+use crate::stream::{self, KeyStream, Mac, Segment, Vector};
 use crate::{Packet, TAG_LEN};
 
 /// Proof that the CPU has the instructions of this backend.
@@ -29,7 +28,7 @@ impl Avx2 {
     /// See [`crate::seal`].
     pub(crate) fn seal(self, packets: &mut [Packet<'_>]) {
         match packets {
-            [packet] if packet.text.len() <= short::MAX_LEN => short::seal(self, packet),
+            [packet] if packet.text.len() <= short::max_len(rows::BLOCKS) => short::seal(self, packet),
             packets if long::is_for(packets) => long::seal(self, packets),
             packets => stream::seal(self, packets),
         }
@@ -38,30 +37,30 @@ impl Avx2 {
     /// See [`crate::open`].
     pub(crate) fn open(self, packets: &mut [Packet<'_>]) {
         match packets {
-            [packet] if packet.text.len() <= short::MAX_LEN => short::open(self, packet),
+            [packet] if packet.text.len() <= short::max_len(rows::BLOCKS) => short::open(self, packet),
             packets if long::is_for(packets) => long::open(self, packets),
             packets => stream::open(self, packets),
         }
     }
 
-    /// As [`Vector::key_stream`] for four blocks of one packet.
-    fn key_stream_in_rows(self, segment: &Segment<'_>, out: &mut [u8; rows::BLOCKS * BLOCK_LEN]) {
-        // SAFETY: an `Avx2` exists only where `detect` found the features.
-        unsafe { rows::key_stream(segment, out) }
-    }
-
     /// As [`Vector::key_stream`] for eight blocks at most, and authenticates
     /// other blocks meanwhile.
-    fn key_stream_beside(self, segment: &Segment<'_>, out: &mut KeyStream, mac: &mut Scalar, blocks: &[Block]) {
+    fn key_stream_beside(
+        self,
+        segment: &Segment<'_>,
+        out: &mut KeyStream<{ chacha20::LANES }>,
+        mac: &mut Scalar,
+        blocks: &[Block],
+    ) {
         // SAFETY: an `Avx2` exists only where `detect` found the features.
         unsafe { chacha20::key_stream_beside(segment, out, mac, blocks) }
     }
 }
 
 impl Vector for Avx2 {
-    fn key_stream(self, segments: &[Segment<'_>], out: &mut KeyStream) {
+    fn key_stream<const BLOCKS: usize>(self, segments: &[Segment<'_>], out: &mut KeyStream<BLOCKS>) {
         // SAFETY: an `Avx2` exists only where `detect` found the features.
-        unsafe { chacha20::key_stream(segments, out) }
+        unsafe { chacha20::key_stream(segments, &mut out.0) }
     }
 
     fn xor(self, text: &mut [u8], stream: &[u8]) {
@@ -71,6 +70,13 @@ impl Vector for Avx2 {
 
     fn tags(self, macs: &[Mac<'_>], tags: &mut [[u8; TAG_LEN]]) {
         driver::tags(self, macs, tags);
+    }
+}
+
+impl Rows<{ rows::BLOCKS }> for Avx2 {
+    fn key_stream_in_rows(self, segment: &Segment<'_>, out: &mut KeyStream<{ rows::BLOCKS }>) {
+        // SAFETY: an `Avx2` exists only where `detect` found the features.
+        unsafe { rows::key_stream(segment, &mut out.0) }
     }
 }
 
@@ -99,10 +105,4 @@ impl Arithmetic<5> for Avx2 {
         // SAFETY: an `Avx2` exists only where `detect` found the features.
         unsafe { poly1305::finish(state) }
     }
-}
-
-/// The tag as the general registers reckon it.
-#[cfg(test)]
-pub(crate) fn scalar_tag(mac: &Mac<'_>) -> Block {
-    Scalar::new(mac.key).finish(mac.text, &mac.last)
 }

@@ -2,10 +2,14 @@
 
 mod chacha20;
 mod poly1305;
+mod rows;
 
-use crate::TAG_LEN;
+use core::arch::x86_64::{__m512i, _mm512_shuffle_i64x2};
+
 use crate::poly1305::{self as driver, Arithmetic, Block, LANES, Numbers, State};
-use crate::stream::{KeyStream, Mac, Segment, Vector};
+use crate::short::{self, Rows};
+use crate::stream::{self, KeyStream, Mac, Segment, Vector};
+use crate::{Packet, TAG_LEN};
 
 /// Proof that the CPU has the instructions of this backend.
 #[derive(Clone, Copy)]
@@ -30,12 +34,28 @@ impl Avx512 {
         ));
         detected.then_some(Avx512(()))
     }
+
+    /// See [`crate::seal`].
+    pub(crate) fn seal(self, packets: &mut [Packet<'_>]) {
+        match packets {
+            [packet] if packet.text.len() <= short::max_len(rows::BLOCKS) => short::seal(self, packet),
+            packets => stream::seal(self, packets),
+        }
+    }
+
+    /// See [`crate::open`].
+    pub(crate) fn open(self, packets: &mut [Packet<'_>]) {
+        match packets {
+            [packet] if packet.text.len() <= short::max_len(rows::BLOCKS) => short::open(self, packet),
+            packets => stream::open(self, packets),
+        }
+    }
 }
 
 impl Vector for Avx512 {
-    fn key_stream(self, segments: &[Segment<'_>], out: &mut KeyStream) {
+    fn key_stream<const BLOCKS: usize>(self, segments: &[Segment<'_>], out: &mut KeyStream<BLOCKS>) {
         // SAFETY: an `Avx512` exists only where `detect` found the features.
-        unsafe { chacha20::key_stream(segments, out) }
+        unsafe { chacha20::key_stream(segments, &mut out.0) }
     }
 
     fn xor(self, text: &mut [u8], stream: &[u8]) {
@@ -45,6 +65,13 @@ impl Vector for Avx512 {
 
     fn tags(self, macs: &[Mac<'_>], tags: &mut [[u8; TAG_LEN]]) {
         driver::tags(self, macs, tags);
+    }
+}
+
+impl Rows<{ rows::BLOCKS }> for Avx512 {
+    fn key_stream_in_rows(self, segment: &Segment<'_>, out: &mut KeyStream<{ rows::BLOCKS }>) {
+        // SAFETY: an `Avx512` exists only where `detect` found the features.
+        unsafe { rows::key_stream(segment, &mut out.0) }
     }
 }
 
@@ -73,4 +100,19 @@ impl Arithmetic<3> for Avx512 {
         // SAFETY: an `Avx512` exists only where `detect` found the features.
         unsafe { poly1305::finish(state) }
     }
+}
+
+/// From four vectors of four 128-bit quarters to one of all first quarters, one
+/// of all second quarters, and so on.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn quarters([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
+    let (low, high) = (_mm512_shuffle_i64x2::<0x44>(a, b), _mm512_shuffle_i64x2::<0xee>(a, b));
+    let (low_end, high_end) = (_mm512_shuffle_i64x2::<0x44>(c, d), _mm512_shuffle_i64x2::<0xee>(c, d));
+    [
+        _mm512_shuffle_i64x2::<0x88>(low, low_end),
+        _mm512_shuffle_i64x2::<0xdd>(low, low_end),
+        _mm512_shuffle_i64x2::<0x88>(high, high_end),
+        _mm512_shuffle_i64x2::<0xdd>(high, high_end),
+    ]
 }

@@ -2,11 +2,11 @@
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
-#[cfg(all(target_arch = "x86_64", feature = "aws-lc-rs"))]
-use crate::avx2;
 use crate::{Packet, known_answers, portable};
+#[cfg(all(target_arch = "x86_64", feature = "aws-lc-rs"))]
+use crate::{avx2, short};
 #[cfg(target_arch = "x86_64")]
-use crate::{avx2::Avx2, avx512::Avx512, stream};
+use crate::{avx2::Avx2, avx512::Avx512};
 
 /// A way to do the work. [`crate::seal`] and [`crate::open`] choose by
 /// themselves; tests and benchmarks force one with `seal_with` and `open_with`.
@@ -82,7 +82,7 @@ impl Backend {
 /// by itself that is neither short nor long.
 #[cfg(all(target_arch = "x86_64", feature = "aws-lc-rs"))]
 fn is_for_aws_lc(packets: &[Packet<'_>]) -> bool {
-    matches!(packets, [packet] if (avx2::short::MAX_LEN + 1..=portable::ROOM).contains(&packet.text.len()))
+    matches!(packets, [packet] if (short::max_len(avx2::rows::BLOCKS) + 1..=portable::ROOM).contains(&packet.text.len()))
 }
 
 #[cfg(not(all(target_arch = "x86_64", feature = "aws-lc-rs")))]
@@ -97,7 +97,7 @@ pub fn seal_with(backend: Backend, packets: &mut [Packet<'_>]) {
     match backend {
         Backend::Avx512 => {
             if let Some(avx512) = Avx512::detect() {
-                return stream::seal(avx512, packets);
+                return avx512.seal(packets);
             }
         }
         Backend::Avx2 => {
@@ -118,7 +118,7 @@ pub fn open_with(backend: Backend, packets: &mut [Packet<'_>]) {
     match backend {
         Backend::Avx512 => {
             if let Some(avx512) = Avx512::detect() {
-                return stream::open(avx512, packets);
+                return avx512.open(packets);
             }
         }
         Backend::Avx2 => {

@@ -64,6 +64,9 @@ const LONG_LEN: usize = 9 * 530 + 2_100 + 10 * TAG_LEN;
 /// A short packet by itself, which may take another way than among others.
 const ALONE: Answers<1> = Answers { lengths: [150], first: 7, tags: [0x41b307c7_d4c05eab_01c342eb_33b3f1e9] };
 const ALONE_LEN: usize = 150 + TAG_LEN;
+/// A longer one by itself, which is still short where vectors are long.
+const ALONE_LONGER: Answers<1> = Answers { lengths: [400], first: 8, tags: [0xeb513528_f414f180_d68d9910_4aa53114] };
+const ALONE_LONGER_LEN: usize = 400 + TAG_LEN;
 
 /// Whether `seal` and `open` seal the texts as they should, open what was
 /// sealed, and refuse what was changed.
@@ -71,6 +74,7 @@ pub(crate) fn are_given_by(seal: impl Fn(&mut [Packet<'_>]), open: impl Fn(&mut 
     SHORT.are_given_by::<SHORT_LEN>(&seal, &open)
         && LONG.are_given_by::<LONG_LEN>(&seal, &open)
         && ALONE.are_given_by::<ALONE_LEN>(&seal, &open)
+        && ALONE_LONGER.are_given_by::<ALONE_LONGER_LEN>(&seal, &open)
 }
 
 impl<const COUNT: usize> Answers<COUNT> {
@@ -200,20 +204,26 @@ mod tests {
     fn a_backend_that_errs_in_a_packet_that_comes_alone_does_not_give_the_known_answers() {
         let seal = |packets: &mut [Packet<'_>]| seal_with(Backend::Portable, packets);
         let open = |packets: &mut [Packet<'_>]| open_with(Backend::Portable, packets);
-        let wrong_tag = |packets: &mut [Packet<'_>]| {
-            seal(packets);
-            if let [packet] = packets {
-                packet.tag[3] ^= 1;
-            }
-        };
-        assert!(!are_given_by(wrong_tag, open));
-        let too_trusting = |packets: &mut [Packet<'_>]| {
-            open(packets);
-            if let [packet] = packets {
-                packet.authentic = true;
-            }
-        };
-        assert!(!are_given_by(seal, too_trusting));
+        for length in [150, 400] {
+            let wrong_tag = |packets: &mut [Packet<'_>]| {
+                seal(packets);
+                if let [packet] = packets
+                    && packet.text.len() == length
+                {
+                    packet.tag[3] ^= 1;
+                }
+            };
+            assert!(!are_given_by(wrong_tag, open));
+            let too_trusting = |packets: &mut [Packet<'_>]| {
+                open(packets);
+                if let [packet] = packets
+                    && packet.text.len() == length
+                {
+                    packet.authentic = true;
+                }
+            };
+            assert!(!are_given_by(seal, too_trusting));
+        }
     }
 
     #[test]
@@ -221,6 +231,7 @@ mod tests {
         check::<16, SHORT_LEN>(&SHORT);
         check::<10, LONG_LEN>(&LONG);
         check::<1, ALONE_LEN>(&ALONE);
+        check::<1, ALONE_LONGER_LEN>(&ALONE_LONGER);
     }
 
     fn check<const COUNT: usize, const LEN: usize>(answers: &Answers<COUNT>) {

@@ -68,6 +68,10 @@ mod portable;
 #[cfg(target_arch = "x86_64")]
 mod rounds;
 #[cfg(target_arch = "x86_64")]
+mod scalar;
+#[cfg(target_arch = "x86_64")]
+mod short;
+#[cfg(target_arch = "x86_64")]
 mod stream;
 #[cfg(all(test, target_arch = "x86_64"))]
 mod vector_tests;

@@ -7,8 +7,10 @@ use zeroize::optimization_barrier;
 
 use crate::{Packet, TAG_LEN};
 
-/// Blocks in one run of the key stream.
-pub(crate) const LANES: usize = 16;
+/// Blocks in one run of the key stream, at most.
+pub(crate) const LANES: usize = 32;
+/// Blocks in the run of a few small packets, which need no more.
+pub(crate) const FEW: usize = 16;
 /// Length of a ChaCha20 block.
 pub(crate) const BLOCK_LEN: usize = 64;
 /// Packets that are worked on together: as many as an authenticator has lanes.
@@ -18,11 +20,11 @@ pub(crate) const GROUP: usize = 8;
 
 /// The primitives of a backend.
 pub(crate) trait Vector: Copy {
-    /// Fills `out` with the segments' key stream from its beginning; bytes
+    /// Fills `out` with the segments' key stream from its beginning; blocks
     /// after the last segment have no meaning.
     ///
-    /// There is at least one segment, and there are at most [`LANES`] blocks.
-    fn key_stream(self, segments: &[Segment<'_>], out: &mut KeyStream);
+    /// There is at least one segment, and `out` has room for all blocks.
+    fn key_stream<const BLOCKS: usize>(self, segments: &[Segment<'_>], out: &mut KeyStream<BLOCKS>);
 
     /// XORs `stream` into `text`, which is as long.
     fn xor(self, text: &mut [u8], stream: &[u8]);
@@ -56,18 +58,18 @@ pub(crate) struct Mac<'a> {
 
 /// Key stream of one run, block after block.
 #[repr(align(64))]
-pub(crate) struct KeyStream(pub(crate) [u8; LANES * BLOCK_LEN]);
+pub(crate) struct KeyStream<const BLOCKS: usize>(pub(crate) [[u8; BLOCK_LEN]; BLOCKS]);
 
-impl KeyStream {
-    pub(crate) fn new() -> KeyStream {
-        KeyStream([0; LANES * BLOCK_LEN])
+impl<const BLOCKS: usize> KeyStream<BLOCKS> {
+    pub(crate) fn new() -> KeyStream<BLOCKS> {
+        KeyStream([[0; BLOCK_LEN]; BLOCKS])
     }
 }
 
-impl Drop for KeyStream {
+impl<const BLOCKS: usize> Drop for KeyStream<BLOCKS> {
     fn drop(&mut self) {
         // What `Zeroize` does, but with vector stores instead of a byte at a time.
-        self.0 = [0; LANES * BLOCK_LEN];
+        self.0 = [[0; BLOCK_LEN]; BLOCKS];
         optimization_barrier(self);
     }
 }
@@ -75,32 +77,45 @@ impl Drop for KeyStream {
 /// See [`crate::seal`].
 pub(crate) fn seal<V: Vector>(vector: V, packets: &mut [Packet<'_>]) {
     for group in packets.chunks_mut(GROUP) {
-        let mut first = KeyStream::new();
-        let mut run = Run::new(vector);
-        run.begin(group, &mut first);
-        run.apply(group, &first);
-        run.finish(group);
-        let tags = run.tags(group, &first);
-        for (packet, tag) in group.iter_mut().zip(&tags) {
-            *packet.tag = *tag;
-        }
+        if is_small(group) { seal_group::<_, FEW>(vector, group) } else { seal_group::<_, LANES>(vector, group) }
+    }
+}
+
+fn seal_group<V: Vector, const FIRST: usize>(vector: V, group: &mut [Packet<'_>]) {
+    let mut first = KeyStream::<FIRST>::new();
+    let mut run = Run::new(vector);
+    run.begin(group, &mut first);
+    run.apply(group, &first);
+    run.finish(group);
+    let tags = run.tags(group, &first);
+    for (packet, tag) in group.iter_mut().zip(&tags) {
+        *packet.tag = *tag;
     }
 }
 
 /// See [`crate::open`].
 pub(crate) fn open<V: Vector>(vector: V, packets: &mut [Packet<'_>]) {
     for group in packets.chunks_mut(GROUP) {
-        let mut first = KeyStream::new();
-        let mut run = Run::new(vector);
-        run.begin(group, &mut first);
-        let tags = run.tags(group, &first);
-        for ((packet, tag), wanted) in group.iter_mut().zip(&tags).zip(&mut run.wanted) {
-            packet.authentic = is_equal(packet.tag, tag).into();
-            *wanted = packet.authentic;
-        }
-        run.apply(group, &first);
-        run.finish(group);
+        if is_small(group) { open_group::<_, FEW>(vector, group) } else { open_group::<_, LANES>(vector, group) }
     }
+}
+
+fn open_group<V: Vector, const FIRST: usize>(vector: V, group: &mut [Packet<'_>]) {
+    let mut first = KeyStream::<FIRST>::new();
+    let mut run = Run::new(vector);
+    run.begin(group, &mut first);
+    let tags = run.tags(group, &first);
+    for ((packet, tag), wanted) in group.iter_mut().zip(&tags).zip(&mut run.wanted) {
+        packet.authentic = is_equal(packet.tag, tag).into();
+        *wanted = packet.authentic;
+    }
+    run.apply(group, &first);
+    run.finish(group);
+}
+
+/// Whether [`FEW`] blocks are enough.
+fn is_small(group: &[Packet<'_>]) -> bool {
+    group.iter().map(all_blocks).sum::<usize>() <= FEW
 }
 
 /// A run of key stream for a group of packets.
@@ -134,13 +149,13 @@ impl<'a, V: Vector> Run<'a, V> {
     }
 
     /// Makes the first run's key stream.
-    fn begin(&mut self, group: &[Packet<'a>], stream: &mut KeyStream) {
-        let blocks: usize = group.iter().map(|packet| 1 + text_blocks(packet)).sum();
-        if blocks <= LANES {
+    fn begin<const FIRST: usize>(&mut self, group: &[Packet<'a>], stream: &mut KeyStream<FIRST>) {
+        let blocks: usize = group.iter().map(all_blocks).sum();
+        if blocks <= FIRST {
             // Everything fits: a segment a packet.
             let mut lane = 0;
             for (i, packet) in group.iter().enumerate() {
-                let segment = segment(packet, i, 0, 1 + text_blocks(packet));
+                let segment = segment(packet, i, 0, all_blocks(packet));
                 self.key_lanes[i] = lane;
                 lane += segment.blocks as u8;
                 self.segments.push(segment);
@@ -161,7 +176,7 @@ impl<'a, V: Vector> Run<'a, V> {
         if self.next_packet == group.len() {
             return;
         }
-        let mut stream = KeyStream::new();
+        let mut stream = KeyStream::<LANES>::new();
         loop {
             self.segments.clear();
             self.fill(group, 0);
@@ -194,13 +209,13 @@ impl<'a, V: Vector> Run<'a, V> {
     }
 
     /// XORs the run's key stream into the texts.
-    fn apply(&self, group: &mut [Packet<'_>], stream: &KeyStream) {
+    fn apply<const BLOCKS: usize>(&self, group: &mut [Packet<'_>], stream: &KeyStream<BLOCKS>) {
         let mut lane = 0;
         for segment in &self.segments {
             // Block 0 is not for the text, which begins with block 1.
             let skipped = usize::from(segment.counter == 0);
             let start = (segment.counter as usize + skipped - 1) * BLOCK_LEN;
-            let blocks = &stream.0[(lane + skipped) * BLOCK_LEN..(lane + segment.blocks) * BLOCK_LEN];
+            let blocks = stream.0[lane + skipped..lane + segment.blocks].as_flattened();
             lane += segment.blocks;
             if !blocks.is_empty() && self.wanted[segment.packet] {
                 let text = &mut group[segment.packet].text[start..];
@@ -211,11 +226,10 @@ impl<'a, V: Vector> Run<'a, V> {
     }
 
     /// The tags of the group's ciphertexts; `first` is the first run's key stream.
-    fn tags(&self, group: &[Packet<'_>], first: &KeyStream) -> [[u8; TAG_LEN]; GROUP] {
-        let (blocks, _) = first.0.as_chunks::<BLOCK_LEN>();
+    fn tags<const FIRST: usize>(&self, group: &[Packet<'_>], first: &KeyStream<FIRST>) -> [[u8; TAG_LEN]; GROUP] {
         let mut macs = ArrayVec::<Mac<'_>, GROUP>::new();
         for (packet, lane) in group.iter().zip(self.key_lanes) {
-            let (halves, _) = blocks[usize::from(lane)].as_chunks();
+            let (halves, _) = first.0[usize::from(lane)].as_chunks();
             macs.push(Mac {
                 key: &halves[0],
                 text: packet.text,
@@ -240,6 +254,11 @@ pub(crate) fn segment<'a>(packet: &Packet<'a>, index: usize, counter: u32, block
 
 fn text_blocks(packet: &Packet<'_>) -> usize {
     packet.text.len().div_ceil(BLOCK_LEN)
+}
+
+/// With the one that makes the authenticator's key.
+fn all_blocks(packet: &Packet<'_>) -> usize {
+    1 + text_blocks(packet)
 }
 
 /// Compares in constant time.

@@ -5,21 +5,21 @@ use core::arch::x86_64::*;
 use core::hint::black_box;
 use core::ptr;
 
-use super::scalar::Scalar;
 use crate::poly1305::Block;
 use crate::rounds::{CONSTANTS, double_round, lanes_from, numbers_from};
-use crate::stream::{BLOCK_LEN, KeyStream, Segment};
+use crate::scalar::Scalar;
+use crate::stream::{self, BLOCK_LEN, KeyStream, Segment};
 
 /// Blocks at a time.
-pub(super) const LANES: usize = 8;
+pub(crate) const LANES: usize = 8;
 
 /// See [`crate::stream::Vector::key_stream`].
 #[target_feature(enable = "avx2")]
-pub(super) fn key_stream(segments: &[Segment<'_>], out: &mut KeyStream) {
+pub(super) fn key_stream(segments: &[Segment<'_>], out: &mut [[u8; BLOCK_LEN]]) {
     let blocks: usize = segments.iter().map(|segment| segment.blocks).sum();
     let orders = byte_orders();
-    let (halves, _) = out.0.as_chunks_mut();
-    for (i, half) in halves.iter_mut().take(blocks.div_ceil(LANES)).enumerate() {
+    let (parts, _) = out.as_chunks_mut();
+    for (i, part) in parts.iter_mut().take(blocks.div_ceil(LANES)).enumerate() {
         let initial = initial_state(segments, i);
         let mut x = initial;
         for _ in 0..10 {
@@ -33,13 +33,13 @@ pub(super) fn key_stream(segments: &[Segment<'_>], out: &mut KeyStream) {
                 left_7
             );
         }
-        write_blocks(x, initial, half);
+        write_blocks(x, initial, part);
     }
 }
 
 /// See [`super::Avx2::key_stream_beside`].
 #[target_feature(enable = "avx2,bmi2")]
-pub(super) fn key_stream_beside(segment: &Segment<'_>, out: &mut KeyStream, mac: &mut Scalar, blocks: &[Block]) {
+pub(super) fn key_stream_beside(segment: &Segment<'_>, out: &mut KeyStream<LANES>, mac: &mut Scalar, blocks: &[Block]) {
     let initial = initial_state(core::slice::from_ref(segment), 0);
     let mut x = initial;
     // The two kinds of work do not wait for each other, so the CPU takes from
@@ -62,9 +62,7 @@ pub(super) fn key_stream_beside(segment: &Segment<'_>, out: &mut KeyStream, mac:
         );
     }
     *mac = local;
-    if let Some(out) = out.0.first_chunk_mut() {
-        write_blocks(x, initial, out);
-    }
+    write_blocks(x, initial, &mut out.0);
 }
 
 /// See [`crate::stream::Vector::xor`].
@@ -80,14 +78,14 @@ pub(super) fn xor(text: &mut [u8], stream: &[u8]) {
     }
 }
 
-/// The state before the first round of eight lanes, which are the first half of
-/// all lanes, or the second.
+/// The state before the first round of eight lanes, which are the `part`th of
+/// all lanes.
 ///
 /// All take the first segment's words, and those from the next segment's first
 /// lane on take its words instead, and so on.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(crate) fn initial_state(segments: &[Segment<'_>], half: usize) -> [__m256i; 16] {
+pub(crate) fn initial_state(segments: &[Segment<'_>], part: usize) -> [__m256i; 16] {
     let mut state = [_mm256_setzero_si256(); 16];
     for (word, constant) in state.iter_mut().zip(CONSTANTS) {
         *word = _mm256_set1_epi32(constant as i32);
@@ -95,13 +93,13 @@ pub(crate) fn initial_state(segments: &[Segment<'_>], half: usize) -> [__m256i; 
     let mut begin = 0;
     let mut key: Option<&[u8; 32]> = None;
     for segment in segments {
-        if begin >= (half + 1) * LANES {
+        if begin >= (part + 1) * LANES {
             break;
         }
         let end = begin + segment.blocks;
-        if end > half * LANES {
-            let lanes = load_half(lanes_from(begin), half);
-            let is_first = begin <= half * LANES;
+        if end > part * LANES {
+            let lanes = load_part(lanes_from(begin), part);
+            let is_first = begin <= part * LANES;
             let set = |word: &mut __m256i, values: __m256i| {
                 *word = if is_first { values } else { _mm256_blendv_epi8(*word, values, lanes) };
             };
@@ -113,7 +111,7 @@ pub(crate) fn initial_state(segments: &[Segment<'_>], half: usize) -> [__m256i; 
                 }
             }
             let counter = _mm256_set1_epi32(segment.counter as i32);
-            let counters = _mm256_add_epi32(counter, load_half(numbers_from(begin), half));
+            let counters = _mm256_add_epi32(counter, load_part(numbers_from(begin), part));
             set(&mut state[12], counters);
             for (word, value) in state[13..].iter_mut().zip(segment.nonce) {
                 set(word, _mm256_set1_epi32(value as i32));
@@ -128,13 +126,13 @@ pub(crate) fn initial_state(segments: &[Segment<'_>], half: usize) -> [__m256i; 
 /// it block after block.
 #[inline]
 #[target_feature(enable = "avx2")]
-pub(crate) fn write_blocks(mut state: [__m256i; 16], initial: [__m256i; 16], out: &mut [u8; LANES * BLOCK_LEN]) {
+pub(crate) fn write_blocks(mut state: [__m256i; 16], initial: [__m256i; 16], out: &mut [[u8; BLOCK_LEN]; LANES]) {
     for i in 0..16 {
         state[i] = _mm256_add_epi32(state[i], initial[i]);
     }
     let (low, high) = state.split_at(8);
     // Words 0 to 7 of a block are one vector, and words 8 to 15.
-    let (vectors, _) = out.as_chunks_mut();
+    let (vectors, _) = out.as_flattened_mut().as_chunks_mut();
     for (i, words) in [low, high].into_iter().enumerate() {
         let blocks = transpose(words);
         for block in 0..LANES {
@@ -214,11 +212,11 @@ pub(super) fn store(bytes: &mut [u8; 32], vector: __m256i) {
     unsafe { _mm256_storeu_si256(bytes.as_mut_ptr().cast(), vector) }
 }
 
-/// A half of the lanes.
+/// A part of the lanes.
 #[inline]
 #[target_feature(enable = "avx2")]
-fn load_half(words: &[u32; 2 * LANES], half: usize) -> __m256i {
-    let (halves, _) = words.as_chunks::<LANES>();
+fn load_part(words: &[u32; stream::LANES], part: usize) -> __m256i {
+    let (parts, _) = words.as_chunks::<LANES>();
     // SAFETY: 32 bytes are read, from an array of eight words.
-    unsafe { _mm256_loadu_si256(halves[half].as_ptr().cast()) }
+    unsafe { _mm256_loadu_si256(parts[part].as_ptr().cast()) }
 }

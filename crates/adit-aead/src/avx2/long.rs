@@ -10,8 +10,8 @@ use zeroize::optimization_barrier;
 
 use super::Avx2;
 use super::chacha20::LANES;
-use super::scalar::Scalar;
 use crate::poly1305::{BLOCK_LEN, Block};
+use crate::scalar::Scalar;
 use crate::stream::{self, GROUP, KeyStream, Segment, Vector};
 use crate::{Packet, TAG_LEN};
 
@@ -97,7 +97,7 @@ impl Authenticators {
     }
 
     /// Makes those of the group that begins with packet `first`, with keys from a step of their own.
-    fn make(&mut self, vector: Avx2, packets: &[Packet<'_>], first: usize, stream: &mut KeyStream) {
+    fn make(&mut self, vector: Avx2, packets: &[Packet<'_>], first: usize, stream: &mut KeyStream<LANES>) {
         let group = packets[first..].iter().take(GROUP);
         let segments: ArrayVec<_, GROUP> =
             group.enumerate().map(|(i, packet)| stream::segment(packet, i, 0, 1)).collect();
@@ -105,8 +105,7 @@ impl Authenticators {
             return;
         }
         vector.key_stream(&segments, stream);
-        let (blocks, _) = stream.0.as_chunks::<{ stream::BLOCK_LEN }>();
-        let keys = blocks.iter().filter_map(|block| block.first_chunk());
+        let keys = stream.0.iter().filter_map(|block| block.first_chunk());
         for (i, key) in keys.enumerate().take(segments.len()) {
             *self.of(first + i) = Progress { mac: Scalar::new(key), done: 0 };
         }
@@ -122,7 +121,7 @@ struct Progress {
 impl Progress {
     /// Makes a segment's key stream, and authenticates as much of another
     /// text, up to `end`, as time allows.
-    fn step(&mut self, vector: Avx2, segment: Segment<'_>, stream: &mut KeyStream, text: &[u8], end: usize) {
+    fn step(&mut self, vector: Avx2, segment: Segment<'_>, stream: &mut KeyStream<LANES>, text: &[u8], end: usize) {
         let (blocks, _) = text[self.done..text.len().min(end)].as_chunks();
         let blocks = &blocks[..blocks.len().min(BESIDE)];
         vector.key_stream_beside(&segment, stream, &mut self.mac, blocks);
@@ -156,7 +155,7 @@ fn segment<'a>(packet: &Packet<'a>, start: usize) -> Segment<'a> {
     stream::segment(packet, 0, counter, blocks)
 }
 
-fn apply(vector: Avx2, packet: &mut Packet<'_>, start: usize, stream: &KeyStream) {
+fn apply(vector: Avx2, packet: &mut Packet<'_>, start: usize, stream: &KeyStream<LANES>) {
     let end = packet.text.len().min(start + STEP);
-    vector.xor(&mut packet.text[start..end], &stream.0[..end - start]);
+    vector.xor(&mut packet.text[start..end], &stream.0.as_flattened()[..end - start]);
 }

@@ -12,14 +12,14 @@ use crate::stream::{BLOCK_LEN, Segment};
 
 /// Blocks at a time: of two vectors of each row one is reckoned with while the
 /// other waits for its last result.
-pub(super) const BLOCKS: usize = 4;
+pub(crate) const BLOCKS: usize = 4;
 
 /// A row of two times two blocks.
 type Row = [__m256i; BLOCKS / 2];
 
 /// The key stream of a segment's first block and of those behind it.
 #[target_feature(enable = "avx2")]
-pub(super) fn key_stream(segment: &Segment<'_>, out: &mut [u8; BLOCKS * BLOCK_LEN]) {
+pub(super) fn key_stream(segment: &Segment<'_>, out: &mut [[u8; BLOCK_LEN]; BLOCKS]) {
     let (key, _) = segment.key.as_chunks();
     let [n0, n1, n2] = segment.nonce;
     let numbers = |first: u32| {
@@ -47,7 +47,7 @@ pub(super) fn key_stream(segment: &Segment<'_>, out: &mut [u8; BLOCKS * BLOCK_LE
         c = c.map(|row| _mm256_shuffle_epi32::<0b01_00_11_10>(row));
         d = d.map(|row| _mm256_shuffle_epi32::<0b00_11_10_01>(row));
     }
-    let (parts, _) = out.as_chunks_mut();
+    let (parts, _) = out.as_flattened_mut().as_chunks_mut();
     for i in 0..BLOCKS / 2 {
         let sum = |row: &Row, initial: &Row| _mm256_add_epi32(row[i], initial[i]);
         let [a, b] = [sum(&a, &initial[0]), sum(&b, &initial[1])];

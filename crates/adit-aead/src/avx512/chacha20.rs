@@ -1,47 +1,89 @@
-//! ChaCha20, sixteen blocks at a time: each vector holds one word of the state
-//! of all of them.
+//! ChaCha20, sixteen blocks at a time, or two times sixteen: each vector holds
+//! one word of the state of sixteen.
 
 use core::arch::x86_64::*;
 use core::ptr;
 
+use super::quarters;
 use crate::avx2::chacha20 as avx2;
 use crate::rounds::{CONSTANTS, double_round, lanes_from, numbers_from};
-use crate::stream::{BLOCK_LEN, KeyStream, LANES, Segment};
+use crate::stream::{self, BLOCK_LEN, Segment};
+
+/// Blocks at a time.
+const LANES: usize = 16;
 
 /// See [`crate::stream::Vector::key_stream`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
-pub(super) fn key_stream(segments: &[Segment<'_>], out: &mut KeyStream) {
+pub(super) fn key_stream(segments: &[Segment<'_>], out: &mut [[u8; BLOCK_LEN]]) {
     let blocks: usize = segments.iter().map(|segment| segment.blocks).sum();
-    if blocks <= LANES / 2 {
+    if blocks <= avx2::LANES {
         return half_key_stream(segments, out);
     }
-    let initial = initial_state(segments);
-    let mut x = initial;
+    match out.as_chunks_mut().0 {
+        [first, second] if blocks > LANES => double_key_stream(segments, first, second),
+        [first, ..] => {
+            let initial = initial_state(segments, 0);
+            let mut x = initial;
+            for _ in 0..10 {
+                double_round!(
+                    x,
+                    _mm512_add_epi32,
+                    _mm512_xor_si512,
+                    _mm512_rol_epi32::<16>,
+                    _mm512_rol_epi32::<12>,
+                    _mm512_rol_epi32::<8>,
+                    _mm512_rol_epi32::<7>
+                );
+            }
+            write_blocks(x, &initial, first);
+        }
+        [] => {}
+    }
+}
+
+/// Sixteen blocks, and sixteen more while those wait for their results: of the
+/// 32 registers each holds a word.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn double_key_stream(
+    segments: &[Segment<'_>],
+    first: &mut [[u8; BLOCK_LEN]; LANES],
+    second: &mut [[u8; BLOCK_LEN]; LANES],
+) {
+    let initial = [initial_state(segments, 0), initial_state(segments, 1)];
+    let mut x: [Pair; 16] = core::array::from_fn(|i| [initial[0][i], initial[1][i]]);
     for _ in 0..10 {
-        double_round!(
-            x,
-            _mm512_add_epi32,
-            _mm512_xor_si512,
-            _mm512_rol_epi32::<16>,
-            _mm512_rol_epi32::<12>,
-            _mm512_rol_epi32::<8>,
-            _mm512_rol_epi32::<7>
-        );
+        double_round!(x, add, xor_pair, left::<16>, left::<12>, left::<8>, left::<7>);
     }
-    for i in 0..LANES {
-        x[i] = _mm512_add_epi32(x[i], initial[i]);
-    }
-    let x = transpose(x);
-    let (blocks, _) = out.0.as_chunks_mut::<BLOCK_LEN>();
-    for i in 0..LANES {
-        store(&mut blocks[i], x[i]);
-    }
+    write_blocks(core::array::from_fn(|i| x[i][0]), &initial[0], first);
+    write_blocks(core::array::from_fn(|i| x[i][1]), &initial[1], second);
+}
+
+/// A word of sixteen blocks, and of sixteen more.
+type Pair = [__m512i; 2];
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn add(a: Pair, b: Pair) -> Pair {
+    [_mm512_add_epi32(a[0], b[0]), _mm512_add_epi32(a[1], b[1])]
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn xor_pair(a: Pair, b: Pair) -> Pair {
+    [_mm512_xor_si512(a[0], b[0]), _mm512_xor_si512(a[1], b[1])]
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn left<const BITS: i32>(pair: Pair) -> Pair {
+    [_mm512_rol_epi32::<BITS>(pair[0]), _mm512_rol_epi32::<BITS>(pair[1])]
 }
 
 /// Eight blocks at most, as AVX2 does it, but for the rotations: half as wide,
 /// but on one more port.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
-fn half_key_stream(segments: &[Segment<'_>], out: &mut KeyStream) {
+fn half_key_stream(segments: &[Segment<'_>], out: &mut [[u8; BLOCK_LEN]]) {
     let initial = avx2::initial_state(segments, 0);
     let mut x = initial;
     for _ in 0..10 {
@@ -55,7 +97,7 @@ fn half_key_stream(segments: &[Segment<'_>], out: &mut KeyStream) {
             _mm256_rol_epi32::<7>
         );
     }
-    if let Some(out) = out.0.first_chunk_mut() {
+    if let Some(out) = out.first_chunk_mut() {
         avx2::write_blocks(x, initial, out);
     }
 }
@@ -96,46 +138,68 @@ fn xor_blocks<const LEN: usize>(text: &mut [u8; LEN], stream: &[u8; LEN]) {
     }
 }
 
-/// The state before the first round. All lanes take the first segment's words,
-/// and those from the next segment's first on take its words instead, and so on.
+/// Adds the state before the first round to the one after the last, and writes
+/// it block after block.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn write_blocks(mut state: [__m512i; 16], initial: &[__m512i; 16], out: &mut [[u8; BLOCK_LEN]; LANES]) {
+    for i in 0..16 {
+        state[i] = _mm512_add_epi32(state[i], initial[i]);
+    }
+    for (out, block) in out.iter_mut().zip(transpose(state)) {
+        store(out, block);
+    }
+}
+
+/// The state before the first round of sixteen lanes, which are the `part`th of
+/// all lanes.
+///
+/// All take the first segment's words, and those from the next segment's first
+/// lane on take its words instead, and so on.
 ///
 /// The run before ends with a queue at the shuffles' port. What needed that port
 /// here, as masks and what comes from general registers do, would wait in the
 /// queue, and the rounds with it; loads and logic do not.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
-fn initial_state(segments: &[Segment<'_>]) -> [__m512i; 16] {
+fn initial_state(segments: &[Segment<'_>], part: usize) -> [__m512i; 16] {
     let mut state = [_mm512_setzero_si512(); 16];
     for (word, constant) in state.iter_mut().zip(CONSTANTS) {
         *word = _mm512_set1_epi32(constant as i32);
     }
-    let mut lane = 0;
+    let mut begin = 0;
     let mut key: Option<&[u8; 32]> = None;
     for segment in segments {
-        let lanes = load_words(lanes_from(lane));
-        let is_first = lane == 0;
-        let set = |word: &mut __m512i, values: __m512i| {
-            *word = if is_first {
-                values
-            } else {
-                // `values` where there are lanes, and `word` elsewhere.
-                _mm512_ternarylogic_epi32::<0xca>(lanes, values, *word)
+        if begin >= (part + 1) * LANES {
+            break;
+        }
+        let end = begin + segment.blocks;
+        if end > part * LANES {
+            let lanes = load_part(lanes_from(begin), part);
+            let is_first = begin <= part * LANES;
+            let set = |word: &mut __m512i, values: __m512i| {
+                *word = if is_first {
+                    values
+                } else {
+                    // `values` where there are lanes, and `word` elsewhere.
+                    _mm512_ternarylogic_epi32::<0xca>(lanes, values, *word)
+                };
             };
-        };
-        if !key.is_some_and(|key| ptr::eq(key, segment.key)) {
-            key = Some(segment.key);
-            let (words, _) = segment.key.as_chunks();
-            for (word, bytes) in state[4..12].iter_mut().zip(words) {
-                set(word, _mm512_set1_epi32(i32::from_le_bytes(*bytes)));
+            if !key.is_some_and(|key| ptr::eq(key, segment.key)) {
+                key = Some(segment.key);
+                let (words, _) = segment.key.as_chunks();
+                for (word, bytes) in state[4..12].iter_mut().zip(words) {
+                    set(word, _mm512_set1_epi32(i32::from_le_bytes(*bytes)));
+                }
+            }
+            let counter = _mm512_set1_epi32(segment.counter as i32);
+            let counters = _mm512_add_epi32(counter, load_part(numbers_from(begin), part));
+            set(&mut state[12], counters);
+            for (word, value) in state[13..].iter_mut().zip(segment.nonce) {
+                set(word, _mm512_set1_epi32(value as i32));
             }
         }
-        let counter = _mm512_set1_epi32(segment.counter as i32);
-        let counters = _mm512_add_epi32(counter, load_words(numbers_from(lane)));
-        set(&mut state[12], counters);
-        for (word, value) in state[13..].iter_mut().zip(segment.nonce) {
-            set(word, _mm512_set1_epi32(value as i32));
-        }
-        lane += segment.blocks;
+        begin = end;
     }
     state
 }
@@ -159,17 +223,12 @@ fn transpose(words: [__m512i; 16]) -> [__m512i; 16] {
         quads[4 * i + 2] = _mm512_unpacklo_epi64(pairs[4 * i + 1], pairs[4 * i + 3]);
         quads[4 * i + 3] = _mm512_unpackhi_epi64(pairs[4 * i + 1], pairs[4 * i + 3]);
     }
-    // Then the quarters.
     let mut blocks = [zero; 16];
     for b in 0..4 {
-        let low = _mm512_shuffle_i32x4::<0x44>(quads[b], quads[4 + b]);
-        let high = _mm512_shuffle_i32x4::<0xee>(quads[b], quads[4 + b]);
-        let low_end = _mm512_shuffle_i32x4::<0x44>(quads[8 + b], quads[12 + b]);
-        let high_end = _mm512_shuffle_i32x4::<0xee>(quads[8 + b], quads[12 + b]);
-        blocks[b] = _mm512_shuffle_i32x4::<0x88>(low, low_end);
-        blocks[4 + b] = _mm512_shuffle_i32x4::<0xdd>(low, low_end);
-        blocks[8 + b] = _mm512_shuffle_i32x4::<0x88>(high, high_end);
-        blocks[12 + b] = _mm512_shuffle_i32x4::<0xdd>(high, high_end);
+        let quarters = quarters([quads[b], quads[4 + b], quads[8 + b], quads[12 + b]]);
+        for (q, quarter) in quarters.into_iter().enumerate() {
+            blocks[4 * q + b] = quarter;
+        }
     }
     blocks
 }
@@ -183,14 +242,16 @@ fn load(bytes: &[u8; BLOCK_LEN]) -> __m512i {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
-fn store(bytes: &mut [u8; BLOCK_LEN], vector: __m512i) {
+pub(super) fn store(bytes: &mut [u8; BLOCK_LEN], vector: __m512i) {
     // SAFETY: 64 bytes are written, to an array of 64 bytes.
     unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), vector) }
 }
 
+/// A part of the lanes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
-fn load_words(words: &[u32; LANES]) -> __m512i {
+fn load_part(words: &[u32; stream::LANES], part: usize) -> __m512i {
+    let (parts, _) = words.as_chunks::<LANES>();
     // SAFETY: 64 bytes are read, from an array of sixteen words.
-    unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
+    unsafe { _mm512_loadu_si512(parts[part].as_ptr().cast()) }
 }

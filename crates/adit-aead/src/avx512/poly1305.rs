@@ -5,6 +5,7 @@
 
 use core::arch::x86_64::*;
 
+use super::quarters;
 use crate::poly1305::{Block, LANES, Numbers, State, each_lane};
 
 /// Eight numbers modulo 2^130 - 5, not fully reduced: a limb may have a few
@@ -45,31 +46,34 @@ pub(super) fn begin(keys: [&[u8; 32]; LANES]) -> State<3> {
 /// See [`crate::poly1305::Arithmetic::absorb`].
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
 pub(super) fn absorb(state: &mut State<3>, rows: [&[Block]; LANES]) {
-    // Checked once here instead of at each block.
-    let count = rows[0].len();
-    let rows = each_lane!(lane => &rows[lane][..count]);
-    let block = |i: usize| message(gather(each_lane!(lane => &rows[lane][i])));
     let r = factors(load_all(&state.r));
     let mut sums = load_all(&state.sums);
-    let mut done = 0;
-    if count >= 2 * AT_ONCE {
+    let parts = each_lane!(lane => rows[lane].as_chunks::<AT_ONCE>());
+    let fours = parts[0].0.len();
+    let mut rest = rows;
+    if fours >= 2 {
         // A carry for several blocks: ((((sum + a) r + b) r + c) r + d) r with the products added up first.
         let r2 = multiply(r.limbs, &r);
         let r3 = factors(multiply(r2, &r));
         let r2 = factors(r2);
         let r4 = factors(multiply(r2.limbs, &r2));
-        while count - done >= AT_ONCE {
+        // Checked once here instead of each time.
+        let parts = each_lane!(lane => &parts[lane].0[..fours]);
+        let four = |i: usize| gather_four(each_lane!(lane => &parts[lane][i]));
+        for i in 0..fours {
+            let [a, b, c, d] = four(i);
             let mut products = Products::zero();
-            products.add(block(done + 3), &r);
-            products.add(block(done + 2), &r2);
-            products.add(block(done + 1), &r3);
-            products.add(add(sums, block(done)), &r4);
+            products.add(message(d), &r);
+            products.add(message(c), &r2);
+            products.add(message(b), &r3);
+            products.add(add(sums, message(a)), &r4);
             sums = products.carried();
-            done += AT_ONCE;
         }
+        rest = each_lane!(lane => &rows[lane][fours * AT_ONCE..]);
     }
-    for i in done..count {
-        sums = multiply(add(sums, block(i)), &r);
+    let one = |i: usize| gather(each_lane!(lane => &rest[lane][i]));
+    for i in 0..rest[0].len() {
+        sums = multiply(add(sums, message(one(i))), &r);
     }
     state.sums = store_all(sums);
 }
@@ -259,12 +263,22 @@ fn gather(rows: [&Block; LANES]) -> Halves {
     Halves { low: _mm512_unpacklo_epi64(even, odd), high: _mm512_unpackhi_epi64(even, odd) }
 }
 
+/// The same for four blocks of each row.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn gather_four(rows: [&[Block; AT_ONCE]; LANES]) -> [Halves; AT_ONCE] {
+    let rows = rows.map(|row| load_blocks(row));
+    let low = quarters([0, 2, 4, 6].map(|lane| _mm512_unpacklo_epi64(rows[lane], rows[lane + 1])));
+    let high = quarters([0, 2, 4, 6].map(|lane| _mm512_unpackhi_epi64(rows[lane], rows[lane + 1])));
+    core::array::from_fn(|block| Halves { low: low[block], high: high[block] })
+}
+
 /// The same when the blocks follow one another.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
 fn deal(blocks: &[Block; LANES]) -> Halves {
-    let (words, _) = blocks.as_flattened().as_chunks();
-    let (first, second) = (load_bytes(&words[0]), load_bytes(&words[1]));
+    let (halves, _) = blocks.as_chunks();
+    let (first, second) = (load_blocks(&halves[0]), load_blocks(&halves[1]));
     let low = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
     let high = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
     Halves { low: _mm512_permutex2var_epi64(first, low, second), high: _mm512_permutex2var_epi64(first, high, second) }
@@ -291,9 +305,9 @@ fn load(words: &[u64; LANES]) -> __m512i {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
-fn load_bytes(bytes: &[u8; 64]) -> __m512i {
-    // SAFETY: 64 bytes are read, from an array of 64 bytes.
-    unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
+fn load_blocks(blocks: &[Block; AT_ONCE]) -> __m512i {
+    // SAFETY: 64 bytes are read, from an array of four times 16 bytes.
+    unsafe { _mm512_loadu_si512(blocks.as_ptr().cast()) }
 }
 
 #[inline]

@@ -5,7 +5,8 @@ use std::vec::Vec;
 use proptest::prelude::*;
 
 use super::{for_every_vector, hex, nonce_words};
-use crate::stream::{BLOCK_LEN, KeyStream, LANES, Segment, Vector};
+use crate::short::Rows;
+use crate::stream::{BLOCK_LEN, FEW, KeyStream, LANES, Segment, Vector};
 
 #[test]
 fn the_block_function_gives_the_blocks_of_rfc_8439() {
@@ -59,15 +60,41 @@ fn the_block_function_gives_the_blocks_of_rfc_8439() {
     for_every_vector!(vector => {
         for (key, nonce, counter, block) in &vectors {
             let segment = Segment { key, nonce: nonce_words(nonce), counter: *counter, blocks: 1, packet: 0 };
-            // Alone, and in the last of all lanes after something else.
-            let mut stream = KeyStream::new();
-            vector.key_stream(&[segment], &mut stream);
-            assert_eq!(stream.0[..BLOCK_LEN], *block);
-            let before = Segment { key: &[7; 32], nonce: [8; 3], counter: 9, blocks: LANES - 1, packet: 0 };
-            vector.key_stream(&[before, segment], &mut stream);
-            assert_eq!(stream.0[(LANES - 1) * BLOCK_LEN..], *block);
+            is_alone_and_in_the_last_lane::<FEW>(vector, segment, block);
+            is_alone_and_in_the_last_lane::<LANES>(vector, segment, block);
         }
     });
+}
+
+fn is_alone_and_in_the_last_lane<const BLOCKS: usize>(vector: impl Vector, segment: Segment<'_>, block: &[u8; 64]) {
+    let mut stream = KeyStream::<BLOCKS>::new();
+    vector.key_stream(&[segment], &mut stream);
+    assert_eq!(stream.0[0], *block);
+    let before = Segment { key: &[7; 32], nonce: [8; 3], counter: 9, blocks: BLOCKS - 1, packet: 0 };
+    vector.key_stream(&[before, segment], &mut stream);
+    assert_eq!(stream.0[BLOCKS - 1], *block);
+}
+
+#[test]
+fn a_short_packet_by_itself_has_the_blocks_of_the_others() {
+    let key = core::array::from_fn(|i| i as u8);
+    // A block number that passes 2^32 on the way, for whoever adds wrongly.
+    let segment = Segment { key: &key, nonce: [1, 2, 3], counter: u32::MAX - 1, blocks: 1, packet: 0 };
+    let check = |blocks: &[[u8; BLOCK_LEN]]| {
+        for (i, given) in blocks.iter().enumerate() {
+            assert_eq!(*given, block(&key, segment.counter.wrapping_add(i as u32), segment.nonce), "block {i}");
+        }
+    };
+    if let Some(vector) = crate::avx512::Avx512::detect() {
+        let mut stream = KeyStream::new();
+        vector.key_stream_in_rows(&segment, &mut stream);
+        check(&stream.0);
+    }
+    if let Some(vector) = crate::avx2::Avx2::detect() {
+        let mut stream = KeyStream::new();
+        vector.key_stream_in_rows(&segment, &mut stream);
+        check(&stream.0);
+    }
 }
 
 /// Segments that need not fill all lanes: key, nonce, counter, blocks.
@@ -95,10 +122,9 @@ proptest! {
                 .iter()
                 .map(|&(key, nonce, counter, blocks)| Segment { key: &keys[key], nonce, counter, blocks, packet: 0 })
                 .collect();
-            let mut stream = KeyStream::new();
+            let mut stream = KeyStream::<LANES>::new();
             vector.key_stream(&segments, &mut stream);
-            let (blocks, _) = stream.0.as_chunks::<BLOCK_LEN>();
-            let mut lanes = blocks.iter();
+            let mut lanes = stream.0.iter();
             for segment in &segments {
                 for i in 0..segment.blocks {
                     let counter = segment.counter.wrapping_add(i as u32);

@@ -31,16 +31,16 @@ fn wycheproof_tags_and_texts_are_as_they_should_be() {
 
 /// The construction of RFC 8439, section 2.8, out of a backend's primitives.
 fn seal(vector: impl Vector, key: &[u8; 32], nonce: [u32; 3], aad: &[u8], text: &[u8]) -> (vec::Vec<u8>, [u8; 16]) {
-    let mut stream = KeyStream::new();
+    let mut stream = KeyStream::<LANES>::new();
     vector.key_stream(&[Segment { key, nonce, counter: 0, blocks: 1, packet: 0 }], &mut stream);
-    let authenticator_key: [u8; 32] = *stream.0.first_chunk().unwrap();
+    let authenticator_key: [u8; 32] = *stream.0[0].first_chunk().unwrap();
 
     let mut ciphertext = text.to_vec();
     for (i, part) in ciphertext.chunks_mut(LANES * BLOCK_LEN).enumerate() {
         let counter = (1 + i * LANES) as u32;
         let blocks = part.len().div_ceil(BLOCK_LEN);
         vector.key_stream(&[Segment { key, nonce, counter, blocks, packet: 0 }], &mut stream);
-        vector.xor(part, &stream.0[..part.len()]);
+        vector.xor(part, &stream.0.as_flattened()[..part.len()]);
     }
 
     let mut authenticated = aad.to_vec();

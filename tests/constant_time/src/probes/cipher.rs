@@ -14,7 +14,7 @@ pub(super) const PROBES: &[&Probe] = &[
         run: || cipher(Backend::Avx2),
         allowed: &[
             Allowed { place: "adit-aead/src/stream.rs", line: "self.wanted[", why: VERDICT },
-            Allowed { place: "adit-aead/src/avx2/short.rs", line: "if packet.authentic", why: VERDICT },
+            Allowed { place: "adit-aead/src/short.rs", line: "if packet.authentic", why: VERDICT },
             Allowed { place: "adit-aead/src/avx2/long.rs", line: "if !packets[i].authentic", why: VERDICT },
         ],
         expected: Expected::Quiet,

@@ -8,7 +8,7 @@ use crate::poly1305::{BLOCK_LEN, Block, tag};
 /// One authenticator: the sum h as two words and what is above them, by 4 at
 /// most, and the factor r.
 #[derive(Clone, Copy)]
-pub(super) struct Scalar {
+pub(crate) struct Scalar {
     h: [u64; 3],
     r: [u64; 2],
     /// 5/4 of the high word of r: what its products pass 2^130 by.
@@ -18,9 +18,9 @@ pub(super) struct Scalar {
 
 impl Scalar {
     /// One without a key.
-    pub(super) const EMPTY: Scalar = Scalar { h: [0; 3], r: [0; 2], r1_wrapped: 0, s: 0 };
+    pub(crate) const EMPTY: Scalar = Scalar { h: [0; 3], r: [0; 2], r1_wrapped: 0, s: 0 };
 
-    pub(super) fn new(key: &[u8; 32]) -> Scalar {
+    pub(crate) fn new(key: &[u8; 32]) -> Scalar {
         let (words, _) = key.as_chunks();
         let word = |i: usize| u64::from_le_bytes(words[i]);
         let r = [word(0) & 0x0fff_fffc_0fff_ffff, word(1) & 0x0fff_fffc_0fff_fffc];
@@ -29,7 +29,7 @@ impl Scalar {
 
     /// Adds a block to the sum, and multiplies that by r.
     #[inline]
-    pub(super) fn absorb(&mut self, block: &Block) {
+    pub(crate) fn absorb(&mut self, block: &Block) {
         let m = u128::from_le_bytes(*block);
         let [h0, h1, h2] = self.h;
         let [r0, r1] = self.r;
@@ -53,7 +53,7 @@ impl Scalar {
 
     /// Absorbs the rest of a text, padded to whole blocks, and the last block;
     /// then gives the tag, and is without a key again.
-    pub(super) fn finish(&mut self, rest: &[u8], last: &Block) -> Block {
+    pub(crate) fn finish(&mut self, rest: &[u8], last: &Block) -> Block {
         let (blocks, rest) = rest.as_chunks::<BLOCK_LEN>();
         for block in blocks {
             self.absorb(block);
