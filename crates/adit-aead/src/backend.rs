@@ -12,10 +12,11 @@ use crate::{avx2::Avx2, avx512::Avx512};
 /// themselves; tests and benchmarks force one with `seal_with` and `open_with`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Backend {
-    /// AVX-512 with IFMA: ChaCha20 sixteen blocks wide, Poly1305 in eight lanes.
+    /// AVX-512 with IFMA: ChaCha20 sixteen blocks wide, two such at a time, Poly1305 in
+    /// eight lanes; a short packet by itself, eight blocks at a time.
     Avx512,
     /// AVX2: ChaCha20 eight blocks wide, Poly1305 in eight lanes or beside it; a short
-    /// packet by itself, four blocks wide.
+    /// packet by itself, four blocks at a time.
     Avx2,
     /// One packet at a time through a library, on any machine.
     Portable,
