@@ -14,6 +14,8 @@ const SAMPLES: usize = 200_000;
 /// Length of the texts, and how many are worked on at once.
 const TEXT: usize = 256;
 const BATCH: usize = 8;
+/// Length of one by itself, which takes another way.
+const ALONE: usize = 150;
 type Texts = [[u8; TEXT + TAG_LEN]; BATCH];
 
 /// Measures everything and prints a row for each.
@@ -86,6 +88,32 @@ fn cipher(backend: Backend) {
             (key, texts)
         },
         |(key, texts)| open(key, texts),
+    );
+    let alone = |key: &Key, texts: &mut Texts, work: fn(Backend, &mut [Packet<'_>])| {
+        let packet = Packet::new(key, 0, &mut texts[0][..ALONE + TAG_LEN]).expect("room");
+        let mut packets = [packet];
+        work(backend, &mut packets);
+        packets[0].is_authentic()
+    };
+    compare(
+        &format!("{backend:?}, seal, a short packet by itself; key and text fixed or random"),
+        SAMPLES,
+        |class, rng| {
+            let (key, texts) = material(class, rng);
+            (Key::new(key), texts)
+        },
+        |(key, texts)| alone(key, texts, seal_with),
+    );
+    compare(
+        &format!("{backend:?}, open, a short packet by itself; key and text fixed or random, tag right"),
+        SAMPLES,
+        |class, rng| {
+            let (key, mut texts) = material(class, rng);
+            let key = Key::new(key);
+            alone(&key, &mut texts, seal_with);
+            (key, texts)
+        },
+        |(key, texts)| alone(key, texts, open_with),
     );
     compare(
         &format!("{backend:?}, open; tags wrong in the first or in the last byte"),
