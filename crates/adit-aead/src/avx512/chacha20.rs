@@ -59,24 +59,25 @@ fn double_key_stream(
     write_blocks(core::array::from_fn(|i| x[i][1]), &initial[1], second);
 }
 
-/// A word of sixteen blocks, and of sixteen more.
-type Pair = [__m512i; 2];
+/// Two vectors that do not wait for each other: a word of sixteen blocks, and of
+/// sixteen more.
+pub(super) type Pair = [__m512i; 2];
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
-fn add(a: Pair, b: Pair) -> Pair {
+pub(super) fn add(a: Pair, b: Pair) -> Pair {
     [_mm512_add_epi32(a[0], b[0]), _mm512_add_epi32(a[1], b[1])]
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
-fn xor_pair(a: Pair, b: Pair) -> Pair {
+pub(super) fn xor_pair(a: Pair, b: Pair) -> Pair {
     [_mm512_xor_si512(a[0], b[0]), _mm512_xor_si512(a[1], b[1])]
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
-fn left<const BITS: i32>(pair: Pair) -> Pair {
+pub(super) fn left<const BITS: i32>(pair: Pair) -> Pair {
     [_mm512_rol_epi32::<BITS>(pair[0]), _mm512_rol_epi32::<BITS>(pair[1])]
 }
 

@@ -3,7 +3,7 @@
 
 use core::arch::x86_64::*;
 
-use super::chacha20::store;
+use super::chacha20::{Pair, add, left, store, xor_pair};
 use super::quarters;
 use crate::rounds::CONSTANTS;
 use crate::stream::{BLOCK_LEN, Segment};
@@ -11,9 +11,6 @@ use crate::stream::{BLOCK_LEN, Segment};
 /// Blocks at a time: of two vectors of each row one is reckoned with while the
 /// other waits for its last result.
 pub(super) const BLOCKS: usize = 8;
-
-/// A row of two times four blocks.
-type Row = [__m512i; 2];
 
 /// The key stream of a segment's first block and of those behind it.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
@@ -27,7 +24,8 @@ pub(super) fn key_stream(segment: &Segment<'_>, out: &mut [[u8; BLOCK_LEN]; BLOC
         _mm512_add_epi32(_mm512_broadcast_i32x4(row), steps)
     };
     let [c0, c1, c2, c3] = CONSTANTS.map(|word| word as i32);
-    let initial: [Row; 4] = [
+    // Each row of four blocks, and of four more.
+    let initial: [Pair; 4] = [
         [_mm512_broadcast_i32x4(_mm_setr_epi32(c0, c1, c2, c3)); 2],
         [four_times(&key[0]); 2],
         [four_times(&key[1]); 2],
@@ -56,22 +54,15 @@ pub(super) fn key_stream(segment: &Segment<'_>, out: &mut [[u8; BLOCK_LEN]; BLOC
 /// Four quarter rounds a block, one in each column.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
-fn quarter_rounds(a: &mut Row, b: &mut Row, c: &mut Row, d: &mut Row) {
-    let xor = |x: Row, y: Row| [_mm512_xor_si512(x[0], y[0]), _mm512_xor_si512(x[1], y[1])];
+fn quarter_rounds(a: &mut Pair, b: &mut Pair, c: &mut Pair, d: &mut Pair) {
     *a = add(*a, *b);
-    *d = xor(*d, *a).map(|row| _mm512_rol_epi32::<16>(row));
+    *d = left::<16>(xor_pair(*d, *a));
     *c = add(*c, *d);
-    *b = xor(*b, *c).map(|row| _mm512_rol_epi32::<12>(row));
+    *b = left::<12>(xor_pair(*b, *c));
     *a = add(*a, *b);
-    *d = xor(*d, *a).map(|row| _mm512_rol_epi32::<8>(row));
+    *d = left::<8>(xor_pair(*d, *a));
     *c = add(*c, *d);
-    *b = xor(*b, *c).map(|row| _mm512_rol_epi32::<7>(row));
-}
-
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
-fn add(x: Row, y: Row) -> Row {
-    [_mm512_add_epi32(x[0], y[0]), _mm512_add_epi32(x[1], y[1])]
+    *b = left::<7>(xor_pair(*b, *c));
 }
 
 /// The same four words for all blocks.
