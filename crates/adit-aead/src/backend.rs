@@ -83,7 +83,8 @@ impl Backend {
 /// by itself that is neither short nor long.
 #[cfg(all(target_arch = "x86_64", feature = "aws-lc-rs"))]
 fn is_for_aws_lc(packets: &[Packet<'_>]) -> bool {
-    matches!(packets, [packet] if (short::max_len(avx2::rows::BLOCKS) + 1..=portable::ROOM).contains(&packet.text.len()))
+    let lengths = short::max_len(avx2::rows::BLOCKS) + 1..=portable::ROOM;
+    matches!(packets, [packet] if lengths.contains(&packet.text.len()))
 }
 
 #[cfg(not(all(target_arch = "x86_64", feature = "aws-lc-rs")))]

@@ -56,7 +56,8 @@ pub(crate) struct Mac<'a> {
     pub(crate) last: [u8; 16],
 }
 
-/// Key stream of one run, block after block.
+/// Key stream of one run, block after block. It is filled where it stands, and
+/// stays there until it is wiped: whatever is moved leaves a copy behind.
 #[repr(align(64))]
 pub(crate) struct KeyStream<const BLOCKS: usize>(pub(crate) [[u8; BLOCK_LEN]; BLOCKS]);
 

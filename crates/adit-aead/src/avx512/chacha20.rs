@@ -16,6 +16,7 @@ const LANES: usize = 16;
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
 pub(super) fn key_stream(segments: &[Segment<'_>], out: &mut [[u8; BLOCK_LEN]]) {
     let blocks: usize = segments.iter().map(|segment| segment.blocks).sum();
+    debug_assert!(blocks <= out.len(), "{blocks} blocks in {}", out.len());
     if blocks <= avx2::LANES {
         return half_key_stream(segments, out);
     }
