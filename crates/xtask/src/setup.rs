@@ -19,6 +19,7 @@ const PACKAGES: &[debian::Package] = &[
     debian::Package { name: "qemu-system-x86", why: "a machine for the real Linux kernel as a partner" },
     debian::Package { name: "busybox-static", why: "the user land of that machine" },
     debian::Package { name: "systemd", why: "the service manager for which there are units, booted in namespaces" },
+    debian::Package { name: "util-linux-extra", why: "pivot_root, which newer releases of Debian keep there" },
     debian::Package { name: "g++", why: "builds the fuzzer that the targets are linked with" },
     debian::Package {
         name: "llvm",
