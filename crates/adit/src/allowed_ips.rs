@@ -47,8 +47,8 @@ pub struct AllowedIps<T> {
 }
 
 impl<T: Copy + Eq + Hash> AllowedIps<T> {
-    /// An empty table. The seed must be random and secret, so that nobody who
-    /// may choose prefixes can choose such that make look-ups slow.
+    /// An empty table. The seed must be random and secret, so that nobody who may choose prefixes can choose ones that
+    /// make look-ups slow.
     #[must_use]
     pub const fn new(seed: [u64; 2]) -> Self {
         Self { v4: Table::new(seed), v6: Table::new(seed) }

@@ -28,7 +28,7 @@ pub(crate) enum Fate {
     Going,
     /// It was opened, and its tag was right.
     Authentic,
-    /// It is a handshake message, whose admission is decided on.
+    /// It is a handshake message, whose admission is still to be decided.
     Handshake,
     /// It ends here.
     Gone,
@@ -96,7 +96,7 @@ impl Batch {
         true
     }
 
-    /// The place of `path` in `paths`; only a row of equal ones is looked at.
+    /// The place of `path` in `paths`. It is added unless the last one is equal.
     pub(crate) fn path(&mut self, path: &Path) -> u32 {
         if self.paths.last() != Some(path) {
             self.paths.push(*path);
@@ -113,8 +113,7 @@ impl Batch {
         self
     }
 
-    /// Hands the datagrams that are still going to `cipher`, some at a time, and tells `after` what
-    /// came of each.
+    /// Hands the datagrams that are still `Going` to `cipher`, some at a time, and tells `after` what came of each.
     fn each_going(
         &mut self,
         buffer: &mut [u8],
@@ -179,7 +178,7 @@ impl Packets {
         Self(Batch::default(), mtu)
     }
 
-    /// Another MTU for the packets to come; 0 means that padding is not bounded by it.
+    /// Sets the MTU for packets added from now on; 0 means that padding is not bounded by it.
     pub fn set_mtu(&mut self, mtu: u16) {
         self.1 = mtu;
     }
@@ -245,8 +244,8 @@ impl Sealing {
 pub struct Sealed(Batch, u16);
 
 impl Sealed {
-    /// The datagrams in order, grouped so that each group may be sent as one: to one address, of
-    /// equal length but the last, which may be shorter, and without a gap between them.
+    /// The datagrams in order, grouped so that each group may be sent as one: to one address, without gaps, and of
+    /// equal length except for the last, which may be shorter.
     pub fn transmits(&self) -> impl Iterator<Item = Transmit> + '_ {
         let mut entries = self.0.entries.iter().filter(|entry| entry.fate == Fate::Going).peekable();
         core::iter::from_fn(move || {
@@ -285,11 +284,11 @@ impl Sealed {
 
 /// One datagram, or several that may be handed to the network as one (`UDP_SEGMENT`).
 ///
-/// How many a network takes at once is the caller's business: Linux takes 64 and 65,507 bytes, and what is more has to be
-/// handed over in parts.
+/// How many a network takes at once is the caller's business: Linux takes at most 64 datagrams and 65,507 bytes, and
+/// what exceeds that has to be handed over in parts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Transmit {
-    /// For whom it is; `None` for answers to somebody who has not shown to be a peer.
+    /// The peer it is for; `None` for answers to a sender that has not shown itself to be a peer.
     pub peer: Option<PeerId>,
     /// Where to, and from which address and interface it should leave.
     pub path: Path,

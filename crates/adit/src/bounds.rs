@@ -9,21 +9,22 @@ const STAGED_BYTES_ANYWAY: usize = 2 << 10;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Bounds {
-    /// Bytes of packets that wait for a session with one peer; beyond it the oldest go.
+    /// Bytes of packets that wait for a session with one peer; beyond it the oldest are dropped.
     pub staged_bytes_per_peer: usize,
-    /// Bytes of packets that wait for sessions with all peers together. Beyond it a peer has room for 2 KiB all the same:
-    /// those that are not to be reached do not keep others from beginning.
+    /// Bytes of packets that wait for sessions with all peers together. Beyond it each peer still has room for 2 KiB:
+    /// peers that cannot be reached do not keep others from beginning a session.
     pub staged_bytes: usize,
-    /// Handshake messages that wait to be computed. An eighth of it means load: senders must then
+    /// Handshake messages that wait to be computed. When an eighth of this many wait there is load: senders must then
     /// prove their address.
     pub handshake_queue: usize,
-    /// Handshake messages with a right mac1 that come in a second above which there is load as well.
+    /// Handshake messages with a right mac1 in a second; when more than these arrive there is load as well.
     pub handshakes_per_second: u32,
     /// Sources whose handshakes are counted under load.
     pub rate_limited_sources: usize,
-    /// Handshake messages and keepalives that wait to be sent, and as many cookie replies, the second half of them in turns.
+    /// Handshake messages and keepalives that wait to be sent; and, separately, as many cookie replies, where addresses
+    /// take turns for the second half.
     pub outgoing: usize,
-    /// Events that wait to be taken; beyond it the oldest go.
+    /// Events that wait to be taken; beyond it the oldest are dropped.
     pub events: usize,
 }
 

@@ -62,13 +62,13 @@ impl CookieChecker {
         self.secret_made.is_none_or(|made| made.is_older_than(COOKIE_REFRESH_TIME, now))
     }
 
-    /// Makes another secret: cookies that were made from the one before are worth nothing any more.
+    /// Makes another secret: cookies that were made from the old one become worthless.
     pub(crate) fn renew_secret(&mut self, now: Instant, rng: &mut (impl CryptoRng + ?Sized)) {
         rng.fill_bytes(&mut *self.secret);
         self.secret_made = Some(now);
     }
 
-    /// Makes cookies as `other` does from now on.
+    /// Takes over the secret of `other`, and so makes the same cookies from now on.
     pub(crate) fn take_secret(&mut self, other: &Self) {
         self.secret = other.secret.clone();
         self.secret_made = other.secret_made;
@@ -77,15 +77,15 @@ impl CookieChecker {
     /// Whether the sender has received a cookie of ours at the address and port it sends from.
     pub(crate) fn mac2_is_good(&self, now: Instant, message: &[u8], source: SocketAddr) -> bool {
         let Some((body, mac1, mac2)) = split_macs(message) else { return false };
-        // Who has no cookie says so by zeros: that is the case in a flood, and is told for next to nothing.
+        // A sender without a cookie leaves mac2 zero. In a flood most do, and this check costs next to nothing.
         if self.is_stale(now) || *mac2 == Mac::default() {
             return false;
         }
         crypto::mac_eq(mac2, &crypto::mac(&self.cookie(source), &[body, mac1]))
     }
 
-    /// A cookie for the sender of `message`, encrypted so that only who saw the message reads it. `nonce` must be as good
-    /// as random: two replies with the same one would tell of each other's cookies.
+    /// A cookie for the sender of `message`, encrypted so that only those who saw the message can read it. `nonce` must
+    /// be as good as random: two replies with the same nonce would reveal something of each other's cookies.
     pub(crate) fn create_reply(
         &self,
         message: &[u8],
@@ -146,7 +146,7 @@ impl CookieGenerator {
             return false;
         }
         self.cookie = Some((cookie, now));
-        // One reply a message: a second one is a replay.
+        // One reply per message: a second one is a replay.
         self.last_mac1 = None;
         true
     }

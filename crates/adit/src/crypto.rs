@@ -53,7 +53,7 @@ pub(crate) fn kdf<const N: usize>(chaining_key: &[u8; 32], input: &[u8]) -> Zero
     output
 }
 
-/// HMAC-BLAKE2s of two parts. The crates for it leave padded keys in memory, which session keys can be told by.
+/// HMAC-BLAKE2s of two parts. The crates that offer it leave padded keys in memory, which would give session keys away.
 fn hmac(key: &[u8; 32], first: &[u8], second: &[u8]) -> Zeroizing<[u8; 32]> {
     const INNER: u8 = 0x36;
     const OUTER: u8 = 0x5c;
@@ -64,7 +64,7 @@ fn hmac(key: &[u8; 32], first: &[u8], second: &[u8]) -> Zeroizing<[u8; 32]> {
     secret_hash(&[&*pad, &*inner])
 }
 
-/// As [`hash`], of and to what is secret.
+/// As [`hash`], where both the parts and the result are secret.
 fn secret_hash(parts: &[&[u8]]) -> Zeroizing<[u8; 32]> {
     let mut hasher = Blake2s256::new();
     for part in parts {
@@ -128,7 +128,7 @@ fn seal_with(key: &[u8; 32], nonce: &[u8; 12], aad: &[u8], text: &mut [u8]) -> [
 }
 
 fn open_with(key: &[u8; 32], nonce: &[u8; 12], aad: &[u8], text: &mut [u8], tag: &[u8; TAG_LEN]) -> bool {
-    // Of both libraries the one that verifies before it decrypts.
+    // Of the two libraries, this is the one that verifies before it decrypts.
     ChaCha20Poly1305::new(key.into()).decrypt_inout_detached(nonce.into(), aad, text.into(), tag.into()).is_ok()
 }
 
@@ -189,7 +189,7 @@ mod tests {
 
     use super::*;
 
-    /// It is a feature of theirs, off by default.
+    /// Wiping is an optional feature of these libraries, off by default.
     #[test]
     fn the_libraries_wipe_the_keys_that_they_are_given() {
         fn wipes<T: zeroize::ZeroizeOnDrop>() {}

@@ -44,7 +44,7 @@ impl Interface {
         }
     }
 
-    /// Where each peer is that has an endpoint, and how answers leave.
+    /// For each peer that has an endpoint: where it is, and how answers leave.
     pub fn paths(&self) -> impl Iterator<Item = (PeerId, Path)> + '_ {
         self.peers.iter().filter_map(|(id, peer)| Some((id, peer.endpoint?)))
     }

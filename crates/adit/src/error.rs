@@ -117,7 +117,8 @@ drops! {
     StagedOverflow = "staged_overflow",
     /// No session came about, and the packets that waited for it were given up.
     HandshakeGaveUp = "handshake_gave_up",
-    /// There was no room for an answer: the queue was full, or half full and others had their turn for a cookie.
+    /// There was no room for an answer: the queue was full, or more than half full and it was the turn of others to be
+    /// sent a cookie.
     ReplyQueueFull = "reply_queue_full",
     /// The peer was removed, its key changed, or it asked for a later session, while the packet was on its way.
     PeerGone = "peer_gone",

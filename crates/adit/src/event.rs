@@ -30,7 +30,8 @@ pub enum Event {
         /// The new address.
         endpoint: SocketAddr,
     },
-    /// No new session for nine minutes: all key material of the peer was erased, but for a handshake that is under way.
+    /// No new session was made for nine minutes: all key material of the peer was erased, except that of a handshake
+    /// under way.
     SessionExpired {
         /// With whom.
         peer: PeerId,

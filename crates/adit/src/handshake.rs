@@ -1,7 +1,7 @@
 //! Handshakes on their way through the interface: what arrives is checked cheaply and queued, the
 //! Diffie-Hellman operations run wherever the caller likes, and what they found is committed.
 //!
-//! A forged message changes nothing: all that it leads to is computed on locals.
+//! A forged message changes nothing: everything that it leads to is computed on local values.
 
 mod admission;
 mod turns;
@@ -51,7 +51,7 @@ impl Incoming {
     }
 }
 
-/// By how much a clock may be set back that is not quite wrong before or after.
+/// How far a wall clock may be set back before what it said earlier counts as plainly wrong.
 const DAY: Duration = Duration::from_secs(86_400);
 
 impl Interface {
@@ -61,7 +61,8 @@ impl Interface {
     /// Compute it, then give it to [`Interface::finish_handshake`].
     pub fn poll_handshake(&mut self, now: Instant) -> Option<HandshakeWork> {
         loop {
-            // In turn: neither do strangers' messages keep back own initiations, nor many peers that are wanted the others.
+            // Incoming messages and own initiations take turns: strangers' messages must not hold back our initiations,
+            // nor many wanted initiations the incoming messages.
             self.is_own_turn = !self.is_own_turn;
             let comes_first = !self.is_own_turn || self.wanted.is_empty();
             let work = if let Some(incoming) = self.incoming.pop_front_if(|_| comes_first) {
@@ -122,9 +123,9 @@ impl Interface {
         Ok(())
     }
 
-    /// A session is wanted: an initiation will be made, or, if one was sent or answered less than
-    /// `REKEY_TIMEOUT` ago and comes to nothing, when that time is over. `is_retry` tells the
-    /// repetition of an unanswered one from new need.
+    /// A session is wanted: an initiation will be made, at once unless one was sent or answered less than
+    /// `REKEY_TIMEOUT` ago; then only when that time is over and nothing has come of it. `is_retry` distinguishes the
+    /// repetition of an unanswered initiation from new need.
     pub(crate) fn want_session(&mut self, now: Instant, id: PeerId, is_retry: bool) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         if !is_retry {
@@ -149,13 +150,14 @@ impl Interface {
         peer.wants_initiation = false;
         let identity = identity?;
         if peer.endpoint.is_none() {
-            // Taken away since it was asked for: no timer runs for what was begun before.
+            // The endpoint was taken away since the initiation was asked for. No timer is left to end the attempt.
             self.give_up(now, id);
             return None;
         }
         peer.last_initiation_sent = Some(now);
-        // TAI64N labels must grow, whatever the wall clock does and however coarse they are: each peer's by themselves. A
-        // peer may have been here before, so the first is later than all, but for those of a clock that was quite wrong.
+        // For each peer TAI64N labels must grow, whatever the wall clock does and however coarse they are. The peer may
+        // have been removed and added again, so its first label is later than any sent before to anyone, except those
+        // of a clock that was plainly wrong.
         let soon = Tai64n::from_unix(unix_time.saturating_add(DAY));
         let last_of_all = if self.last_timestamp <= soon { self.last_timestamp } else { Tai64n::default() };
         let last = peer.sent_timestamp.unwrap_or(last_of_all);
@@ -215,7 +217,7 @@ impl Interface {
         let Some(peer) = self.peers.get_mut(id).filter(|_| is_current) else {
             self.retire([local_index]);
             self.drop(Some(id), Drop::PeerGone);
-            // What waits for a session waits for one under the new key.
+            // Packets that wait for a session now wait for one under the new key.
             if self.peers.get(id).is_some_and(|peer| !peer.staged.is_empty()) {
                 self.want_session(now, id, true);
             }
@@ -302,14 +304,14 @@ impl Interface {
         result: Option<(SessionKeys, [u8; RESPONSE_LEN])>,
     ) {
         let is_current = self.is_current(identity);
-        // If the peer has asked again since, it has forgotten this one.
+        // If the peer has sent another initiation since, it has forgotten this one.
         let peer = self.peers.get_mut(id).filter(|peer| is_current && peer.answering == Some(local_index));
         let (Some(peer), Some((keys, mut message))) = (peer, result) else {
             self.retire([local_index]);
             self.drop(Some(id), Drop::PeerGone);
             return;
         };
-        // Both ends began at once: the end with the smaller key makes the session they will use.
+        // If both ends began at once, the end with the smaller public key makes the session that they will use.
         let is_preferred = peer.handshake.is_some() && peer.public_key < identity.public;
         let keypair = Keypair::new(now, keys, local_index, remote_index, Role::Responder);
         let retired = peer.keypairs.install_answered(keypair, is_preferred);

@@ -42,16 +42,16 @@ pub struct Interface {
     pub(crate) allowed_ips: AllowedIps<PeerId>,
     /// Each peer with a deadline, under that deadline or an earlier one.
     pub(crate) schedule: BTreeSet<(Instant, PeerId)>,
-    /// Handshake messages to be computed.
+    /// Received handshake messages whose Diffie-Hellman is still to be computed.
     pub(crate) incoming: VecDeque<Incoming>,
-    /// Peers to which an initiation is to be made.
+    /// Peers for which an initiation is to be computed.
     pub(crate) wanted: VecDeque<PeerId>,
     /// Whether the next handshake to be computed is one of the wanted.
     pub(crate) is_own_turn: bool,
-    /// Peers with staged packets that may go.
+    /// Peers whose staged packets may be sent now.
     pub(crate) ready: VecDeque<PeerId>,
     pub(crate) outgoing: VecDeque<Outgoing>,
-    /// Apart from the others: a flood of strangers must not keep back what is for peers.
+    /// Kept apart from `outgoing`: a flood of strangers must not hold up what is for peers.
     pub(crate) cookie_replies: VecDeque<Outgoing>,
     pub(crate) limiter: RateLimiter,
     pub(crate) load: Load,
@@ -63,7 +63,7 @@ pub struct Interface {
     events: Events,
     pub(crate) drops: DropCounters,
     pub(crate) drop_events: bool,
-    /// The memory of the bursts of one that the single-threaded calls make.
+    /// Memory reused for the one-packet bursts of the single-threaded calls.
     pub(crate) spare: (Datagrams, Packets),
 }
 
@@ -81,7 +81,7 @@ impl Interface {
     pub fn with_bounds(now: Instant, unix_time: Duration, mut rng: Box<dyn CryptoRng + Send>, bounds: Bounds) -> Self {
         // Without room for a single message no timer could ever do its work.
         let bounds = Bounds { outgoing: bounds.outgoing.max(1), ..bounds };
-        // One secret for both: what they do tells nothing of it.
+        // One secret serves both: what they do reveals nothing of it.
         let seed = [rng.next_u64(), rng.next_u64()];
         let (limiter, turns) = (RateLimiter::new(bounds.rate_limited_sources, seed), Turns::new(seed));
         let allowed_ips = AllowedIps::new([rng.next_u64(), rng.next_u64()]);
@@ -115,8 +115,8 @@ impl Interface {
         }
     }
 
-    /// Tells what the wall clock says: it stamps initiations, by which peers know old from new, and
-    /// the times of handshakes. To be called again when the clock was set.
+    /// Tells what the wall clock says. It goes into initiations, by which peers tell new from old, and into the times
+    /// of handshakes. To be called again whenever the clock has been set.
     pub fn set_unix_time(&mut self, now: Instant, unix_time: Duration) {
         self.unix_time = (now, unix_time);
     }
@@ -126,16 +126,16 @@ impl Interface {
         unix_time.saturating_add(now.saturating_since(then))
     }
 
-    /// Sets the MTU of the tunnel in bytes, within which packets are padded; 0, as at the
-    /// beginning, pads without a bound.
+    /// Sets the tunnel's MTU in bytes, which padding does not exceed. With 0, the initial value, padding is not
+    /// bounded.
     pub fn set_mtu(&mut self, mtu: u16) {
         self.mtu = mtu;
     }
 
-    /// Sets or removes the private key. Sessions made with another key are given up: nothing is sent in them any more,
-    /// but what arrives in them counts until they expire, as with the kernel's WireGuard. A peer
-    /// that has the new public key is removed: an interface is not its own peer. With a first key, packets that wait
-    /// and persistent keepalives are due at once: see [`Interface::poll_timeout`].
+    /// Sets or removes the private key. Sessions made with another key are given up: nothing more is sent in them, but
+    /// what arrives in them is accepted until they expire, as with the kernel's WireGuard. A peer with the new public
+    /// key is removed: an interface is not its own peer. When a key is set where there was none, waiting packets and
+    /// persistent keepalives are due at once: see [`Interface::poll_timeout`].
     pub fn set_private_key(&mut self, key: Option<PrivateKey>) {
         if self.identity.as_ref().map(|identity| &identity.private) == key.as_ref() {
             return;
@@ -167,7 +167,7 @@ impl Interface {
         }
     }
 
-    /// What a handshake with the peer needs has come.
+    /// A handshake with the peer has become possible: the private key or the endpoint that was missing is there.
     pub(crate) fn handshake_possible(&mut self, id: PeerId) {
         if let Some(peer) = self.peers.get_mut(id).filter(|peer| peer.endpoint.is_some()) {
             peer.timers.handshake_possible(!peer.staged.is_empty());
@@ -178,7 +178,7 @@ impl Interface {
     /// The link has gone down: every session, handshake and waiting packet is given up, and nothing
     /// is due any more. Configuration, counters and the memory of old handshakes stay.
     pub fn link_down(&mut self) {
-        // A handshake that is being computed belongs to another identity from now on, and comes to nothing.
+        // With a new `Arc`, a handshake that is being computed belongs to another identity, and comes to nothing.
         self.identity = self.identity.as_deref().cloned().map(Arc::new);
         self.incoming.clear();
         self.wanted.clear();
@@ -203,7 +203,8 @@ impl Interface {
         }
     }
 
-    /// Gives up every handshake that waits to be computed: for messages that come in though the link is down.
+    /// Gives up every handshake that waits to be computed, for callers that still receive messages while the link is
+    /// down.
     pub fn discard_handshakes(&mut self) {
         self.incoming.clear();
         for id in self.wanted.drain(..) {
@@ -251,7 +252,7 @@ impl Interface {
         self.by_key.get(key).copied()
     }
 
-    /// Removes a peer with all it had, what waits to be sent to it included. Returns false if it was gone already.
+    /// Removes a peer with all it had, including what waits to be sent to it. Returns false if it was gone already.
     pub fn remove_peer(&mut self, id: PeerId) -> bool {
         let Some(mut peer) = self.peers.remove(id) else { return false };
         self.by_key.remove(&peer.public_key);
@@ -273,8 +274,7 @@ impl Interface {
         self.by_key.len()
     }
 
-    /// Sets or removes the key shared beforehand. It counts from the next handshake on; the present
-    /// session goes on.
+    /// Sets or removes the preshared key. It takes effect with the next handshake; the present session goes on.
     ///
     /// # Errors
     /// [`Error::NoSuchPeer`].
@@ -294,8 +294,8 @@ impl Interface {
         Ok(())
     }
 
-    /// Lets the peer own a prefix: packets to it go to the peer, and packets from it come from the
-    /// peer alone. In the same step it is taken from the peer that owned it, which is returned.
+    /// Lets the peer own a prefix: packets to it go to this peer, and packets from it are accepted from this peer
+    /// alone. In the same step the prefix is taken from the peer that owned it, which is returned.
     ///
     /// # Errors
     /// [`Error::NoSuchPeer`].
@@ -348,7 +348,8 @@ impl Interface {
         &self.drops
     }
 
-    /// Whether dropped packets are [`Event`]s too, one each time; [`Interface::drops`] counts each packet. Off at the beginning.
+    /// Sets whether dropped packets are [`Event`]s too. Several packets may share one event; [`Interface::drops`]
+    /// counts each. Off by default.
     pub fn set_drop_events(&mut self, on: bool) {
         self.drop_events = on;
     }
@@ -374,7 +375,7 @@ impl Interface {
         }
     }
 
-    /// An index that no session or handshake has, now the peer's.
+    /// A new index, which no other session or handshake has, assigned to the peer.
     pub(crate) fn new_index(&mut self, id: PeerId) -> u32 {
         loop {
             let index = self.rng.next_u32();
@@ -391,8 +392,8 @@ impl Interface {
         }
     }
 
-    /// Puts the peer into the schedule under its next deadline. One that has moved back is left
-    /// where it stands: it is put right when its turn comes.
+    /// Puts the peer into the schedule under its next deadline. If that is later than the deadline it stands under, it
+    /// is left there, and put right when its turn comes.
     pub(crate) fn reschedule(&mut self, id: PeerId) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         let Some(next) = peer.timers.next() else { return };

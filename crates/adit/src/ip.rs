@@ -41,7 +41,7 @@ fn address(packet: &[u8], v4: usize, v6: usize) -> Option<IpAddr> {
     }
 }
 
-/// The port to which a UDP packet goes and what it carries, if it is one, and begins with its UDP header.
+/// The destination port and the payload, if the packet is UDP and begins with its UDP header.
 pub(crate) fn udp(packet: &[u8]) -> Option<(u16, &[u8])> {
     const UDP: u8 = 17;
     let first = *packet.first()?;

@@ -48,7 +48,7 @@ impl PrivateKey {
         PublicKey(crypto::public_key(&self.0))
     }
 
-    /// The secret bytes; the caller keeps them so.
+    /// The secret bytes; it is up to the caller to keep them secret.
     pub const fn as_bytes(&self) -> &[u8; KEY_LEN] {
         &self.0
     }
@@ -79,7 +79,7 @@ impl PresharedKey {
         Self(bytes)
     }
 
-    /// The secret bytes; the caller keeps them so.
+    /// The secret bytes; it is up to the caller to keep them secret.
     pub const fn as_bytes(&self) -> &[u8; KEY_LEN] {
         &self.0
     }
@@ -193,7 +193,7 @@ fn decode_hex(text: &str) -> Result<Zeroizing<[u8; KEY_LEN]>, KeyError> {
     if wrong == 0 { Ok(bytes) } else { Err(error) }
 }
 
-/// The value of a hexadecimal digit and, if it is none, a byte that is not zero.
+/// The value of a hexadecimal digit, and a byte that is not zero if this is no such digit.
 fn nibble(digit: u8) -> (u8, u8) {
     let digit = i16::from(digit);
     let lower = digit | 0x20;

@@ -82,11 +82,11 @@ pub(crate) struct Keypairs {
     pub(crate) current: Option<Box<Keypair>>,
     /// The one before, for packets that are still on their way.
     pub(crate) previous: Option<Box<Keypair>>,
-    /// One that this interface answered for, until the initiator has shown that it has it too.
+    /// A session in which this interface is the responder, until the initiator has shown that it has the session too.
     pub(crate) next: Option<Box<Keypair>>,
-    /// Both ends began at the same time, and the next session is the one that they agree on.
+    /// Both ends initiated at the same time, and the next session is the one that they agree on.
     pub(crate) next_is_preferred: bool,
-    /// A session of this interface's making came after the next one and stays the current one.
+    /// A session initiated by this interface came after the next one, and stays the current one.
     pub(crate) next_is_overtaken: bool,
 }
 
@@ -103,7 +103,7 @@ impl Keypairs {
             .find(|keypair| keypair.local_index == local_index)
     }
 
-    /// Whether packets of a session go to this index of the peer's.
+    /// Whether one of the sessions sends to this index of the peer's.
     pub(crate) fn send_to(&self, remote_index: u32) -> bool {
         let mut keypairs = [&self.current, &self.previous, &self.next].into_iter().flatten();
         keypairs.any(|keypair| keypair.remote_index == remote_index)
@@ -112,7 +112,7 @@ impl Keypairs {
     /// The response to an initiation of ours has made a session: it proves that the peer has the
     /// keys, so the session is used at once. Returns the indices of those it pushed out.
     ///
-    /// An unconfirmed session of the peer's making is kept for what the peer may send in it, until its time is over.
+    /// An unconfirmed session that the peer initiated is kept for what the peer may send in it, until it expires.
     pub(crate) fn install_initiated(&mut self, keypair: Keypair) -> Retired {
         self.next_is_overtaken = !self.next_is_preferred;
         let now = keypair.created;
@@ -157,7 +157,7 @@ impl Keypairs {
         for keypair in [&mut self.current, &mut self.next].into_iter().flatten() {
             keypair.counter = REJECT_AFTER_MESSAGES;
         }
-        // Whatever comes in the next one, it must not take the place of a session that is made from now on.
+        // Even when the peer sends in the next session, it must not take the place of one that is made from now on.
         (self.next_is_preferred, self.next_is_overtaken) = (false, self.current.is_some());
     }
 }

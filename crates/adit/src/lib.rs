@@ -58,31 +58,29 @@
 //!
 //! # What the caller owes
 //!
-//! - After each call that is given the time: [`Interface::poll_transmit`] until it returns `None`,
-//!   then [`Interface::handle_timeout`] no later than [`Interface::poll_timeout`] says.
-//! - Every datagram of a [`Transmit`] as one of its own: there may be several, one after the other, of
-//!   [`Transmit::segment_size`] bytes each but the last.
-//! - A clock that never goes back and goes on while the machine sleeps, and the wall clock's time
-//!   ([`Interface::set_unix_time`]), since peers know a new handshake from an old one by it.
-//! - The true source of every datagram. A cookie proves an address: with a made-up one it proves
-//!   nothing.
-//! - A random generator fit for cryptography.
+//! - After each call that is given the time: call [`Interface::poll_transmit`] until it returns `None`, then
+//!   [`Interface::handle_timeout`] no later than [`Interface::poll_timeout`] says.
+//! - Put every datagram of a [`Transmit`] on the wire as a datagram of its own: there may be several, back to back,
+//!   each of [`Transmit::segment_size`] bytes except the last, which may be shorter.
+//! - Give it a clock that never goes back and keeps running while the machine sleeps, and the wall clock's time
+//!   ([`Interface::set_unix_time`]), by which peers tell a new handshake from an old one.
+//! - Give it the true source of every datagram. A cookie proves an address; a made-up address proves nothing.
+//! - Give it a random generator fit for cryptography.
 //!
 //! # For threads
 //!
-//! [`Interface::handle_packet`] and [`Interface::handle_datagram`] are made of steps that a
-//! threaded caller can take by itself, so that it holds its lock for bookkeeping only and for a
-//! whole burst at once: [`Interface::begin_seal`] and [`Sealing::seal`] on the way out;
-//! [`Interface::begin_open`], [`Opening::open`] and [`Interface::commit`] on the way in;
-//! [`Interface::poll_handshake`], [`HandshakeWork::compute`] and [`Interface::finish_handshake`]
-//! for handshakes. [`Interface::poll_peer_transmit`] leaves answers to strangers to another thread.
+//! [`Interface::handle_packet`] and [`Interface::handle_datagram`] consist of steps that a threaded caller can take one
+//! by one, so that it holds its lock for bookkeeping only, and for a whole burst at once: [`Interface::begin_seal`] and
+//! [`Sealing::seal`] on the way out; [`Interface::begin_open`], [`Opening::open`] and [`Interface::commit`] on the way
+//! in; [`Interface::poll_handshake`], [`HandshakeWork::compute`] and [`Interface::finish_handshake`] for handshakes.
+//! [`Interface::poll_peer_transmit`] leaves answers to strangers to another thread.
 //!
 //! # Features
 //!
-//! - `std`, on by default: the cipher finds out which vector instructions the CPU has. With
-//!   `default-features = false` the crate is `no_std` with `alloc`, and uses those that the target has.
-//! - `aws-lc-rs`: AWS-LC instead of pure Rust for X25519, for what handshakes and cookies seal, and for
-//!   packets where it is faster than the code here. It takes `std` and a C compiler.
+//! - `std`, on by default: the cipher detects at run time which vector instructions the CPU has. Without it
+//!   (`default-features = false`) the crate is `no_std` with `alloc`, and uses those that the target has.
+//! - `aws-lc-rs`: AWS-LC instead of pure Rust for X25519, for sealing in handshakes and cookies, and for packets where
+//!   it is faster than the code here. It needs `std` and a C compiler.
 //!
 //! # What it does not do
 //!

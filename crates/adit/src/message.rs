@@ -57,7 +57,7 @@ pub(crate) struct Transport {
     pub(crate) counter: u64,
 }
 
-/// By which of the two ends' indices a message begins.
+/// Which of the two ends' indices comes first in a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FirstIndex {
     Sender(u32),
@@ -65,7 +65,7 @@ pub(crate) enum FirstIndex {
 }
 
 impl FirstIndex {
-    /// That of a message of which `bytes` are the beginning.
+    /// The first index of the message that begins with `bytes`.
     pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
         let (&message_type, rest) = bytes.split_first_chunk::<4>()?;
         let index = u32::from_le_bytes(*rest.first_chunk()?);
@@ -173,7 +173,7 @@ impl Transport {
     }
 }
 
-/// `parts` one after the other; what they leave of `N` bytes is zero.
+/// `parts` one after the other, padded with zeros to `N` bytes.
 fn concatenate<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
     let mut bytes = [0; N];
     let mut rest = bytes.as_mut_slice();
@@ -282,7 +282,7 @@ mod tests {
             (65_470, 0, 65_504),
             (65_474, 0, 65_507),
             (65_475, 65_535, 65_507),
-            // As would the last of 47 fragments, 155 bytes long.
+            // Padded as the last of 47 fragments would be, which is 155 bytes long.
             (65_475, 1420, 65_507),
             // No packet is so long; whoever asks gets an answer all the same.
             (usize::MAX, 1420, usize::MAX),

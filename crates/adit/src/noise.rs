@@ -40,7 +40,7 @@ impl Identity {
 pub(crate) struct SessionKeys {
     pub(crate) sending: adit_aead::Key,
     pub(crate) receiving: adit_aead::Key,
-    /// The same keys in the same order, for who hands the session over.
+    /// The same keys in the same order, kept for snapshots, which hand the session over.
     pub(crate) bytes: Zeroizing<[[u8; 32]; 2]>,
 }
 
@@ -97,7 +97,7 @@ impl SymmetricState {
         Zeroizing::new(*key)
     }
 
-    /// `N` bytes of text and the tag, both of which go into the hash.
+    /// Encrypts `N` bytes of text; the ciphertext and the tag go into the hash.
     fn encrypt_and_hash<const N: usize, const M: usize>(&mut self, key: &[u8; 32], text: &[u8; N]) -> [u8; M] {
         const { assert!(M == N + TAG_LEN) };
         let mut sealed = [0; M];
@@ -186,7 +186,7 @@ pub(crate) fn create_initiation(
     Some((InitiatorState { symmetric, ephemeral }, message.to_bytes()))
 }
 
-/// An initiation that tells who claims to have sent it, and has yet to prove it.
+/// An initiation that names its sender, who has yet to prove the claim.
 pub(crate) struct ClaimedInitiation {
     symmetric: SymmetricState,
     /// The initiator's static key.

@@ -69,7 +69,7 @@ pub(crate) struct Peer {
     pub(crate) sent_timestamp: Option<Tai64n>,
     pub(crate) last_initiation_received: Option<Instant>,
     pub(crate) last_initiation_sent: Option<Instant>,
-    /// The index of the last session that an initiation of the peer's was accepted for.
+    /// The local index of the session that answers the peer's last accepted initiation.
     pub(crate) answering: Option<u32>,
     pub(crate) staged: Staged,
     /// The peer stands in the queue of those for which an initiation is to be made.

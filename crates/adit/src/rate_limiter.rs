@@ -30,11 +30,10 @@ const WAYS: usize = 8;
 /// A source is an IPv4 address or an IPv6 /64. An IPv4 address mapped into IPv6
 /// counts as the IPv4 address.
 ///
-/// The table never grows beyond the size given, and takes no memory before the
-/// first packet. An entry lapses when its bucket is full again, at most 250 ms
-/// after the source's last allowed packet. When all the places where a new source could stand are
-/// held by entries that have not lapsed, the new source is refused: who floods
-/// from many addresses at once does not thereby win more work.
+/// The table never grows beyond the size given, and takes no memory before the first packet. An entry lapses when its
+/// bucket is full again, at most 250 ms after the source's last allowed packet. When all the places where a new source
+/// could stand are held by entries that have not lapsed, the new source is refused: flooding from many addresses at
+/// once does not win an attacker more work.
 pub struct RateLimiter {
     /// `sets * WAYS` buckets once there was a packet; empty before.
     buckets: Vec<Bucket>,
@@ -80,8 +79,8 @@ impl RateLimiter {
 
     /// The source's bucket, or one that it may have, or none.
     ///
-    /// A source may stand in either of two sets, and goes to the one with more
-    /// room: so hardly a place stays unused before a source is refused.
+    /// A source may stand in either of two sets, and goes to the one with more room, so that hardly any place is unused
+    /// when a source is refused.
     fn find(&mut self, now: u64, source: u64) -> Option<&mut Bucket> {
         let [first, second] = self.sets_of(source);
         let mut free = [(0, 0); 2];

@@ -58,7 +58,7 @@ impl Interface {
                     if !keypair.can_receive(now, message.counter) {
                         return Err(Drop::SessionExpired);
                     }
-                    // A counter that was seen is not worth a decryption; the commit looks again.
+                    // A counter that was seen before is not worth a decryption; `commit` checks again.
                     if !keypair.replay.check(message.counter) {
                         return Err(Drop::Replay);
                     }

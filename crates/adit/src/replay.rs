@@ -84,8 +84,8 @@ impl ReplayWindow {
         (self.next, blocks.map(|block| self.words[word_of(block * WORD_BITS)]))
     }
 
-    /// The window of which these are the [`parts`](Self::parts). Of counters about which they do
-    /// not tell, as those of a shorter window, all count as seen.
+    /// The window whose [`parts`](Self::parts) these are. Counters that they do not cover, as when they come from a
+    /// shorter window, all count as seen.
     pub(crate) fn from_parts(next: u64, words: impl IntoIterator<Item = u64>) -> Self {
         let mut window = Self { next, words: [0; WORDS] };
         let newest = next.saturating_sub(1) / WORD_BITS;

@@ -41,7 +41,7 @@ impl Interface {
     /// each, and reserves its counter. Packets without a session are copied, to wait for one.
     pub fn begin_seal(&mut self, now: Instant, packets: Packets, buffer: &[u8]) -> Sealing {
         let Packets(mut batch, mtu) = packets;
-        // Bursts go to one place mostly: the last look-up is kept.
+        // Most bursts go to one place, so the last look-up is kept.
         let mut last = None;
         let mut bytes = 0;
         for index in 0..batch.entries.len() {
@@ -111,8 +111,7 @@ impl Interface {
         Ok(id)
     }
 
-    /// A counter of the peer's current session and the way to the peer; `None` if the packet must
-    /// wait.
+    /// A reserved counter of the peer's current session and the path to the peer; `None` if the packet must wait.
     #[allow(clippy::type_complexity, reason = "a private helper of one caller")]
     fn reserve(
         &mut self,
@@ -125,7 +124,7 @@ impl Interface {
         if ip::destination(packet) == Some(path.remote.ip())
             && let Some((port, payload)) = ip::udp(packet)
             && port == path.remote.port()
-            // Somebody else's tunnel may lead to the same place.
+            // Somebody else's tunnel may lead to the same place, so the index must belong to this tunnel.
             && match FirstIndex::of(payload) {
                 Some(FirstIndex::Sender(index)) => self.indices.get(&index) == Some(&id),
                 Some(FirstIndex::Receiver(index)) => peer.keypairs.send_to(index),
@@ -134,7 +133,7 @@ impl Interface {
         {
             return Err((Some(id), Drop::RoutingLoop));
         }
-        // Packets that wait go first.
+        // Packets that wait already go first.
         if !peer.staged.is_empty() {
             return Ok(None);
         }
@@ -142,7 +141,7 @@ impl Interface {
         Ok(keypair.map(|keypair| (keypair.reserve(), path)))
     }
 
-    /// Keeps a packet until there is a session; the oldest go if there are too many.
+    /// Keeps a packet until there is a session; if there are too many, the oldest are dropped.
     fn stage(&mut self, now: Instant, id: PeerId, packet: &[u8]) {
         let bounds = self.bounds;
         let Some(peer) = self.peers.get_mut(id) else { return };

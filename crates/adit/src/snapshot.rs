@@ -29,7 +29,7 @@ use crate::transmit::Outgoing;
 use codec::{Fields, Value, Writer, pass_over};
 
 const MAGIC: &[u8; 8] = b"adit\0run";
-/// Raised when an older reader would misunderstand what is written; a new field does not do that.
+/// Raised when an older reader would misunderstand what is written; a new field alone is no reason.
 const VERSION: u16 = 1;
 const HEADER_LEN: usize = MAGIC.len() + 2;
 /// Length of the hash of all that stands before it, which shows that nothing was cut off or altered.
@@ -42,16 +42,15 @@ const HASH_LEN: usize = 32;
 ///
 /// # One sends, never both
 ///
-/// A session's counters must never be used twice, so **of an interface and its snapshot only one
-/// may go on**. Let the one that gives stop before it takes the snapshot, and go on only if the one
-/// that takes cannot have sent anything: it died, or said no, before it said yes. A snapshot that was
-/// only looked at does no harm.
+/// A session's counters must never be used twice, so **of an interface and its snapshot only one may go on**. The
+/// interface that hands over must stop before its snapshot is taken, and may go on only if the one that takes over
+/// cannot have sent anything: it died, or said no, before it said yes. A snapshot that was only looked at does no harm.
 ///
 /// # Versions
 ///
-/// A snapshot tells what it holds field by field. What a reader does not know it passes over, and
-/// what it does not find is as in a new interface, so that versions can take over from each other
-/// both ways; where that would be wrong the snapshot is refused.
+/// A snapshot consists of tagged fields. A reader passes over fields that it does not know, and what it does not find
+/// is as in a new interface, so that older and newer versions can take over from each other; where that would be wrong
+/// the snapshot is refused.
 pub struct Snapshot(Zeroizing<Vec<u8>>);
 
 /// Why a snapshot cannot be used.
@@ -61,7 +60,7 @@ pub enum SnapshotError {
     /// It does not begin as a snapshot does.
     #[error("this is not a snapshot of an interface")]
     NotASnapshot,
-    /// A version wrote it of which this one knows nothing.
+    /// It was written in a version of the format that is not known here.
     #[error("a snapshot of version {found}, expected {VERSION}")]
     Version {
         /// The version in the snapshot.
@@ -113,7 +112,7 @@ mod path {
 }
 
 impl Snapshot {
-    /// The snapshot that `bytes` are, as [`Snapshot::as_bytes`] gave them elsewhere.
+    /// The snapshot in `bytes`, which [`Snapshot::as_bytes`] gave elsewhere.
     ///
     /// # Errors
     /// [`SnapshotError`], if they are not whole or of another version.
@@ -183,7 +182,7 @@ impl Interface {
             });
         }
         for (reason, count) in self.drops.iter() {
-            // Reasons by their names: their order is that of one version.
+            // Reasons go by their names, since their order may differ between versions.
             out.field(tag::DROPPED, |value| {
                 value.put(&count.to_le_bytes());
                 value.put(reason.name().as_bytes());
@@ -236,7 +235,7 @@ impl Interface {
     ) -> Result<Self, SnapshotError> {
         let mut interface = Self::with_bounds(now, unix_time, rng, bounds);
         let mut cookie_secret = None;
-        // What names a peer is read when the peers are known, in whatever order they stand.
+        // Fields that name a peer are read when the peers are known, whatever order they stand in.
         for field in snapshot.fields() {
             let (tag, value) = field?;
             match tag {

@@ -103,7 +103,7 @@ impl Pair {
         self.discard(from);
     }
 
-    /// Lets the time go on for one end, of which nothing arrives, until it has nothing more to do; returns what it tells.
+    /// Lets time pass for one end, whose datagrams are all lost, until it has nothing more to do; returns its events.
     fn let_time_pass(&mut self, end: usize) -> Vec<Event> {
         while let Some(next) = self.ends[end].poll_timeout() {
             self.now = next;

@@ -12,7 +12,7 @@ pub(crate) enum Timer {
     Retransmit,
     /// When to end a silence after received data with an empty packet.
     Keepalive,
-    /// When to ask for a new session because sent data found no echo.
+    /// When to ask for a new session because nothing came back after data was sent.
     NewHandshake,
     /// When to erase all key material of a peer that has gone quiet.
     ZeroKeyMaterial,
@@ -29,9 +29,9 @@ pub(crate) struct Timers {
     pub(crate) deadlines: [Option<Instant>; TIMERS.len()],
     /// When the handshake that is being retransmitted was first tried.
     pub(crate) attempt_began: Option<Instant>,
-    /// Data arrived while the keepalive was already due: another one must follow it.
+    /// Data arrived while the keepalive was already scheduled: another one must follow it.
     pub(crate) need_another_keepalive: bool,
-    /// The session was renewed for its age on receipt already; once is enough.
+    /// A packet received late in the session's life has already asked for a new session; once is enough.
     pub(crate) renewed_on_receipt: bool,
     /// Seconds; 0 is off.
     pub(crate) persistent_keepalive: u16,
@@ -90,20 +90,20 @@ impl Timers {
         *self.deadline(Timer::Retransmit) = Some(now + REKEY_TIMEOUT + jitter);
     }
 
-    /// A session is wanted so soon after the handshake message of the moment `sent` that only when
-    /// nothing has come of that may another be made.
+    /// A session is wanted so soon after a handshake message, sent at the moment `sent`, that another initiation may be
+    /// made only when nothing has come of that one.
     pub(crate) fn handshake_put_off(&mut self, sent: Instant, jitter: impl FnOnce() -> Duration) {
         self.deadline(Timer::Retransmit).get_or_insert_with(|| sent + REKEY_TIMEOUT + jitter());
     }
 
-    /// New data wants a session: whatever attempt is going on already, it gets the whole of
-    /// `REKEY_ATTEMPT_TIME`.
+    /// New data wants a session: even an attempt that is already going on gets the whole of `REKEY_ATTEMPT_TIME` from
+    /// now.
     pub(crate) fn attempt_restarted(&mut self, now: Instant) {
         self.attempt_began = Some(now);
     }
 
-    /// What has kept handshakes from being made, no key or no endpoint, is over: packets that wait for one need not wait
-    /// for others, nor the persistent keepalive for its interval.
+    /// The private key or the endpoint that was missing for a handshake is there: packets that wait for a session need
+    /// not wait for others to come, nor the persistent keepalive for its interval.
     pub(crate) fn handshake_possible(&mut self, has_waiting: bool) {
         let at_once = Instant::from_nanos(0);
         if has_waiting {
@@ -152,7 +152,7 @@ impl Timers {
         }
     }
 
-    /// Whether data came while the keepalive was due; asking clears the mark.
+    /// Whether data came while the keepalive was scheduled; asking clears the mark.
     pub(crate) fn take_need_another_keepalive(&mut self) -> bool {
         core::mem::take(&mut self.need_another_keepalive)
     }
@@ -167,7 +167,7 @@ impl Timers {
         self.persistent_keepalive
     }
 
-    /// Sets the persistent keepalive's interval; a new one begins with a packet at once.
+    /// Sets the persistent keepalive's interval; if it was off, it begins with a packet at once.
     pub(crate) fn set_persistent_keepalive(&mut self, now: Instant, seconds: u16) {
         let was_off = self.persistent_keepalive == 0;
         self.persistent_keepalive = seconds;

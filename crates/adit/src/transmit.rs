@@ -1,5 +1,5 @@
-//! What leaves without being a fresh packet from inside: handshakes, keepalives, cookies, and
-//! packets that waited for a session. And time, which makes some of them leave.
+//! What leaves besides fresh packets from inside: handshakes, keepalives, cookies, and packets that waited for a
+//! session. Also the passing of time, which makes some of them leave.
 
 use alloc::collections::VecDeque;
 
@@ -53,10 +53,10 @@ impl Interface {
     /// after every other call that is given the time, until it returns `None`.
     ///
     /// # Errors
-    /// [`Error::BufferTooShort`] if the next datagram does not fit; it stays where it is, and what comes
-    /// after it as well. A buffer of 65,507 bytes is always enough. Once an MTU was set, one of it and
-    /// 32 bytes, but at least 148, is enough if no packet exceeds it; before, packets are padded to
-    /// 16 bytes whatever their length.
+    /// [`Error::BufferTooShort`] if the next datagram does not fit; it stays queued, and so does what comes after it. A
+    /// buffer of 65,507 bytes is always enough. Once an MTU is set, a buffer of the MTU and 32 bytes, but at least 148,
+    /// is enough if no packet exceeds the MTU; before, packets are padded to a multiple of 16 bytes whatever their
+    /// length.
     pub fn poll_transmit(&mut self, now: Instant, buffer: &mut [u8]) -> Result<Option<Transmit>, Error> {
         match self.poll_peer_transmit(now, buffer)? {
             None => write_first(&mut self.cookie_replies, buffer),
@@ -64,9 +64,8 @@ impl Interface {
         }
     }
 
-    /// As [`Interface::poll_transmit`], but leaves the cookie replies where they are: for callers with
-    /// several threads, of which one alone answers strangers. Under a flood there is one to each
-    /// datagram.
+    /// As [`Interface::poll_transmit`], but leaves the cookie replies queued: for callers with several threads, only
+    /// one of which answers strangers. Under a flood there is one reply to each datagram.
     ///
     /// # Errors
     /// As for [`Interface::poll_transmit`].
@@ -101,8 +100,8 @@ impl Interface {
         !self.cookie_replies.is_empty()
     }
 
-    /// When [`Interface::handle_timeout`] is to be called next: the earliest deadline of all, exact
-    /// to the nanosecond. It may be past, and changes with every other call.
+    /// When [`Interface::handle_timeout`] is to be called next: the earliest deadline of all, exact to the nanosecond.
+    /// It may lie in the past, and may change with every other call.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         loop {
             let &(deadline, id) = self.schedule.first()?;
@@ -136,7 +135,8 @@ impl Interface {
     /// are due wait in [`Interface::poll_handshake`].
     pub fn expire(&mut self, now: Instant) {
         while let Some(&(deadline, id)) = self.schedule.first() {
-            // When messages back up, or what is to become one, the rest stays due: nothing is lost, and nothing grows.
+            // When messages back up, or initiations that are still to be computed, the other peers' timers stay due:
+            // nothing is lost, and nothing grows.
             let waiting = self.outgoing.len() + self.wanted.len();
             if deadline > now || deadline == Instant::END || waiting >= self.bounds.outgoing {
                 return;
@@ -189,7 +189,7 @@ impl Interface {
             }
             Timer::ZeroKeyMaterial => {
                 let retired = peer.keypairs.clear();
-                // A handshake that is under way has an end of its own, and fresh keys.
+                // A handshake under way is ended by its own timer, and its keys are fresh.
                 if !peer.is_attempting(now) {
                     peer.static_static = None;
                     let begun = peer.handshake.take().map(|begun| begun.local_index);
@@ -218,7 +218,7 @@ impl Interface {
         }
     }
 
-    /// A session has begun: what waited for it goes, or else an empty packet, which confirms it.
+    /// A session has begun: sends what waited for it, or else an empty packet, which confirms it.
     pub(crate) fn send_staged_or_keepalive(&mut self, now: Instant, id: PeerId) {
         if self.peers.get(id).is_some_and(|peer| peer.staged.is_empty()) {
             self.send_keepalive(now, id);

@@ -68,7 +68,7 @@ fn a_hundred_thousand_cold_peers_take_at_most_a_kilobyte_and_a_half_each() {
         let peer = interface.peer_id(&key(number)).unwrap();
         assert!(interface.remove_peer(peer));
     }
-    // Slots for handles that may come back, and nothing for each peer that was.
+    // What is left are slots, which new handles may use again, and nothing of the removed peers.
     let left = (IN_USE.get() - before) / PEERS as isize;
     assert!(left <= 64, "{left} bytes a peer after all are gone");
 }
@@ -102,7 +102,7 @@ fn a_flood_from_a_hundred_thousand_addresses_makes_the_engine_keep_next_to_nothi
         }
         while interface.poll_transmit(now, &mut buffer).unwrap().is_some() {}
     }
-    // It was worked on for a while, then came cookies.
+    // At first the initiations were computed; then they were answered with cookies.
     assert!(interface.drops().get(Drop::BadHandshake) >= 1_000);
     assert!(interface.drops().get(Drop::CookieSent) >= 90_000);
     let kept = IN_USE.get() - before;

@@ -13,8 +13,8 @@ const GAP: u64 = 100;
 /// The most counters that arrive.
 const COUNT: usize = 300;
 
-/// What a network makes of the counters 0, 1, 2, …: of every so many one is delivered, any number of times, each time
-/// up to `REACH` places late. With the longest gaps there are several times as many counters as the window has places.
+/// What a network makes of the counters 0, 1, 2, …: one in every `step` is delivered, any number of times, each time up
+/// to `REACH` places late. With the longest gaps there are several times as many counters as the window has places.
 fn deliveries() -> impl Strategy<Value = Vec<u64>> {
     let delays = proptest::collection::vec(0..=REACH, 0..4);
     let step = prop_oneof![1 => Just(1_u64), 4 => 2..=GAP];

@@ -98,7 +98,7 @@ impl<A: Address, T: Copy + Eq + Hash> Table<A, T> {
             }
             return Some(former);
         }
-        // Memory ends long before positions do.
+        // Memory runs out long before positions do.
         let at = self.entries.len() as u32;
         self.entries.push(Entry { address, owner, next: at, previous: at, length });
         let (entries, seed) = (&self.entries, self.seed);

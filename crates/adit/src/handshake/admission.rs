@@ -2,8 +2,8 @@
 //! share (paper, §5.3).
 //!
 //! An attacker may send such messages by the hundred thousand, so they take the same three steps as transport messages:
-//! bookkeeping, work on what was noted down, bookkeeping. All that costs time, the MACs and the cookies, is in the second,
-//! for which nobody has to wait.
+//! bookkeeping under the caller's lock, work without it, bookkeeping again. Everything that costs time, the MACs and
+//! the cookies, is in the second step, for which nobody has to wait.
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -25,13 +25,13 @@ use crate::path::Path;
 use crate::time::Instant;
 use crate::transmit::Outgoing;
 
-/// Whether there is more to compute than is healthy, whoever it comes from: too many messages wait, or too many come, be
-/// they let in or not.
+/// Whether there is more to compute than is healthy, whoever it comes from: too many messages wait, or too many arrive,
+/// whether they are let in or not.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Load {
     until: Option<Instant>,
     window: Instant,
-    /// The messages with a right mac1 that have come in this window.
+    /// How many messages with a right mac1 have arrived in this window.
     come: u32,
 }
 
@@ -49,7 +49,7 @@ impl Load {
         self.until.is_some_and(|until| now < until)
     }
 
-    /// Begins to count anew if the time has come.
+    /// Begins a new window if the last one is over.
     fn renew(&mut self, now: Instant) {
         if self.window.is_older_than(Self::MEMORY, now) {
             self.window = now;
@@ -102,7 +102,7 @@ struct Judge {
     /// From which the nonces of cookie replies are made. `None` if there cannot be load in this burst.
     seed: Option<Zeroizing<[u8; 32]>>,
     bounds: Bounds,
-    /// Carried on through the burst as the interface will carry on its own.
+    /// Updated through the burst as the interface will update its own.
     load: Load,
     queued: usize,
     turns: Turns,
@@ -141,7 +141,7 @@ impl Judge {
         }
         let is_high = self.load.note(self.now, self.queued, &self.bounds);
         if is_high && !self.checker.mac2_is_good(self.now, datagram, path.remote) {
-            // From half of the room on, the less there is left the fewer addresses have their turn.
+            // When less than half of the room is left, the less there is, the fewer addresses have their turn.
             let (room, half) = (self.room, self.bounds.outgoing / 2);
             if room == 0 || room < half && !self.turns.is_among(self.now, path.remote.ip(), (room, half)) {
                 return Verdict::NoCookie;
@@ -157,7 +157,7 @@ impl Judge {
     }
 }
 
-/// One of the nonces that come of a secret seed: who does not know that cannot tell them from random ones.
+/// The nonce for a number, derived from a secret seed: without the seed nobody can tell it from a random one.
 fn nonce(seed: &[u8; 32], number: usize) -> [u8; NONCE_LEN] {
     let hash = crypto::hash(&[seed, &(number as u64).to_le_bytes()]);
     let mut nonce = [0; NONCE_LEN];
@@ -180,7 +180,7 @@ impl Interface {
             }
             _ => return,
         };
-        // Until it is judged.
+        // The verdict until it is judged, which without a private key it never is.
         let verdict = Verdict::Refused(Drop::NoPrivateKey);
         admission.candidates.push(Candidate { entry, sender_index, is_expected, verdict });
     }
@@ -193,7 +193,7 @@ impl Interface {
         let mut checker = checker.clone();
         let seed = load.may_become_high(now, queued, admission.candidates.len(), &bounds).then(|| {
             if checker.is_stale(now) {
-                // For this burst; it becomes the interface's if a cookie is made from it.
+                // A new secret for this burst; it becomes the interface's if a cookie is made from it.
                 Arc::make_mut(&mut checker).renew_secret(now, &mut *self.rng);
             }
             let mut seed = Zeroizing::new([0; 32]);
@@ -232,7 +232,7 @@ impl Interface {
                 Verdict::Proven | Verdict::Admitted => Ok(()),
             };
             if !matches!(candidate.verdict, Verdict::Refused(_)) {
-                // Load is noticed by whoever knows the public key, whether or not they are let in.
+                // Messages count as load if the sender knows the public key, whether or not they are let in.
                 self.load.note(now, self.incoming.len(), &self.bounds);
             }
             match outcome {

@@ -1,11 +1,12 @@
 //! Whose turn it is to be sent a cookie, while more strangers ask for one than can be answered.
 //!
-//! A flood with a right mac1 from forged addresses may ask for more cookies than can be sent, and nothing tells a new peer
-//! from it. Left to chance, the same peer may be passed over again and again. So addresses take turns, by a place that each
-//! has in a circle that goes round: the less room there is for answers, the fewer places from its beginning on are
-//! answered. A peer tries again every `REKEY_TIMEOUT`, and by then the circle has gone on by the golden section: its
-//! attempts fall all over the circle. If more than two of five can be answered, each is within three attempts; if three of
-//! ten, within five; if one of five, within eight.
+//! A flood with a right mac1 from forged addresses may ask for more cookies than can be sent, and a new peer cannot be
+//! told from it. Left to chance, the same peer may be passed over again and again. So addresses take turns: each has a
+//! place on a circle that rotates, and the less room there is for answers, the shorter the part of the circle, from its
+//! beginning on, that is answered. A peer tries again every `REKEY_TIMEOUT`, in which time the circle rotates by the
+//! golden section, so that the peer's attempts are spread all over the circle. If more than two in five can be
+//! answered, each address has its turn within three attempts; if three in ten, within five; if one in five, within
+//! eight.
 
 use core::hash::Hasher as _;
 use core::net::IpAddr;
@@ -15,9 +16,9 @@ use siphasher::sip::SipHasher13;
 use crate::limits::{REKEY_JITTER, REKEY_TIMEOUT};
 use crate::time::Instant;
 
-/// The time between two attempts, in the mean.
+/// The mean time between two attempts.
 const GAP: u64 = (REKEY_TIMEOUT.as_nanos() + REKEY_JITTER.as_nanos() / 2) as u64;
-/// The time in which the circle goes round once, in nanoseconds: of it the gap is 0.618.
+/// The time in which the circle goes round once, in nanoseconds; the gap is 0.618 of it.
 const PERIOD: u64 = GAP * 1_618 / 1_000;
 
 /// Gives each address its turns, by a secret: nobody can choose addresses whose turns fall together.
@@ -31,7 +32,7 @@ impl Turns {
         Self { seed }
     }
 
-    /// Whether it is the turn of this address, if such a part of all can have it.
+    /// Whether it is the turn of this address, if `part` of `whole` addresses can have it.
     pub(crate) fn is_among(self, now: Instant, source: IpAddr, (part, whole): (usize, usize)) -> bool {
         let [key0, key1] = self.seed;
         let mut hasher = SipHasher13::new_with_keys(key0, key1);

@@ -17,7 +17,7 @@ pub(super) const CRITICAL: u16 = 0x8000;
 /// Bytes before a field's value.
 const FIELD_HEADER_LEN: usize = 6;
 
-/// Writes fields into memory that is wiped, also where it grows.
+/// Writes fields into memory that is wiped when dropped, and also when it has to grow.
 #[derive(Default)]
 pub(super) struct Writer(Zeroizing<Vec<u8>>);
 
@@ -174,7 +174,7 @@ impl<'a> Value<'a> {
         self.array().copied().map(u64::from_le_bytes)
     }
 
-    /// Words of 64 bits to the end; what is left of another length is passed over.
+    /// The value as words of 64 bits; a shorter rest is passed over.
     pub(super) fn words(self) -> impl Iterator<Item = u64> + 'a {
         self.0.as_chunks::<8>().0.iter().copied().map(u64::from_le_bytes)
     }

@@ -141,7 +141,7 @@ pub(super) fn read(value: Value<'_>) -> Result<(Peer, Vec<IpNet>), SnapshotError
             tag::ENDPOINT => peer.endpoint = Some(read_path(value)?),
             tag::ALLOWED_IP => allowed_ips.push(value.network()?),
             tag::PERSISTENT_KEEPALIVE => persistent_keepalive = value.u16()?,
-            // Half of what fits, so that there is room to count on.
+            // Half of what fits, so that there is room to go on counting.
             tag::RX_BYTES => peer.rx_bytes = value.u64()?.min(u64::MAX / 2),
             tag::TX_BYTES => peer.tx_bytes = value.u64()?.min(u64::MAX / 2),
             tag::LAST_HANDSHAKE => peer.last_handshake = Some(read_duration(value)?),
@@ -166,7 +166,7 @@ pub(super) fn read(value: Value<'_>) -> Result<(Peer, Vec<IpNet>), SnapshotError
             _ => pass_over(tag)?,
         }
     }
-    // In whatever order the two stood.
+    // Last, since the timers' field, wherever it stands, overwrites it.
     peer.timers.persistent_keepalive = persistent_keepalive;
     Ok((peer, allowed_ips))
 }

@@ -64,7 +64,7 @@ fn eventful() -> Interface {
     converse(&mut ends, addresses);
     let [mut end, mut other] = ends;
     let id = end.peer_id(&keys[1].public_key()).unwrap();
-    // As many sessions as a peer can have, and a mark of each kind.
+    // As many sessions as a peer can have, and each flag set.
     let peer = end.peers.get_mut(id).unwrap();
     let current = peer.keypairs.current.as_ref().unwrap();
     let copies = [1, 2].map(|by| {
@@ -112,14 +112,14 @@ fn eventful() -> Interface {
     end
 }
 
-/// Field by field, as long as both are of one version, the bytes tell whether two are equal.
+/// Within one version two interfaces are equal, field by field, if the bytes of their snapshots are.
 #[test]
 fn what_is_restored_is_what_was_taken() {
     let interface = eventful();
     let taken = interface.snapshot(NOW);
     let restored = restore(&taken).unwrap();
     assert_eq!(restored.snapshot(NOW).as_bytes(), taken.as_bytes());
-    // And the bytes are not equal for want of what they tell.
+    // And the bytes are not equal merely because they lack these values.
     for value in [
         [&[5; 16][..], &NOW.as_nanos().to_le_bytes()].concat(),
         [6; 16].into(),
@@ -228,7 +228,7 @@ fn a_shorter_window_lets_nothing_in_of_which_it_does_not_tell() {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
-    /// Whoever may write a snapshot may do anything; but an error must not become a crash.
+    /// Whoever can write a snapshot can do anything anyway; but an error must not become a crash.
     #[test]
     fn what_makes_no_sense_does_not_panic(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),

@@ -1,4 +1,4 @@
-//! The table of indices has what lives, and nothing else, however sessions and handshakes end.
+//! The table of indices holds those of living sessions and handshakes, and no others, however these end.
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
@@ -19,7 +19,7 @@ fn living(end: &Interface) -> BTreeSet<u32> {
     end.peers.iter().flat_map(|(_, peer)| of_peer(peer)).collect()
 }
 
-/// How many there are, when there are no others.
+/// How many indices the table holds; checks that they are the living ones.
 #[track_caller]
 fn count(end: &Interface) -> usize {
     assert_eq!(end.indices.keys().copied().collect::<BTreeSet<_>>(), living(end));
@@ -69,8 +69,8 @@ fn begin_answer(pair: &mut Pair, to: usize, mut initiation: Vec<u8>) -> Handshak
     end.finish_handshake(now, prove.compute()).expect("an initiation that counts")
 }
 
-/// Ends that have all that an end can have: the current session, the previous one or one that the other end has not
-/// confirmed, and a handshake that was begun.
+/// Ends that have everything that an end can have: the current session, the previous one or one that the other end has
+/// not confirmed, and a handshake under way.
 fn full() -> [(Pair, usize); 2] {
     let mut with_previous = Pair::new();
     with_previous.now += Duration::from_secs(121);
@@ -84,7 +84,7 @@ fn full() -> [(Pair, usize); 2] {
     let mut initiation = initiation(&mut with_next, 0);
     with_next.deliver(0, &mut initiation);
     with_next.discard(1);
-    // The current session is at its end, and the other one may not be used.
+    // The current session expires, and the unconfirmed one may not be used.
     with_next.now += Duration::from_secs(60);
     with_next.send_in_vain(1);
     assert_eq!(count(&with_next.ends[1]), 3);

@@ -1,9 +1,9 @@
-//! The steps of bursts and handshakes, taken by several threads: under every order in which they can take the lock.
+//! The steps of bursts and handshakes, taken by several threads, in every order in which they can take the lock.
 //!
-//! The engine's three steps are made to be taken by threads that hold the lock only for the first and the last, as the
-//! workers of `adit-device` do. What may happen between two steps of one thread is all that others may do. The model
-//! checker `loom` has its own mutex, runs each test again and again, and leaves out no order but those in which threads
-//! are interrupted more than [`world::PREEMPTIONS`] times.
+//! The engine's three steps are made for threads that hold the lock only during the first and the last, as the workers
+//! of `adit-device` do. Between two steps of one thread the others may do anything that they can do. The model checker
+//! `loom`, which has a mutex of its own, runs each test again and again, and leaves out no order except those in which
+//! threads are interrupted more than [`world::PREEMPTIONS`] times.
 
 mod changes;
 mod world;

@@ -11,7 +11,8 @@ use rand_core::SeedableRng;
 const START: Instant = Instant::from_nanos(1_000_000_000_000);
 const UNIX_START: Duration = Duration::from_secs(1_700_000_000);
 
-/// How often a thread is interrupted where it could have gone on; how often it has to wait for the lock is not bounded.
+/// How often, at most, threads are interrupted where they could have gone on; how often they wait for the lock is not
+/// bounded.
 pub(crate) const PREEMPTIONS: usize = 3;
 
 /// The end whose threads are explored.
@@ -82,7 +83,7 @@ fn connected() -> [Interface; 2] {
 }
 
 fn restore(end: usize, snapshot: &Snapshot) -> Interface {
-    // Other numbers than those that led to the snapshot.
+    // Random numbers other than those that led to the snapshot.
     Interface::restore(snapshot, now(), UNIX_START, chance(10 + end), Bounds::default()).unwrap()
 }
 
@@ -153,7 +154,7 @@ impl Shared {
         spawn(move || run(&shared))
     }
 
-    /// What a test asks about: other threads' outcomes tell whether they came before it or after.
+    /// Makes the change that a test is about: other threads' outcomes tell whether they came before or after it.
     pub(crate) fn change(&self, change: impl FnOnce(&mut Interface)) {
         let mut state = self.0.lock().unwrap();
         change(&mut state.interface);

@@ -252,7 +252,7 @@ fn a_burst_that_is_load_by_itself_is_answered_to_its_end_with_cookies() {
     let mut bounds = Bounds::default();
     bounds.handshakes_per_second = 20;
     let mut sim = Sim::group_with(22, 2, Calls::Single, bounds);
-    // A second without anybody is behind.
+    // Let the first second pass without any message.
     sim.run_for(secs(2));
     let now = sim.now;
     let (mut buffer, mut burst) = (Vec::new(), Datagrams::new());

@@ -90,7 +90,8 @@ fn what_was_on_its_way_when_the_private_key_changed_still_arrives() {
 
 #[test]
 fn after_another_private_key_every_session_receives_and_none_sends() {
-    // Of A's making, the previous and the current one; of B's, the current and the next one, in which nothing has come.
+    // A's two sessions: if A initiated, the previous and the current one; if B did, the current and the next one, in
+    // which nothing has arrived yet.
     for (seed, initiator) in [(21, A), (22, B)] {
         let mut sim = Sim::pair(seed);
         sim.connect(initiator, 1 - initiator);
@@ -256,7 +257,7 @@ fn packets_that_wait_go_with_the_peer_that_is_removed() {
     sim.send_many(A, B, 100);
     let b = sim.id(A, B);
     sim[A].interface.remove_peer(b);
-    // Their bytes are free for others.
+    // The removed peer's bytes are free for others.
     let packets = sim.send_many(A, C, 100);
     sim.run_for(RTT * 2);
     assert!(packets.iter().all(|packet| sim[C].has_arrived(packet)));
@@ -265,8 +266,8 @@ fn packets_that_wait_go_with_the_peer_that_is_removed() {
 /// The initiator's two steps and the responder's three: of which node, and how many came before.
 const STEPS: [(usize, usize); 5] = [(A, 0), (A, 1), (B, 1), (B, 2), (B, 0)];
 
-/// Takes a handshake to each of `steps`; what is done to the interface while that step is being
-/// computed outside must do no harm, and the step must come to nothing.
+/// Takes a handshake to each of `steps`. `interrupt` changes the interface while that step is being computed outside:
+/// this must do no harm, and the step must come to nothing.
 fn interrupted(steps: &[(usize, usize)], interrupt: impl Fn(&mut Sim, usize)) {
     for &(node, steps_before) in steps {
         let mut sim = Sim::pair(12);

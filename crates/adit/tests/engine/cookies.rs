@@ -8,7 +8,7 @@ use rand_core::{Rng, SeedableRng};
 
 use crate::sim::{A, B, Calls, Kind, RTT, Sent, Sim, UNIX_START, forge, millis, secs};
 
-/// Two nodes of which `loaded` believes to be under load all the time.
+/// Two nodes, of which `loaded` believes itself to be under load all the time.
 fn under_load(seed: u64, loaded: usize) -> Sim {
     let mut sim = Sim::new(seed);
     for node in [A, B] {
@@ -59,7 +59,7 @@ fn under_load_the_initiator_is_sent_a_cookie_and_its_next_initiation_is_answered
     assert_eq!((sim.count(B, Kind::CookieReply), sim.count(B, Kind::Response)), (1, 0));
     assert_eq!(sim.drops(B, Drop::CookieSent), 1);
     assert_eq!(sim.last_sent(B, Kind::CookieReply).tos, 0x88, "AF41, as all that belongs to handshakes");
-    // The cookie makes it speak no sooner than its timer would have.
+    // The cookie does not make the initiator send again any sooner than its timer would.
     assert_eq!(sim.count(A, Kind::Initiation), 1);
     sim.run_for(secs(2));
     assert_ne!(mac2(&sim.last_sent(A, Kind::Initiation)), [0; 16]);
@@ -82,7 +82,7 @@ fn under_load_the_responder_is_sent_a_cookie_and_its_next_response_is_taken() {
 #[test]
 fn a_flood_from_many_forged_addresses_triggers_cookies() {
     let mut sim = Sim::pair(4);
-    // Each address sends once, so no rate of a single source tells anything.
+    // Each address sends once, so the rate of a single source shows nothing.
     for number in 0..1_000 {
         let message = junk(&sim, B, number.into());
         sim.inject(B, address(number), &message);
@@ -414,7 +414,8 @@ fn bursts_that_are_checked_at_the_same_time_keep_the_bounds_together() {
             (opened, buffer)
         })
         .collect();
-    // Each was looked at when nothing was queued: the first two of it are no load yet, and five replies have room.
+    // Each burst was judged while nothing was queued: its first two messages are no load yet, and there is room for
+    // five replies.
     for (opened, mut buffer) in bursts {
         assert_eq!(sim[B].interface.commit(now, opened, &mut buffer).packets().count(), 0);
     }

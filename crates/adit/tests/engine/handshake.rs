@@ -356,7 +356,7 @@ fn an_end_that_has_a_session_does_not_make_another_of_its_own_late_attempt() {
     sim.send(A, B);
     sim.send(B, A);
     let [of_a, of_b] = [A, B].map(|node| sim.last_sent(node, Kind::Initiation));
-    // The initiation of A's is answered, and the session used, before that of B's arrives.
+    // A's initiation is answered, and the session used, before B's arrives.
     sim.replay(B, &of_a);
     let response = sim.last_sent(B, Kind::Response);
     sim.replay(A, &response);
@@ -415,7 +415,7 @@ fn each_initiation_has_a_fresh_ephemeral_a_fresh_index_and_a_later_timestamp() {
         assert_ne!(pair[0].bytes[8..40], pair[1].bytes[8..40], "ephemeral");
         assert_ne!(pair[0].bytes[4..8], pair[1].bytes[4..8], "index");
     }
-    // Only a later timestamp is accepted: in this order each is, in the other order none after.
+    // Only a later timestamp is accepted: in this order each initiation is, in reverse order none.
     for (number, initiation) in sent.iter().enumerate() {
         sim.run_for(secs(1));
         sim.replay(B, initiation);
@@ -461,7 +461,7 @@ fn of_two_initiations_that_are_answered_out_of_order_the_later_one_counts() {
     sim.run_for(secs(6));
     let initiations = sim.sent(A, Kind::Initiation);
     assert_eq!(initiations.len(), 2);
-    // Each is computed as far as its answer, which two threads give in the other order.
+    // Each is computed up to its response; then two threads finish the responses in reverse order.
     let mut answers = Vec::new();
     for initiation in &initiations {
         sim.now += millis(100);

@@ -39,7 +39,7 @@ fn datagrams_of_every_length_are_dropped_and_counted_with_their_reason() {
             assert_eq!(all_drops(&sim, B), injected, "{len} bytes after {first:?}");
         }
     }
-    // One length fits each handshake message; mac1 was wrong. 32 and more fit a packet.
+    // Exactly one length fits each handshake message, and mac1 was wrong. Any of 32 and more fits a transport message.
     assert_eq!(sim.drops(B, Drop::BadMac1), 2);
     assert_eq!(sim.drops(B, Drop::UnknownIndex), 1 + (2_000 - 31));
     assert_eq!(sim.drops(B, Drop::BadLength), 2_000 + 2_000 + 2_000 + 32 + 2 * 4);
@@ -129,7 +129,7 @@ fn leave_no_trace(sim: &mut Sim, to: usize, message: &Sent, len: usize) {
 fn leave_no_trace_with_mac1(sim: &mut Sim, to: usize, message: &Sent) {
     let key = sim[to].private_key.public_key();
     let covered = message.bytes.len() - 32;
-    // The sender's index stands in no proof but the macs: it is the receiver's own affair.
+    // Nothing but the MACs covers the sender's index, so a forger who puts mac1 right may change it.
     let forgeries = forge::one_bit_off(&message.bytes).filter(|(bit, _)| !(4..8).contains(&(bit / 8)));
     forgeries_leave_no_trace(
         sim,

@@ -113,7 +113,7 @@ fn a_tunnel_whose_endpoint_is_routed_into_itself_does_not_eat_its_own_tail() {
     let initiation = sim.last_sent(A, Kind::Initiation);
     assert_is_not_carried(&mut sim, &initiation);
     sim.run_for(RTT * 2);
-    // And with one; the empty packet ends the silence after what came.
+    // And with one; the keepalive ends the silence after the data that came.
     sim.connect(A, B);
     sim.run_for(secs(15));
     for kind in [Kind::Data, Kind::Keepalive] {
@@ -136,7 +136,7 @@ fn what_others_send_to_the_endpoint_is_carried() {
     let mut sim = tunnel_that_leads_into_itself(8);
     sim.connect(A, B);
     sim.connect(C, B);
-    // B is the endpoint of a tunnel of C's too, to which the way may lead through A's.
+    // C has a tunnel to B as well, whose datagrams may be routed through A's.
     let of_c = [Kind::Initiation, Kind::Data].map(|kind| sim.last_sent(C, kind).bytes);
     let payloads = [vec![], b"a question".to_vec(), vec![4, 0, 0, 0], vec![0; 148]].into_iter().chain(of_c);
     let packets = payloads.map(|payload| udp([192, 0, 2, 2], 51820, &payload));

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::sim::{A, B, C, Kind, RTT, Sim, UNIX_START, millis, secs};
 
-/// Chance that outlives the interface it was given to.
+/// A random generator that outlives the interface it was given to.
 #[derive(Clone)]
 struct Chance(Arc<Mutex<ChaCha8Rng>>);
 
@@ -46,14 +46,14 @@ impl TryCryptoRng for Chance {}
 fn restore(snapshot: &Snapshot, now: Instant, chance: &Chance, bounds: Bounds) -> Interface {
     let snapshot = Snapshot::from_bytes(Zeroizing::new(snapshot.as_bytes().to_vec())).unwrap();
     let unix_time = UNIX_START + Duration::from_nanos(now.as_nanos() - crate::sim::START.as_nanos());
-    // A new interface draws its own seeds; all that comes after is to be as if it had not.
+    // A new interface draws its own seeds; everything after that is to be as if it had not.
     let before = chance.0.lock().unwrap().clone();
     let restored = Interface::restore(&snapshot, now, unix_time, Box::new(chance.clone()), bounds).unwrap();
     *chance.0.lock().unwrap() = before;
     restored
 }
 
-/// As many nodes that know each other, and the chance of each.
+/// `count` nodes that know each other, and the random generator of each.
 fn group(seed: u64, count: usize, bounds: Bounds) -> (Sim, Vec<Chance>) {
     let mut sim = Sim::new(seed);
     let mut chances = Vec::new();
@@ -204,7 +204,7 @@ proptest! {
     ) {
         let mut bounds = Bounds::default();
         if under_load {
-            // Always: so cookies are made, kept and checked.
+            // Under load all the time, so that cookies are made, kept and checked.
             bounds.handshakes_per_second = 0;
         }
         let (mut plain, _) = group(seed, 3, bounds);
@@ -328,11 +328,11 @@ fn hand_over(
             continue;
         }
         if patience_ends_after == Some(step) && !said_yes {
-            // The old one makes sure of the death before it draws a conclusion.
+            // The old process makes sure that the new one is dead before it draws a conclusion.
             (new, new_is_dead) = (None, true);
         }
         if said_yes {
-            // What was said is read before the end of the connection, also after a death.
+            // A yes is read before the end of the connection, even if its sender has died since.
             (old, is_over) = (None, true);
         } else if new_is_dead {
             is_over = true;
@@ -341,7 +341,7 @@ fn hand_over(
             }
         }
     }
-    // A process that was started and has been given nothing ends by itself.
+    // A new process that has been given no snapshot ends by itself.
     (old, new.filter(|_| said_yes))
 }
 

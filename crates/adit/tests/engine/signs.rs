@@ -1,4 +1,4 @@
-//! Handshake messages are signs of life as data is: what they put off, and what they make needless.
+//! Handshake messages are signs of life as data is: which timers they put off, and which they make needless.
 
 use crate::sim::{A, B, DELAY, Kind, RTT, START, Sim, millis, secs};
 

@@ -28,7 +28,7 @@ fn when_too_many_wait_for_one_peer_the_oldest_are_dropped_and_counted() {
 
 #[test]
 fn what_waits_for_all_peers_together_is_bounded_too() {
-    // More than each has room for whatever the others have.
+    // More than the room that each peer has whatever waits for the others.
     const EACH: usize = 40;
     let mut sim = bounded(2, 1 << 20, (EACH + 30) * (28 + CHARGE));
     sim.network.cut(A, B);

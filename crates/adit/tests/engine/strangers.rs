@@ -1,5 +1,5 @@
-//! What strangers send who know the public key or do not: it is load only if it could cost something, and it has its
-//! turn beside the sessions that are wanted here, neither before nor behind all of them.
+//! What strangers send, whether or not they know the public key: it counts as load only if it could cost something, and
+//! it takes turns with the sessions that are wanted here, so that neither has to wait for all of the other.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -77,7 +77,7 @@ fn a_stranger_who_never_stops_does_not_keep_a_session_waiting_that_is_wanted_her
         want_session(&mut sim, packet::inside(B));
         arrive(&mut sim, A, initiation.source, &initiation.bytes);
         let has_begun = (0..PATIENCE).any(|_| {
-            // One more each time, and as fast as one address may: there is always another.
+            // One more each time, as fast as one address may send: there is always another one waiting.
             sim.now += millis(50);
             arrive(&mut sim, A, initiation.source, &initiation.bytes);
             compute_one(&mut sim);

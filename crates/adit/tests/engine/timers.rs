@@ -88,7 +88,7 @@ fn what_came_just_before_giving_up_is_not_followed_by_an_empty_packet_either() {
     let mut sim = quiet_session(32);
     sim.network.cut(A, B);
     sim.send(A, B);
-    // It finds no echo.
+    // Nothing comes back.
     sim.run_for(secs(15));
     let began = sim.now;
     let gives_up = loop {

@@ -7,7 +7,8 @@ use adit::{Bounds, Drop, Ecn, Path};
 use crate::cookies::{address, junk};
 use crate::sim::{B, Calls, Sim, millis};
 
-/// B is under load and has room for a hundred cookie replies, of which `waiting` are taken. Whether it answers this one.
+/// Whether B answers this source while it is under load and `waiting` of the hundred cookie replies that it has room
+/// for are taken.
 fn is_answered(sim: &mut Sim, waiting: u64, source: SocketAddr) -> bool {
     let now = sim.now;
     let sent = sim.drops(B, Drop::CookieSent);

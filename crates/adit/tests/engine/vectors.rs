@@ -11,7 +11,7 @@ use snow::{Builder, HandshakeState, StatelessTransportState};
 use crate::sim::{forge, packet};
 
 const NOW: Instant = Instant::from_nanos(77);
-/// By which the framework wants to be addressed when it answers.
+/// The index by which the framework wants to be addressed when it is the responder.
 const THEIR_INDEX: [u8; 4] = [1, 2, 3, 4];
 const PROTOCOL: &str = "Noise_IKpsk2_25519_ChaChaPoly_BLAKE2s";
 const PROLOGUE: &[u8] = b"WireGuard v1 zx2c4 Jason@zx2c4.com";

@@ -82,7 +82,7 @@ impl Sim {
         Self::group(seed, 2)
     }
 
-    /// As many nodes, each of which knows all others.
+    /// `count` nodes, each of which knows all others.
     pub(crate) fn group(seed: u64, count: usize) -> Self {
         Self::group_with(seed, count, Calls::Single, Bounds::default())
     }
@@ -149,7 +149,7 @@ impl Sim {
         self[one].interface.peer_id(&self[other].private_key.public_key()).unwrap()
     }
 
-    /// What `one` tells of `other`.
+    /// The state of `other` as `one` reports it.
     pub(crate) fn peer(&self, one: usize, other: usize) -> PeerState<'_> {
         self[one].interface.peer(self.now, self.id(one, other)).unwrap()
     }
@@ -162,7 +162,7 @@ impl Sim {
         packet
     }
 
-    /// As many packets in one burst.
+    /// Sends `count` such packets in one burst.
     pub(crate) fn send_many(&mut self, from: usize, to: usize, count: usize) -> Vec<Vec<u8>> {
         let packets: Vec<_> = (0..count)
             .map(|_| {
@@ -213,12 +213,12 @@ impl Sim {
         self.nodes[to].arrived.get(before).map(|arrived| arrived.packet.clone())
     }
 
-    /// Gives again to `to` what was sent before, as it stands in [`Sim::wire`].
+    /// Gives to `to` once more what was sent before, as it stands in [`Sim::wire`].
     pub(crate) fn replay(&mut self, to: usize, sent: &Sent) -> Option<Vec<u8>> {
         self.inject(to, sent.source, &sent.bytes)
     }
 
-    /// Lets the time go on, and everything happen that happens meanwhile.
+    /// Lets time pass, and everything happen that is due meanwhile.
     pub(crate) fn run_for(&mut self, time: Duration) {
         self.run_until(self.now + time);
     }
@@ -312,7 +312,7 @@ impl Sim {
         let mut bursts: BTreeMap<usize, Vec<(Path, Ecn, Vec<u8>)>> = BTreeMap::new();
         while let Some(first) = self.in_flight.first_entry().filter(|first| first.key().0 <= now) {
             let flight = first.remove();
-            // Who has moved away meanwhile is not reached any more.
+            // A node that has moved away meanwhile is not reached any more.
             let Some(to) = self.nodes.iter().position(|node| node.address == flight.destination) else { continue };
             if self.nodes[to].is_asleep {
                 continue;

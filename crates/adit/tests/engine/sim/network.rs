@@ -104,12 +104,12 @@ impl Network {
         self.cut(other, one);
     }
 
-    /// All that was cut is whole again, and what was lost is lost no more.
+    /// Back to a network without faults: nothing is cut or lost any more.
     pub(crate) fn heal(&mut self) {
         *self = Self::default();
     }
 
-    /// Loses, of what is sent from now on, that for which `is_lost` says so.
+    /// Loses everything sent from now on for which `is_lost` says so.
     pub(crate) fn lose(&mut self, is_lost: impl FnMut(&Sent) -> bool + 'static) {
         self.lost = Some(Box::new(is_lost));
     }

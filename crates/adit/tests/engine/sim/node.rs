@@ -36,7 +36,7 @@ pub(crate) struct Node {
     pub(crate) clock_ahead: Duration,
     /// The machine sleeps: nothing is heard and nothing done, only time goes by.
     pub(crate) is_asleep: bool,
-    /// The most bytes that the interface has held while nothing of its making was in the caller's hands.
+    /// The most bytes that the interface has held while nothing that it handed out was in the caller's hands.
     pub(crate) most_memory: isize,
     memory: isize,
     is_between_steps: bool,
@@ -70,7 +70,7 @@ impl Node {
         }
     }
 
-    /// Another interface in the place of this one.
+    /// Puts another interface in place of this one.
     pub(super) fn restart(&mut self, make: impl FnOnce() -> Interface) {
         self.memory = 0;
         self.interface = counted(&mut self.memory, || configured(make, &self.private_key));
@@ -107,7 +107,8 @@ impl Node {
         result
     }
 
-    /// Takes the steps of one thing. What they hand out must have been given back in the end, by [`Node::call`] as well.
+    /// Takes all steps of one operation. What they hand out must be given back by the end, through [`Node::call`] as
+    /// well.
     fn in_steps(&mut self, steps: impl FnOnce(&mut Self)) {
         self.is_between_steps = true;
         steps(self);
@@ -217,7 +218,7 @@ impl Node {
         self.buffer = buffer;
     }
 
-    /// Takes apart what may be sent as one.
+    /// Splits what may be sent as one into its datagrams.
     fn keep(&mut self, transmit: Option<Transmit>, buffer: &[u8]) {
         let Some(transmit) = transmit else { return };
         assert!(transmit.segment_size > 0, "a group of datagrams has a size");

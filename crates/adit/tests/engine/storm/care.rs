@@ -1,7 +1,7 @@
 //! Changes that are made with care, so that the network and the rules leave no reason for a packet to be lost:
 //!
-//! - preshared keys differ for less time than waiting packets wait, and while they do the old session goes on;
-//! - who moves does so when nothing is on its way to its old address, and tells the others by speaking first;
+//! - preshared keys differ for less time than packets may wait for a session, and meanwhile the old session goes on;
+//! - a node moves when nothing is on its way to its old address, and tells the others by speaking first;
 //! - a prefix is lent to another peer while its owner, whose packets would be refused, has none to send.
 
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use super::world::World;
 use crate::sim::packet;
 
 impl World {
-    /// Until no session is about to end and nothing is on its way.
+    /// Waits until no session is about to end and nothing is on its way.
     fn settle(&mut self) -> Verdict {
         loop {
             self.wait_while_sessions_end()?;
@@ -45,7 +45,7 @@ impl World {
             self.send(ROAMER, other, 1);
         }
         self.sim.run_for(self.sim.network.delay + self.sim.network.spread);
-        // Who has no session waits for one, and hears then where the other end is.
+        // A node without a session waits for one, and learns then where the other end is.
         let stray = hears_at_once.into_iter().find(|&other| self.sim.peer(other, ROAMER).endpoint != Some(address));
         stray.map_or(Ok(()), |other| Err(format!("node {other} has not followed node {ROAMER}")))
     }

@@ -79,7 +79,7 @@ pub(super) enum Fault {
         corruption: u64,
         spread: Duration,
     },
-    /// Of the handshake messages this share is lost, in thousandths, and nothing else.
+    /// This share of the handshake messages is lost, in thousandths, and nothing else.
     LoseHandshakes(u64),
     Cut {
         from: usize,
@@ -145,7 +145,7 @@ pub(super) enum Fault {
         node: usize,
         time: Duration,
     },
-    /// The wall clock of a node is set to so many seconds beside the true time.
+    /// A node's wall clock is set to a time that is this many seconds off the true one.
     WallClock {
         node: usize,
         offset: i64,
@@ -156,7 +156,7 @@ pub(super) enum Fault {
         of: usize,
         to: usize,
     },
-    /// A packet that says to come from somebody else.
+    /// A packet that claims to come from somebody else.
     Lie {
         from: usize,
         to: usize,
@@ -180,13 +180,13 @@ pub(super) enum Fault {
         kind: u8,
         len: usize,
     },
-    /// One packet is overtaken by so many others; afterwards those at the window's edge are replayed.
+    /// One packet is overtaken by `count` others; afterwards those at the window's edge are replayed.
     Overtake {
         count: usize,
     },
 }
 
-/// Chance, all of it from a seed.
+/// A random generator, all of whose numbers come from one seed.
 pub(super) struct Dice(ChaCha8Rng);
 
 impl Dice {

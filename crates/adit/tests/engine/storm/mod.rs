@@ -1,18 +1,16 @@
-//! A storm: thousands of random schedules of faults, each drawn from one number, and somebody who
-//! looks on from the outside. After each step:
+//! A storm: thousands of random schedules of faults, each drawn from one number, and a witness who looks on from the
+//! outside. After each step:
 //!
 //! - no counter is used twice under a key;
 //! - no packet comes out twice, altered, or from an address that its peer does not own;
 //! - no interface holds more memory than its bounds allow, whichever calls it is driven by;
-//! - nobody is given a cookie who has not asked for a handshake; in a third of the schedules little
-//!   is needed for load, and in each theme some must have got through it with a cookie;
-//! - no initiation is answered twice or after a later one, no node initiates more often than each
-//!   5 s, no session is used after 180 s, by a responder before its initiator, or with preshared
-//!   keys that differ.
+//! - nobody is given a cookie who has not asked for a handshake; in a third of the schedules a few messages are enough
+//!   for load, and in each theme some initiations must have got through it with a cookie;
+//! - no initiation is answered twice or after a later one, no node initiates more often than every 5 s, no session is
+//!   used after 180 s, by a responder before its initiator, or with differing preshared keys.
 //!
-//! And in the end: traffic flows again within a bound ([`recovery`]), or, if the network had lost
-//! nothing but handshakes, every single packet has arrived, also while operators made changes with
-//! care ([`care`]).
+//! In the end, traffic flows again within a bound ([`recovery`]), or, if the network lost nothing but handshake
+//! messages, every single packet has arrived, even while operators made changes with care ([`care`]).
 //!
 //! A schedule that fails is printed with its seed and cut down to what is needed. To run it alone:
 //!
@@ -36,7 +34,7 @@ use witness::Cookies;
 use world::World;
 
 const SCHEDULES: u64 = 12_000;
-/// Of so many with one theme some have load, in which cookies are given and used.
+/// Among this many schedules of one theme some must have load, in which cookies are given and used.
 const ENOUGH: u64 = 500;
 
 // From the paper.

@@ -1,13 +1,12 @@
-//! The end of a storm: the faults end, and traffic flows again within a time that can be told.
+//! The end of a storm: the faults end, and traffic flows again within a time that can be stated.
 //!
 //! The faults end when the network is whole, both ends agree on keys and addresses, the last of what
 //! the network had delayed has arrived, and nobody is under load because of it. From then on:
 //!
-//! - **`REKEY_TIMEOUT` and a round trip.** An end that knows to have no session initiates when it
-//!   has something to send, and no later than `REKEY_TIMEOUT` and the jitter of 333 ms after its last
-//!   initiation or response (it may have sent one just before, in vain). A round trip later it
-//!   sends. The responder must have heard it first, and so is half a round trip behind; its first
-//!   packet is then half a round trip on its way. All in all [`SOON`].
+//! - **`REKEY_TIMEOUT` and a round trip.** An end that knows it has no session initiates when it has something to send,
+//!   and no later than `REKEY_TIMEOUT` and the jitter of 333 ms after its last initiation or response (it may just have
+//!   sent one in vain). A round trip later it sends. The responder must have heard it first, and so is half a round
+//!   trip behind; its first packet is then half a round trip on its way. All in all [`SOON`].
 //! - **`KEEPALIVE_TIMEOUT` and `REKEY_TIMEOUT` and a round trip.** If one end has lost its keys
 //!   (restart, removal, another key, a clock that went ahead) the other goes on sending in a session
 //!   that is dead, and can know it by one thing alone: 15 s without an answer. This is the bound,
@@ -17,9 +16,9 @@
 //!   - its wall clock was set back before it began anew, so that its initiations are older than the
 //!     last one that the other end accepted.
 //!
-//! Three things no time heals, and so they are not asked for: a node that moved must be the one that
-//! speaks, or one of those that do; a node whose initiations are refused because of its clock needs
-//! the other end to have something to send; and if it moved as well somebody must tell where to.
+//! Three things do not heal with time, and so the test does not expect them to: a node that moved must be the one that
+//! speaks, or one of those that do; a node whose initiations are refused because of its clock needs the other end to
+//! have something to send; and if that node moved as well somebody must tell the other end where to.
 
 use std::time::Duration;
 
@@ -69,7 +68,7 @@ pub(super) fn recover(world: &mut World, dice: &mut Dice) -> Verdict {
             return recovered(world, &talks, bound);
         }
     }
-    // And so it goes on, save that what is sent as a session ends may come too late.
+    // From now on nothing may be lost, except what is sent as a session ends, which may come too late.
     if world.witness.is_any_ending(world.sim.now, RTT) {
         return Ok(());
     }
@@ -97,8 +96,8 @@ fn recovered(world: &World, talks: &[Talk], bound: Duration) -> Verdict {
     }
 }
 
-/// Goes on until more than data has gone over the wire, or a session is made, at which a packet may
-/// fare better than those before, and no longer than to `end`.
+/// Goes on until something other than data has gone over the wire, or a session is made, since a packet may then fare
+/// better than those before; and no longer than to `end`.
 fn next_turn(world: &mut World, end: adit::Instant, (one, other): (usize, usize)) -> Verdict {
     let mut read = world.sim.wire.len();
     loop {
@@ -120,7 +119,7 @@ fn next_turn(world: &mut World, end: adit::Instant, (one, other): (usize, usize)
 fn end_faults(world: &mut World, (one, other): (usize, usize)) -> Verdict {
     world.sim.network.heal();
     for (node, peer) in [(one, other), (other, one)] {
-        // Whose key has changed meanwhile is a peer that must be added.
+        // A peer whose key has changed meanwhile must be added anew.
         let key = world.sim[peer].private_key.public_key();
         if world.truth.ids[node][peer].is_some() && world.sim[node].interface.peer_id(&key).is_none() {
             world.carry_out(&super::fault::Fault::Tell { node, of: peer })?;

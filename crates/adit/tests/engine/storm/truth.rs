@@ -27,9 +27,9 @@ pub(super) struct Truth {
     /// When a node was last told where another is.
     pub(super) told_address: Vec<Vec<Instant>>,
     pub(super) moved: Option<Instant>,
-    /// Seconds by which a node's wall clock is beside the true time.
+    /// By how many seconds a node's wall clock is off the true time.
     pub(super) wall_offset: Vec<i64>,
-    /// What the engine was told: on the node's clock, and the wall clock then.
+    /// What the engine was last told of the wall clock, and what the node's own clock said then.
     pub(super) wall_clock: Vec<(Instant, Duration)>,
     /// The latest timestamp that a process has used.
     stamped: Vec<Duration>,
@@ -75,8 +75,8 @@ impl Truth {
         self.addresses[node].push(address);
     }
 
-    /// The node gets again what the peer sent from where it is no more. If the node does not remember that it was sent
-    /// before, as in another process, it takes it for new.
+    /// The node receives again what the peer sent from an address where it is no more. If the node does not remember
+    /// having received it, as after a restart, it takes it for new.
     pub(super) fn may_be_led_astray(&mut self, node: usize, peer: usize) {
         if let Some(moved) = self.moved {
             self.told_address[node][peer] = self.told_address[node][peer].min(moved);
@@ -135,8 +135,8 @@ impl Truth {
         said + clock.saturating_since(then)
     }
 
-    /// Whether `to` takes an initiation of `from` for a replay: another process with the same key,
-    /// or this one's clock before it was set right, has been ahead.
+    /// Whether `to` takes an initiation of `from` for a replay: an earlier process with the same key, or this one
+    /// before its clock was set right, has been ahead.
     pub(super) fn is_refused(&self, sim: &Sim, from: usize, to: usize) -> bool {
         // Timestamps are rounded down to some 17 ms.
         const COARSE: Duration = Duration::from_millis(20);

@@ -1,5 +1,5 @@
-//! Who looks on from the outside: what was given to the nodes, what went over the wire and what came
-//! out must fit together, whatever the engine says of itself.
+//! The witness looks on from the outside: what was given to the nodes, what went over the wire and what came out must
+//! fit together, whatever the engine says of itself.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -15,7 +15,7 @@ pub(super) type Verdict = Result<(), String>;
 /// A packet that was given to a node, by the number it carries.
 pub(super) struct Given {
     pub(super) by: usize,
-    /// Whose address it says to come from.
+    /// Whose address it claims to come from.
     pub(super) claimed: usize,
     pub(super) packet: Vec<u8>,
 }
@@ -35,7 +35,7 @@ struct Session {
     born: Instant,
     /// The responder's preshared key when it answered.
     psk: u8,
-    /// On each end's clock, when its part began; the initiator's with its first message.
+    /// When each end's part began, on its own clock; the initiator's begins with its first message.
     began: [Option<Instant>; 2],
 }
 
@@ -52,7 +52,7 @@ pub(super) struct Witness {
     read_arrived: [usize; 3],
     counters: HashSet<(usize, u32, u64)>,
     initiations: HashMap<u32, Initiation>,
-    /// By the memory that a responder has of an initiator's process: the last one answered.
+    /// The last initiation answered, by responder, initiator, the responder's memory of it and the initiator's process.
     answered: HashMap<(usize, usize, u32, u32), usize>,
     sessions: Vec<Session>,
     /// By who sends and the receiver's index: the session, and which end of it sends.
@@ -88,7 +88,7 @@ impl Witness {
         self.came_out.contains(&number)
     }
 
-    /// Whose packet has not come out, if there is one.
+    /// The number of a packet that has not come out, if there is one.
     pub(super) fn missing(&self) -> Option<u64> {
         self.given.keys().filter(|number| !self.came_out.contains(number)).min().copied()
     }
@@ -132,7 +132,8 @@ impl Witness {
         let from = sent.from;
         match sent.kind() {
             Kind::Initiation => {
-                // Whoever has moved or been renamed meanwhile is found by where it was sent.
+                // The receiver may have moved or changed its key meanwhile: it is found by the address that this was
+                // sent to.
                 let Some(to) = (0..truth.nodes).find(|&to| truth.has_lived_at(to, sent.path.remote)) else {
                     return Err(format!("an initiation to {}, where nobody ever was", sent.path.remote));
                 };
@@ -250,7 +251,7 @@ impl Witness {
 fn most_memory(peers: usize, bounds: Bounds) -> isize {
     const TABLES: usize = 6 << 10;
     const PEER: usize = 8 << 10;
-    // A staged packet is charged more than it costs beside its bytes; queues double as they grow.
+    // A staged packet is charged more than it costs beyond its bytes; queues double as they grow.
     let waiting = (bounds.staged_bytes + peers * (2 << 10)).min(peers * bounds.staged_bytes_per_peer);
     let queues = bounds.outgoing * 2 * 256 + bounds.handshake_queue * 2 * 256 + bounds.events * 2 * 64;
     (TABLES + peers * PEER + waiting + queues) as isize

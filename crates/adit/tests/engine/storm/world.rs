@@ -45,7 +45,7 @@ impl World {
         self.send_as(from, to, from, count)
     }
 
-    /// Until there is no load: a second after the last message that came in a second of too many.
+    /// Waits until there is no load, which lasts for a second after the last message that was one too many.
     pub(super) fn wait_while_there_is_load(&mut self) {
         if self.bounds.handshakes_per_second < Bounds::default().handshakes_per_second {
             self.sim.run_for(secs(2));
@@ -65,7 +65,7 @@ impl World {
         self.serial
     }
 
-    /// What is sent as a session ends may come too late, and nobody is to blame.
+    /// Waits while sessions end: what is sent then may come too late, and nobody is to blame.
     pub(super) fn wait_while_sessions_end(&mut self) -> Verdict {
         let margin = (self.sim.network.delay + self.sim.network.spread) * 2;
         while self.is_calm && self.witness.is_any_ending(self.sim.now, margin) {
@@ -326,7 +326,7 @@ impl World {
     }
 }
 
-/// Little may wait, so that what waits reaches its bound; where nothing may be lost, as usual.
+/// Little may wait, so that what waits reaches its bounds; where nothing may be lost, the usual bounds.
 fn bounds(theme: Theme) -> Bounds {
     let mut bounds = Bounds::default();
     if !theme.is_lossless() {
