@@ -15,8 +15,8 @@ pub enum Backend {
     /// AVX-512 with IFMA: ChaCha20 sixteen blocks wide, two such at a time, Poly1305 in
     /// eight lanes; a short packet by itself, eight blocks at a time.
     Avx512,
-    /// AVX2: ChaCha20 eight blocks wide, Poly1305 in eight lanes or beside it; a short
-    /// packet by itself, four blocks at a time.
+    /// AVX2: ChaCha20 eight blocks wide, with Poly1305 in eight lanes or, for long packets, in general registers beside
+    /// it; a short packet by itself, four blocks at a time.
     Avx2,
     /// One packet at a time through a library, on any machine.
     Portable,
@@ -37,7 +37,7 @@ impl Backend {
         const NO: u8 = 1;
         const YES: u8 = 2;
         static FOUND: [AtomicU8; 3] = [const { AtomicU8::new(UNKNOWN) }; 3];
-        // Threads that come here at once find the same, and nothing else hangs on it.
+        // Threads that come here at the same time find the same, and no other memory depends on it.
         let found = &FOUND[self as usize];
         if found.load(Ordering::Relaxed) == UNKNOWN {
             let is_right = self.is_supported() && self.gives_known_answers();
@@ -50,13 +50,13 @@ impl Backend {
     ///
     /// # Panics
     ///
-    /// If no backend gives the known answers: this machine then cannot encrypt,
-    /// and to go on would be to send out who knows what.
+    /// If no backend gives the known answers: then this machine cannot encrypt, and there is no telling what would be
+    /// sent if it went on.
     pub(crate) fn best_for(packets: &[Packet<'_>]) -> Backend {
         let best = Self::available().next();
         match best.expect("no implementation of ChaCha20-Poly1305 works on this machine") {
-            // One packet does not fill the lanes, unless it is long; AWS-LC, which
-            // authenticates while it decrypts, is then faster, but slow to begin.
+            // A single packet does not fill the lanes unless it is long. If it is not, AWS-LC, which authenticates
+            // while it decrypts, is faster, except for short packets, because it is slow to begin.
             Backend::Avx2 if is_for_aws_lc(packets) && Backend::Portable.is_available() => Backend::Portable,
             best => best,
         }

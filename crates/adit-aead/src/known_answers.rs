@@ -1,5 +1,5 @@
-//! Known answers, which a backend gives before its first use: one that was
-//! miscompiled, or is wrong on this CPU, is then passed over and not believed.
+//! Known answers, which a backend must give before its first use: one that was miscompiled, or is wrong on this CPU, is
+//! passed over.
 
 use arrayvec::ArrayVec;
 
@@ -8,14 +8,14 @@ use crate::{Key, Packet, TAG_LEN};
 /// What a batch of packets is sealed to.
 struct Answers<const COUNT: usize> {
     lengths: [usize; COUNT],
-    /// The number of the first packet, of which its counter is made.
+    /// The number of the first packet, from which its counter is made.
     first: u64,
     /// The tags, which stand for the ciphertexts that they are computed from.
     tags: [u128; COUNT],
 }
 
-/// Eight of a length, then nothing, a block of either cipher and its neighbours,
-/// and one that is much longer than the others.
+/// Eight of equal length, then an empty one, lengths at and next to a block of the authenticator and of the cipher, and
+/// one that is much longer than the others.
 const SHORT: Answers<16> = Answers {
     lengths: [100, 100, 100, 100, 100, 100, 100, 100, 0, 1, 15, 16, 17, 63, 64, 700],
     first: 0,
@@ -41,8 +41,8 @@ const SHORT: Answers<16> = Answers {
 /// Length of all these packets one after the other.
 const SHORT_LEN: usize = 8 * 100 + 876 + 16 * TAG_LEN;
 
-/// More of a length than lanes, and long enough for the ways that long packets
-/// take; then one that is longer than most that come over a network.
+/// More packets of equal length than there are lanes, long enough for the code that is only for long packets; then one
+/// that is longer than most that come over a network.
 const LONG: Answers<10> = Answers {
     lengths: [530, 530, 530, 530, 530, 530, 530, 530, 530, 2_100],
     first: 0,
@@ -61,10 +61,10 @@ const LONG: Answers<10> = Answers {
 };
 const LONG_LEN: usize = 9 * 530 + 2_100 + 10 * TAG_LEN;
 
-/// A short packet by itself, which may take another way than among others.
+/// A short packet by itself, for which there may be other code than for several.
 const ALONE: Answers<1> = Answers { lengths: [150], first: 7, tags: [0x41b307c7_d4c05eab_01c342eb_33b3f1e9] };
 const ALONE_LEN: usize = 150 + TAG_LEN;
-/// A longer one by itself, which is still short where vectors are long.
+/// A longer one by itself, which still counts as short where vectors are long.
 const ALONE_LONGER: Answers<1> = Answers { lengths: [400], first: 8, tags: [0xeb513528_f414f180_d68d9910_4aa53114] };
 const ALONE_LONGER_LEN: usize = 400 + TAG_LEN;
 
@@ -94,7 +94,7 @@ impl<const COUNT: usize> Answers<COUNT> {
         let mut right = tags.eq(self.tags);
         drop(batch);
 
-        // Every other packet has a bit of its tag changed, and is to stay sealed; then each of the rest.
+        // Every other packet has a bit of its tag changed, and must stay sealed; then each of the rest.
         for changed in [1, 0] {
             let (mut opened, mut texts, mut sealed) = (sealed, texts, sealed);
             let mut batch = self.packets(&keys, &mut opened);

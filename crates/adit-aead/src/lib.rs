@@ -37,18 +37,15 @@
 //!
 //! # Backends
 //!
-//! The fastest [`Backend`] that the CPU has is taken at run time: AVX-512 with
-//! IFMA, AVX2, or one packet at a time through a library (AWS-LC with the
-//! feature `aws-lc-rs`, the `chacha20poly1305` crate otherwise). A backend gives
-//! known answers before its first use, and is passed over if it does not. Tags
-//! are computed over the ciphertext first, and only packets whose tags are right
-//! are decrypted (AWS-LC decrypts while it verifies, in a place of its own, which
-//! is wiped). No branch and no address depends on a key, on a text, or on
-//! how much of a tag is right; lengths, counters, and which packets share a key
-//! are no secrets here.
+//! The fastest [`Backend`] that the CPU has is taken at run time: AVX-512 with IFMA, AVX2, or one packet at a time
+//! through a library (AWS-LC with the feature `aws-lc-rs`, the `chacha20poly1305` crate otherwise). Before its first
+//! use a backend is tested with known answers, and passed over if it does not give them. Tags are computed over the
+//! ciphertext first, and only packets whose tags are right are decrypted (AWS-LC decrypts while it verifies, but into a
+//! buffer of its own, which is wiped). No branch and no address depends on a key, on a text, or on how much of a tag is
+//! right; lengths, counters, and which packets share a key are not secret here.
 //!
-//! Batches of eight and more make the most of it. A batch mixed from long and
-//! short packets is fine; so is a single one.
+//! Batches of eight and more make the best use of it. A batch mixed from long and short packets is fine; so is a single
+//! packet.
 
 #![no_std]
 #![deny(missing_docs)]

@@ -1,11 +1,9 @@
-//! Poly1305 of many packets: which lane of a vector works on what. The
-//! arithmetic is the backends'.
+//! Poly1305 of many packets: which lane of a vector works on what. The arithmetic is left to the backends.
 //!
-//! A packet's blocks m are summed up to m[0] r^n + m[1] r^(n-1) + … + m[n-1] r,
-//! modulo 2^130 - 5. Packets of a length go side by side, one a lane, and each
-//! step adds a block and multiplies by r. A long packet that has no company is
-//! spread over all lanes: there a step multiplies by r^8, and the last step by
-//! r^8 in the first lane, by r^7 in the second, and so on.
+//! A packet's blocks m are summed up to m[0] r^n + m[1] r^(n-1) + … + m[n-1] r, modulo 2^130 - 5. Packets of equal
+//! length go side by side, one in each lane, and each step adds a block and multiplies by r. A long packet with no
+//! others of its length is spread over all lanes: there a step multiplies by r^8, and the last step by r^8 in the first
+//! lane, by r^7 in the second, and so on.
 
 use core::slice;
 
@@ -20,7 +18,7 @@ pub(crate) const LANES: usize = 8;
 pub(crate) const BLOCK_LEN: usize = 16;
 
 pub(crate) type Block = [u8; BLOCK_LEN];
-/// A number modulo 2^130 - 5 for each lane, as so many limbs.
+/// A number modulo 2^130 - 5 for each lane, in `LIMBS` limbs.
 pub(crate) type Numbers<const LIMBS: usize> = [[u64; LANES]; LIMBS];
 
 /// The arithmetic, in eight lanes.
@@ -32,7 +30,7 @@ pub(crate) trait Arithmetic<const LIMBS: usize>: Copy {
     /// by r. The rows are equally long.
     fn absorb(self, state: &mut State<LIMBS>, rows: [&[Block]; LANES]);
 
-    /// The same with a block for each lane at a time.
+    /// The same for blocks in another order: each step has one for each lane.
     fn absorb_steps(self, state: &mut State<LIMBS>, steps: &[[Block; LANES]]);
 
     /// The powers of r, from the eighth down to the first.
@@ -42,7 +40,7 @@ pub(crate) trait Arithmetic<const LIMBS: usize>: Copy {
     fn finish(self, state: &State<LIMBS>) -> [Block; LANES];
 }
 
-/// Eight authenticators on their way.
+/// Eight authenticators in progress.
 #[repr(align(64))]
 pub(crate) struct State<const LIMBS: usize> {
     pub(crate) r: Numbers<LIMBS>,
@@ -60,7 +58,7 @@ impl<const LIMBS: usize> Drop for State<LIMBS> {
     }
 }
 
-/// An array of a value for each lane.
+/// An array with a value for each lane.
 macro_rules! each_lane {
     ($lane:ident => $value:expr) => {
         each_lane!($lane => $value; 0, 1, 2, 3, 4, 5, 6, 7)
@@ -115,10 +113,10 @@ fn is_in(mask: Mask, lane: usize) -> bool {
     mask >> lane & 1 != 0
 }
 
-/// Which of the `used` lanes' packets are better worked on alone, spread over
-/// all lanes: long ones that too few others are as long as.
+/// Which of the `used` lanes' packets are better worked on alone, spread over all lanes: long ones for which there are
+/// too few others of their length.
 fn choose_alone(macs: &Lanes<'_>, used: Mask, is_even: bool) -> Mask {
-    // In eighths of what a step takes.
+    // Costs are in eighths of a step.
     let cost_side_by_side = |longest: usize| 8 * longest;
     let cost_alone = |packets: usize, blocks: usize| {
         // The powers of r, then for each packet the first and last step.
@@ -130,7 +128,7 @@ fn choose_alone(macs: &Lanes<'_>, used: Mask, is_even: bool) -> Mask {
         let cheaper = cost_alone(count, count * blocks[0]) < cost_side_by_side(blocks[0]);
         return if cheaper { used } else { 0 };
     }
-    // With each packet, and with none, as the longest of those side by side.
+    // Tries each packet, and none, as the longest of those that go side by side.
     let mut best = (usize::MAX, 0);
     for limit in blocks.into_iter().chain([0]) {
         let (mut alone, mut longest, mut count, mut sum) = (0, 0, 0, 0);
@@ -148,7 +146,7 @@ fn choose_alone(macs: &Lanes<'_>, used: Mask, is_even: bool) -> Mask {
     best.1
 }
 
-/// A packet a lane, all equally long.
+/// A packet in each lane, all equally long.
 fn side_by_side<const LIMBS: usize, A: Arithmetic<LIMBS>>(arithmetic: A, state: &mut State<LIMBS>, macs: &Lanes<'_>) {
     let texts = each_lane!(lane => macs[lane].text.as_chunks());
     arithmetic.absorb(state, each_lane!(lane => texts[lane].0));
@@ -159,11 +157,10 @@ fn side_by_side<const LIMBS: usize, A: Arithmetic<LIMBS>>(arithmetic: A, state: 
     arithmetic.absorb(state, each_lane!(lane => slice::from_ref(&macs[lane].last)));
 }
 
-/// A packet a lane, for the lanes that are in `chosen`.
+/// A packet in each lane, for the lanes that are in `chosen`.
 ///
-/// A packet that is shorter than the longest begins later, so that all end
-/// together. Until then, its lane works on the longest packet's blocks, and the
-/// sum is thrown away. So does a lane that is not chosen.
+/// A packet that is shorter than the longest begins later, so that all end together. Until then, its lane works on the
+/// longest packet's blocks, and the sum is thrown away. A lane that is not chosen does the same to the end.
 fn staggered<const LIMBS: usize, A: Arithmetic<LIMBS>>(
     arithmetic: A,
     state: &mut State<LIMBS>,
@@ -185,7 +182,7 @@ fn staggered<const LIMBS: usize, A: Arithmetic<LIMBS>>(
         if done == longest.len() {
             break;
         }
-        // Up to where the next packet begins; one without blocks at the end.
+        // Up to where the next packet begins; one without whole blocks begins at the end.
         let next = begins.into_iter().filter(|&begin| begin > done).min();
         let next = next.unwrap_or(longest.len());
         let row = |lane: usize| match done.checked_sub(begins[lane]) {
@@ -206,8 +203,7 @@ fn staggered<const LIMBS: usize, A: Arithmetic<LIMBS>>(
     arithmetic.absorb(state, each_lane!(lane => slice::from_ref(&macs[lane].last)));
 }
 
-/// A packet spread over all lanes, for each of those in `chosen`, whose sums
-/// are put in place.
+/// Works on the packets in `chosen` one after the other, each spread over all lanes, and puts their sums in place.
 fn one_by_one<const LIMBS: usize, A: Arithmetic<LIMBS>>(
     arithmetic: A,
     r: &Numbers<LIMBS>,
@@ -220,8 +216,8 @@ fn one_by_one<const LIMBS: usize, A: Arithmetic<LIMBS>>(
         let mac = macs[lane];
         let mut state =
             State { r: powers[0].map(|limb| [limb[lane]; LANES]), s: [[0; LANES]; 2], sums: [[0; LANES]; LIMBS] };
-        // The last step ends with the last block. If that makes the first one
-        // begin in the midst of the lanes, those before it are still zero.
+        // The steps are placed so that the last one ends with the last block. If the first one then begins in the midst
+        // of the lanes, the sums before it stay zero.
         let blocks = mac.text.len().div_ceil(BLOCK_LEN);
         let in_last = blocks.min(LANES - 1);
         let in_first = (blocks - in_last) % LANES;
@@ -247,11 +243,10 @@ fn one_by_one<const LIMBS: usize, A: Arithmetic<LIMBS>>(
     optimization_barrier(&powers);
 }
 
-/// The tag of a sum whose low 128 bits are `h`, and which is divided by 2^128
-/// `above`, 4 at most.
+/// The tag of a sum whose low 128 bits are `h`, and whose bits from 2^128 on are `above`, 4 at most.
 pub(crate) fn tag(h: u128, above: u64, s: u128) -> Block {
-    // If the sum is not below p, which is when it reaches 2^130 with 5 more,
-    // what it is modulo p has the low bits of that.
+    // If the sum is not below p, adding 5 makes it reach 2^130, and the low bits of the result are those of the sum
+    // modulo p.
     let (less, carried) = h.overflowing_add(5);
     let reached = (above + u64::from(carried)) >> 2 & 1;
     let choice = u128::from(reached).wrapping_neg();

@@ -47,8 +47,8 @@ mod aws_lc {
     use super::{ROOM, pure};
     use crate::{Key, Packet};
 
-    /// AWS-LC's form of the key, which lives on the heap: made when first
-    /// needed, which is never where a vector backend does all the work.
+    /// AWS-LC's form of the key, which lives on the heap. It is made when first needed, so never where a vector backend
+    /// does all the work.
     #[derive(Default)]
     pub(crate) struct PreparedKey(OnceLock<Option<LessSafeKey>>);
 
@@ -73,9 +73,8 @@ mod aws_lc {
         }
     }
 
-    /// AWS-LC decrypts while it verifies, and clears what it wrote if the tag
-    /// turns out wrong. A packet that is not authentic is to stay as it came,
-    /// so it writes to a place of our own; a text too long for that takes the
+    /// AWS-LC decrypts while it verifies, and clears what it wrote if the tag turns out wrong. A packet that is not
+    /// authentic must stay as it came, so AWS-LC writes to a buffer of ours; a text too long for that goes to the
     /// library that verifies first.
     pub(crate) fn open(packet: &mut Packet<'_>) {
         let Some(key) = prepared(packet.key).filter(|_| packet.text.len() <= ROOM) else {

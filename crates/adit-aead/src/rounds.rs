@@ -1,5 +1,5 @@
-//! What ChaCha20 is in every backend: its rounds, over whatever vectors there
-//! are, and tables to fill the vectors from.
+//! The parts of ChaCha20 that all backends share: its rounds, over vectors of any kind, and tables to fill the vectors
+//! from.
 
 use crate::stream::LANES;
 
@@ -40,15 +40,15 @@ pub(crate) fn numbers_from(first: usize) -> &'static [u32; LANES] {
 #[inline]
 fn window(table: &[u32; 2 * LANES], first: usize) -> &[u32; LANES] {
     let from = LANES - first.min(LANES);
-    // There are always as many words from there.
+    // There are always that many words from there on.
     table[from..].first_chunk().unwrap_or(&[0; LANES])
 }
 
 /// A double round of `$x`, an array of sixteen vectors, each of them one word
 /// of the state of many blocks.
 ///
-/// The four quarter rounds of a round go step by step side by side, for they do
-/// not wait for one another as the steps of one do.
+/// The four quarter rounds of a round advance step by step, side by side, since they do not wait for one another as the
+/// steps of a single one do.
 macro_rules! double_round {
     ($x:ident, $add:ident, $xor:ident, $left_16:expr, $left_12:expr, $left_8:expr, $left_7:expr $(, $beside:expr)?) => {
         double_round!(@half_round $x, $add, $xor, $left_16, $left_12,

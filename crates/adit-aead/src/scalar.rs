@@ -1,17 +1,15 @@
-//! Poly1305 of one packet in general registers, for the time that the vector
-//! registers make key stream.
+//! Poly1305 of one packet in general registers, while the vector registers make key stream.
 
 use zeroize::optimization_barrier;
 
 use crate::poly1305::{BLOCK_LEN, Block, tag};
 
-/// One authenticator: the sum h as two words and what is above them, by 4 at
-/// most, and the factor r.
+/// One authenticator: the sum h, as two words and what is above them, which is 4 at most, and the factor r.
 #[derive(Clone, Copy)]
 pub(crate) struct Scalar {
     h: [u64; 3],
     r: [u64; 2],
-    /// 5/4 of the high word of r: what its products pass 2^130 by.
+    /// 5/4 of the high word of r, for those of its products that pass 2^130.
     r1_wrapped: u64,
     s: u128,
 }
@@ -43,16 +41,14 @@ impl Scalar {
         let d1 = product(h0, r1) + product(h1, r0) + u128::from(h2 * self.r1_wrapped) + (d0 >> 64);
         let d2 = h2 * r0 + (d1 >> 64) as u64;
 
-        // What has passed 2^130 comes back five times: four times is where it
-        // stands, one time two bits lower.
+        // What has passed 2^130 is added back five times: four times as it stands, once two bits lower.
         let over = (d2 & !3) + (d2 >> 2);
         let h = u128::from(d0 as u64) | u128::from(d1 as u64) << 64;
         let (h, carried) = h.overflowing_add(u128::from(over));
         self.h = [h as u64, (h >> 64) as u64, (d2 & 3) + u64::from(carried)];
     }
 
-    /// Absorbs the rest of a text, padded to whole blocks, and the last block;
-    /// then gives the tag, and is without a key again.
+    /// Absorbs the rest of a text, padded to whole blocks, and the last block; then gives the tag, and forgets the key.
     pub(crate) fn finish(&mut self, rest: &[u8], last: &Block) -> Block {
         let (blocks, rest) = rest.as_chunks::<BLOCK_LEN>();
         for block in blocks {

@@ -1,5 +1,5 @@
-//! One short packet by itself, as it comes when the tunnel is nearly idle: few
-//! blocks, and little code, for by then all of it has left the caches.
+//! One short packet by itself, as it comes when the tunnel is nearly idle: few blocks, and little code, since all code
+//! has left the caches by then.
 
 use crate::scalar::Scalar;
 use crate::stream::{self, BLOCK_LEN, KeyStream, Segment, Vector};

@@ -1,5 +1,5 @@
-//! What a vector backend does, and the order in which it is asked to: the part
-//! of sealing and opening that is the same for all of them, free of `unsafe`.
+//! What a vector backend provides, and the order in which it is used: the part of sealing and opening that is the same
+//! for all of them, free of `unsafe`.
 
 use arrayvec::ArrayVec;
 use subtle::{Choice, ConstantTimeEq};
@@ -13,9 +13,8 @@ pub(crate) const LANES: usize = 32;
 pub(crate) const FEW: usize = 16;
 /// Length of a ChaCha20 block.
 pub(crate) const BLOCK_LEN: usize = 64;
-/// Packets that are worked on together: as many as an authenticator has lanes.
-/// Their 12 KiB, if they have 1,500 bytes, are still in the L1 cache when the
-/// authenticator comes to them.
+/// Packets that are worked on together: as many as an authenticator has lanes. At 1,500 bytes each these are 12 KiB,
+/// which are still in the L1 cache when the authenticator comes to them.
 pub(crate) const GROUP: usize = 8;
 
 /// The primitives of a backend.
@@ -56,8 +55,8 @@ pub(crate) struct Mac<'a> {
     pub(crate) last: [u8; 16],
 }
 
-/// Key stream of one run, block after block. It is filled where it stands, and
-/// stays there until it is wiped: whatever is moved leaves a copy behind.
+/// Key stream of one run, block after block. It is filled in place, and not moved before it is wiped, since a move
+/// would leave a copy behind.
 #[repr(align(64))]
 pub(crate) struct KeyStream<const BLOCKS: usize>(pub(crate) [[u8; BLOCK_LEN]; BLOCKS]);
 
@@ -257,7 +256,7 @@ fn text_blocks(packet: &Packet<'_>) -> usize {
     packet.text.len().div_ceil(BLOCK_LEN)
 }
 
-/// With the one that makes the authenticator's key.
+/// Including the one that makes the authenticator's key.
 fn all_blocks(packet: &Packet<'_>) -> usize {
     1 + text_blocks(packet)
 }
@@ -265,6 +264,6 @@ fn all_blocks(packet: &Packet<'_>) -> usize {
 /// Compares in constant time.
 pub(crate) fn is_equal(a: &[u8; TAG_LEN], b: &[u8; TAG_LEN]) -> Choice {
     let different = u128::from_le_bytes(*a) ^ u128::from_le_bytes(*b);
-    // A word at a time, of which `subtle` knows no longer ones than these.
+    // Both halves in one 64-bit word, the longest that `subtle` has.
     (different as u64 | (different >> 64) as u64).ct_eq(&0)
 }

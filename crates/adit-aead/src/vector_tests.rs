@@ -1,7 +1,7 @@
 //! The vector backends' primitives against the documents that define them.
 //!
-//! Below the packets a nonce has all its 96 bits and there may be associated
-//! data, so published vectors apply that no WireGuard packet could be.
+//! Below the level of packets a nonce has all its 96 bits and there may be associated data, so published vectors apply
+//! that could not be WireGuard packets.
 
 mod authenticator;
 mod cipher;

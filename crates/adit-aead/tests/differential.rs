@@ -17,7 +17,7 @@ fn a_packet_of_every_length_is_sealed_and_opened_alike_alone_and_among_others() 
         let counter = (length as u64) << 29 | 5;
         let alone = [(0, counter, text.clone())];
         check(&keys, &alone);
-        // Seven that are as long, and one that is not, around them.
+        // Among seven others of its length, and one of another length.
         let mut batch = vec![(0, counter + 1, text); 8];
         batch.insert(3, (1, counter, vec![3; (length * 5) % 300]));
         check(&keys, &batch);

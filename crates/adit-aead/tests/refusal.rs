@@ -4,7 +4,7 @@ use adit_aead::{Backend, Key, Packet, TAG_LEN, open, open_with, seal, seal_with}
 
 const COUNTER: u64 = 0x0102_0304_0506_0708;
 
-/// Batch sizes and text lengths that together take every way through a backend.
+/// Batch sizes and text lengths that together take every code path of a backend.
 const SHAPES: [(usize, usize); 9] =
     [(1, 0), (1, 16), (1, 100), (8, 64), (9, 64), (1, 1420), (8, 1420), (17, 700), (2, 5000)];
 
@@ -72,7 +72,7 @@ fn another_key_or_counter_or_length_is_refused() {
                 assert!(refuses(&key, COUNTER, &sealed[..length + TAG_LEN - 1]));
             }
             assert!(refuses(&key, COUNTER, &[&sealed[..], &[0]].concat()));
-            // A tag is not one of the padded text.
+            // The tag of a text is not that of the text padded with a zero.
             assert!(refuses(&key, COUNTER, &[&sealed[..length], &[0], &sealed[length..]].concat()));
         }
     }
@@ -111,8 +111,8 @@ fn neither_keys_nor_texts_are_shown() {
     }
 }
 
-/// A bit of each kind of place: every byte of the tag, and of the text the ends,
-/// both sides of a block's edge, and the middle.
+/// A bit in each kind of place: in every byte of the tag, and in the text at the ends, on both sides of a block's edge,
+/// and in the middle.
 fn bits(length: usize) -> Vec<(usize, u32)> {
     let places = [0, 1, 15, 16, 63, 64, length / 2, 511, 512, 1023, 1024, length.wrapping_sub(1)];
     let mut places: Vec<usize> = places.into_iter().filter(|&place| place < length).collect();

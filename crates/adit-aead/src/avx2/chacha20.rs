@@ -42,8 +42,8 @@ pub(super) fn key_stream(segments: &[Segment<'_>], out: &mut [[u8; BLOCK_LEN]]) 
 pub(super) fn key_stream_beside(segment: &Segment<'_>, out: &mut KeyStream<LANES>, mac: &mut Scalar, blocks: &[Block]) {
     let initial = initial_state(core::slice::from_ref(segment), 0);
     let mut x = initial;
-    // The two kinds of work do not wait for each other, so the CPU takes from
-    // both at a time, if they come in small portions.
+    // The two kinds of work do not wait for each other, so the CPU does both at the same time if they come in small
+    // portions.
     let orders = byte_orders();
     let mut blocks = blocks.iter();
     let mut local = *mac;
@@ -78,11 +78,10 @@ pub(super) fn xor(text: &mut [u8], stream: &[u8]) {
     }
 }
 
-/// The state before the first round of eight lanes, which are the `part`th of
-/// all lanes.
+/// The state before the first round for eight lanes, which are the `part`th eight of all lanes.
 ///
-/// All take the first segment's words, and those from the next segment's first
-/// lane on take its words instead, and so on.
+/// All take the first segment's words; then the lanes from the next segment's first one on take that segment's words
+/// instead, and so on.
 #[inline]
 #[target_feature(enable = "avx2")]
 pub(crate) fn initial_state(segments: &[Segment<'_>], part: usize) -> [__m256i; 16] {
@@ -131,7 +130,7 @@ pub(crate) fn write_blocks(mut state: [__m256i; 16], initial: [__m256i; 16], out
         state[i] = _mm256_add_epi32(state[i], initial[i]);
     }
     let (low, high) = state.split_at(8);
-    // Words 0 to 7 of a block are one vector, and words 8 to 15.
+    // Words 0 to 7 of a block are one vector, and words 8 to 15 another.
     let (vectors, _) = out.as_flattened_mut().as_chunks_mut();
     for (i, words) in [low, high].into_iter().enumerate() {
         let blocks = transpose(words);
@@ -141,7 +140,7 @@ pub(crate) fn write_blocks(mut state: [__m256i; 16], initial: [__m256i; 16], out
     }
 }
 
-/// From one word of all blocks a vector to all eight words of one block a vector.
+/// From vectors of one word of all blocks to vectors of all eight words of one block.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn transpose(words: &[__m256i]) -> [__m256i; 8] {
@@ -181,8 +180,7 @@ pub(super) fn byte_orders() -> [__m256i; 2] {
         3, 0, 1, 2, 7, 4, 5, 6, 11, 8, 9, 10, 15, 12, 13, 14, //
         3, 0, 1, 2, 7, 4, 5, 6, 11, 8, 9, 10, 15, 12, 13, 14,
     );
-    // A compiler that knows what they are loads them into registers each time,
-    // of which there are none to spare.
+    // A compiler that knew these values would load them into registers each time, and there are none to spare.
     black_box([left_16, left_8])
 }
 

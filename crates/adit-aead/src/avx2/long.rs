@@ -2,8 +2,8 @@
 //! stream, the general registers authenticate. Either by itself leaves half of
 //! the CPU idle.
 //!
-//! Sealing, what is authenticated is the ciphertext of a step ago; opening, it
-//! is the packet after the one that is being decrypted.
+//! When sealing, it is the ciphertext of the step before that is authenticated; when opening, it is the packet after
+//! the one that is being decrypted.
 
 use arrayvec::ArrayVec;
 use zeroize::optimization_barrier;
@@ -34,7 +34,7 @@ pub(super) fn seal(vector: Avx2, packets: &mut [Packet<'_>]) {
     let mut behind = 0;
     for i in 0..packets.len() {
         if i % GROUP == 0 {
-            // Those of the group before may still be at work; empty packets can leave more behind than that.
+            // Packets of the group before may still be worked on; empty packets can leave more than those behind.
             while behind + GROUP < i {
                 *packets[behind].tag = macs.of(behind).finish(packets[behind].text);
                 behind += 1;
@@ -74,7 +74,7 @@ pub(super) fn open(vector: Avx2, packets: &mut [Packet<'_>]) {
         for start in (0..packets[i].text.len()).step_by(STEP) {
             let segment = segment(&packets[i], start);
             match packets.get(i + 1) {
-                // As far as this packet has come, so that each step takes its share.
+                // As far as this packet has come, so that each step takes its share of the next one.
                 Some(next) => macs.of(i + 1).step(vector, segment, &mut stream, next.text, start + STEP),
                 None => vector.key_stream(&[segment], &mut stream),
             }
@@ -83,7 +83,8 @@ pub(super) fn open(vector: Avx2, packets: &mut [Packet<'_>]) {
     }
 }
 
-/// The authenticators of a group of packets and of the group before, so that the work on one goes over into the next.
+/// The authenticators of a group of packets and of the group before, so that work can go over from one group into the
+/// next.
 struct Authenticators([Progress; 2 * GROUP]);
 
 impl Authenticators {

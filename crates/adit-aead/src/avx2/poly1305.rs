@@ -12,8 +12,8 @@ const MASK: u64 = (1 << 26) - 1;
 /// than it should.
 type Vectors = [__m256i; 5];
 
-/// Four numbers to multiply by, with all limbs but the first times 5 as well:
-/// what passes 2^130 comes back five times.
+/// Four numbers to multiply by, and all limbs but the first times 5 as well: what passes 2^130 is added back five
+/// times.
 #[derive(Clone, Copy)]
 struct Factors {
     limbs: Vectors,
@@ -112,8 +112,8 @@ pub(super) fn finish(state: &State<5>) -> [Block; LANES] {
     let mut words = [[0; LANES]; 3];
     let mask = _mm256_set1_epi64x(MASK as i64);
     for half in 0..2 {
-        // Twice around: the second time limb 4 passes on one at most, and only
-        // if all other limbs have just become zero, or next to it.
+        // Carries go around twice: the second time limb 4 passes on one at most, and only if all other limbs have just
+        // become zero, or next to it.
         let mut h = load_all(&state.sums, half);
         for _ in 0..2 {
             for i in 0..4 {
@@ -188,8 +188,8 @@ fn five_times(x: __m256i) -> __m256i {
 
 /// The products modulo 2^130 - 5.
 ///
-/// With limbs of `h` below 2^28 and of the factors below 2^27 the factors have
-/// 32 bits and the sums 64, and the limbs of the result are below 2^27 again.
+/// With limbs of `h` below 2^28 and of the factors below 2^27, what is multiplied fits into 32 bits and the sums into
+/// 64, and the limbs of the result are below 2^27 again.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn multiply(h: Vectors, factors: &Factors) -> Vectors {
@@ -228,7 +228,7 @@ fn multiply(h: Vectors, factors: &Factors) -> Vectors {
     [p0, p1, p2, p3, p4]
 }
 
-/// A block a lane.
+/// A block for each lane.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn gather(a: &Block, b: &Block, c: &Block, d: &Block) -> Halves {

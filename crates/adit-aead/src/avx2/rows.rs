@@ -1,8 +1,8 @@
 //! ChaCha20, few blocks at a time: each vector holds a row of the state, four
 //! words, of two blocks.
 //!
-//! Fewer instructions than with a word a vector, if the blocks are few, and far
-//! fewer to fetch when nothing is in the caches.
+//! For few blocks this takes fewer instructions than vectors that each hold one word of all blocks, and far fewer to
+//! fetch when nothing is in the caches.
 
 use core::arch::x86_64::*;
 
@@ -10,14 +10,13 @@ use super::chacha20::{byte_orders, left_7, left_12, store};
 use crate::rounds::CONSTANTS;
 use crate::stream::{BLOCK_LEN, Segment};
 
-/// Blocks at a time: of two vectors of each row one is reckoned with while the
-/// other waits for its last result.
+/// Blocks at a time: each row is in two vectors, so that one is worked on while the other waits for its last result.
 pub(crate) const BLOCKS: usize = 4;
 
 /// A row of two times two blocks.
 type Row = [__m256i; BLOCKS / 2];
 
-/// The key stream of a segment's first block and of those behind it.
+/// The key stream of a segment's first block and of those after it.
 #[target_feature(enable = "avx2")]
 pub(super) fn key_stream(segment: &Segment<'_>, out: &mut [[u8; BLOCK_LEN]; BLOCKS]) {
     let (key, _) = segment.key.as_chunks();
@@ -38,7 +37,7 @@ pub(super) fn key_stream(segment: &Segment<'_>, out: &mut [[u8; BLOCK_LEN]; BLOC
     let orders = byte_orders();
     for _ in 0..10 {
         quarter_rounds(&mut a, &mut b, &mut c, &mut d, orders);
-        // The diagonals become columns, and columns again.
+        // The diagonals become columns, and then go back to where they were.
         b = b.map(|row| _mm256_shuffle_epi32::<0b00_11_10_01>(row));
         c = c.map(|row| _mm256_shuffle_epi32::<0b01_00_11_10>(row));
         d = d.map(|row| _mm256_shuffle_epi32::<0b10_01_00_11>(row));
@@ -59,7 +58,7 @@ pub(super) fn key_stream(segment: &Segment<'_>, out: &mut [[u8; BLOCK_LEN]; BLOC
     }
 }
 
-/// Four quarter rounds a block, one in each column.
+/// Four quarter rounds for each block, one in each column.
 #[inline]
 #[target_feature(enable = "avx2")]
 fn quarter_rounds(a: &mut Row, b: &mut Row, c: &mut Row, d: &mut Row, orders: [__m256i; 2]) {

@@ -42,8 +42,8 @@ pub(super) fn key_stream(segments: &[Segment<'_>], out: &mut [[u8; BLOCK_LEN]]) 
     }
 }
 
-/// Sixteen blocks, and sixteen more while those wait for their results: of the
-/// 32 registers each holds a word.
+/// Sixteen blocks, and sixteen more while the first ones wait for their results: each of the 32 registers holds one
+/// word of sixteen blocks.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
 fn double_key_stream(
@@ -82,8 +82,8 @@ pub(super) fn left<const BITS: i32>(pair: Pair) -> Pair {
     [_mm512_rol_epi32::<BITS>(pair[0]), _mm512_rol_epi32::<BITS>(pair[1])]
 }
 
-/// Eight blocks at most, as AVX2 does it, but for the rotations: half as wide,
-/// but on one more port.
+/// Eight blocks at most, as AVX2 does it except for the rotations: the vectors are half as wide, but have one more
+/// execution port.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
 fn half_key_stream(segments: &[Segment<'_>], out: &mut [[u8; BLOCK_LEN]]) {
     let initial = avx2::initial_state(segments, 0);
@@ -153,15 +153,13 @@ fn write_blocks(mut state: [__m512i; 16], initial: &[__m512i; 16], out: &mut [[u
     }
 }
 
-/// The state before the first round of sixteen lanes, which are the `part`th of
-/// all lanes.
+/// The state before the first round for sixteen lanes, which are the `part`th sixteen of all lanes.
 ///
-/// All take the first segment's words, and those from the next segment's first
-/// lane on take its words instead, and so on.
+/// All take the first segment's words; then the lanes from the next segment's first one on take that segment's words
+/// instead, and so on.
 ///
-/// The run before ends with a queue at the shuffles' port. What needed that port
-/// here, as masks and what comes from general registers do, would wait in the
-/// queue, and the rounds with it; loads and logic do not.
+/// When the run before ends, instructions are queued at the port for shuffles. Anything here that needs that port, as
+/// masks and moves from general registers do, would wait in that queue, and the rounds with it; loads and logic do not.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
 fn initial_state(segments: &[Segment<'_>], part: usize) -> [__m512i; 16] {
@@ -206,7 +204,7 @@ fn initial_state(segments: &[Segment<'_>], part: usize) -> [__m512i; 16] {
     state
 }
 
-/// From one word of all blocks a vector to all words of one block a vector.
+/// From vectors of one word of all blocks to vectors of all words of one block.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
 fn transpose(words: [__m512i; 16]) -> [__m512i; 16] {

@@ -111,8 +111,8 @@ pub(super) fn finish(state: &State<3>) -> [Block; LANES] {
     let mask_44 = _mm512_set1_epi64((1 << 44) - 1);
     let mask_42 = _mm512_set1_epi64((1 << 42) - 1);
     let five = _mm512_set1_epi64(5);
-    // Twice around: the second time limb 2 passes on one at most, and only if
-    // the other limbs have just become zero, or next to it.
+    // Carries go around twice: the second time limb 2 passes on one at most, and only if the other limbs have just
+    // become zero, or next to it.
     let [mut h0, mut h1, mut h2] = load_all(&state.sums);
     for _ in 0..2 {
         h1 = _mm512_add_epi64(h1, _mm512_srli_epi64::<44>(h0));
@@ -189,7 +189,7 @@ fn multiply(h: Vectors, factors: &Factors) -> Vectors {
     products.carried()
 }
 
-/// A sum of products, for each limb its low 52 bits, and the bits above: those have 2^52 times the weight, which is 2^8
+/// A sum of products: for each limb its low 52 bits, and the bits above, which have 2^52 times the weight, that is, 2^8
 /// times the next limb's.
 struct Products {
     low: Vectors,
@@ -222,7 +222,7 @@ impl Products {
 
     /// The sum modulo 2^130 - 5.
     ///
-    /// With limbs of `h` below 2^47, of the factors below 2^45, and [`AT_ONCE`] products, no sum leaves 64 bits and no
+    /// With limbs of `h` below 2^47, of the factors below 2^45, and [`AT_ONCE`] products, no sum exceeds 64 bits and no
     /// factor 52, and the limbs of the result are below 2^45 again.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]

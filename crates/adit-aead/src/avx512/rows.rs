@@ -8,11 +8,10 @@ use super::quarters;
 use crate::rounds::CONSTANTS;
 use crate::stream::{BLOCK_LEN, Segment};
 
-/// Blocks at a time: of two vectors of each row one is reckoned with while the
-/// other waits for its last result.
+/// Blocks at a time: each row is in two vectors, so that one is worked on while the other waits for its last result.
 pub(super) const BLOCKS: usize = 8;
 
-/// The key stream of a segment's first block and of those behind it.
+/// The key stream of a segment's first block and of those after it.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
 pub(super) fn key_stream(segment: &Segment<'_>, out: &mut [[u8; BLOCK_LEN]; BLOCKS]) {
     let (key, _) = segment.key.as_chunks();
@@ -34,7 +33,7 @@ pub(super) fn key_stream(segment: &Segment<'_>, out: &mut [[u8; BLOCK_LEN]; BLOC
     let [mut a, mut b, mut c, mut d] = initial;
     for _ in 0..10 {
         quarter_rounds(&mut a, &mut b, &mut c, &mut d);
-        // The diagonals become columns, and columns again.
+        // The diagonals become columns, and then go back to where they were.
         b = b.map(|row| _mm512_shuffle_epi32::<0b00_11_10_01>(row));
         c = c.map(|row| _mm512_shuffle_epi32::<0b01_00_11_10>(row));
         d = d.map(|row| _mm512_shuffle_epi32::<0b10_01_00_11>(row));
@@ -51,7 +50,7 @@ pub(super) fn key_stream(segment: &Segment<'_>, out: &mut [[u8; BLOCK_LEN]; BLOC
     }
 }
 
-/// Four quarter rounds a block, one in each column.
+/// Four quarter rounds for each block, one in each column.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
 fn quarter_rounds(a: &mut Pair, b: &mut Pair, c: &mut Pair, d: &mut Pair) {

@@ -12,8 +12,8 @@ use crate::stream::{Mac, Vector};
 
 #[test]
 fn whole_blocks_give_the_tags_of_rfc_8439() {
-    // Appendix A.3, vectors 1 and 5 to 11. (In the others the message ends
-    // within a block, which what a packet's tag is made from never does.)
+    // Appendix A.3, vectors 1 and 5 to 11. (In the others the message ends within a block; what a packet's tag is made
+    // from never does.)
     const ONES: u128 = u128::MAX;
     let cases: [(u128, u128, &[u128], u128); 8] = [
         (0, 0, &[0; 4], 0),
@@ -56,7 +56,7 @@ fn the_largest_limbs_do_not_overflow() {
     }
 }
 
-/// Bytes that are as often all ones, or all zeros, as anything.
+/// Bytes that are often all ones or all zeros.
 fn bytes(length: impl Into<prop::collection::SizeRange>) -> impl Strategy<Value = Vec<u8>> {
     (prop::collection::vec(any::<u8>(), length), 0..4_u8).prop_map(|(mut bytes, kind)| {
         match kind {
@@ -152,8 +152,7 @@ fn reckon(mac: &Mac<'_>) -> [u8; 16] {
     sum.1.wrapping_add(u128::from_le_bytes(*s.first_chunk().unwrap())).to_le_bytes()
 }
 
-/// The sum modulo p = 2^130 - 5 of numbers below it, each as what is above 128
-/// bits, and the 128.
+/// The sum modulo p = 2^130 - 5 of two numbers below it, each given as the bits above the low 128, and those 128.
 fn add(a: (u64, u128), b: (u64, u128)) -> (u64, u128) {
     let (low, carried) = a.1.overflowing_add(b.1);
     let high = a.0 + b.0 + u64::from(carried);

@@ -78,7 +78,7 @@ fn is_alone_and_in_the_last_lane<const BLOCKS: usize>(vector: impl Vector, segme
 #[test]
 fn a_short_packet_by_itself_has_the_blocks_of_the_others() {
     let key = core::array::from_fn(|i| i as u8);
-    // A block number that passes 2^32 on the way, for whoever adds wrongly.
+    // A block number that passes 2^32 on the way, to catch a backend that adds wrongly.
     let segment = Segment { key: &key, nonce: [1, 2, 3], counter: u32::MAX - 1, blocks: 1, packet: 0 };
     let check = |blocks: &[[u8; BLOCK_LEN]]| {
         for (i, given) in blocks.iter().enumerate() {
