@@ -81,7 +81,7 @@ pub struct PeerConfig {
 /// Where routes to the peers' allowed IPs go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Table {
-    /// To the main table; a default route to one of its own, by rules.
+    /// To the main table; a default route to a table of its own, by rules.
     #[default]
     Auto,
     /// Nowhere.

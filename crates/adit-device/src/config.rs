@@ -1,7 +1,8 @@
-//! What an interface is told and what it tells: plain values, shared by the UAPI, the configuration files and the device.
+//! What an interface is told and what it tells: plain values, shared by the UAPI, the configuration files and the
+//! device.
 //!
-//! Keys redact themselves in `Debug`, so every type here can be logged. Secret ones are in boxes: when a list grows or a
-//! value is moved, what is left behind is the address of a key, and each key is wiped where it lies.
+//! Keys redact themselves in `Debug`, so every type here can be logged. Secret keys are boxed: when a list grows or a
+//! value is moved, only the address of a key is left behind, and each key is wiped where it lies.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -49,7 +50,7 @@ pub struct PeerUpdate {
 }
 
 impl PeerUpdate {
-    /// No change but that the peer exists.
+    /// Changes nothing, except that the peer will exist.
     pub fn new(public_key: PublicKey) -> Self {
         Self {
             public_key,
@@ -112,7 +113,7 @@ pub struct PeerState {
     pub rx_bytes: u64,
     /// Bytes sent to the peer.
     pub tx_bytes: u64,
-    /// What may come from the peer, and goes to it.
+    /// The addresses that the peer may send from; packets to them go to it.
     pub allowed_ips: Vec<IpNet>,
     /// The version of the WireGuard protocol; there is only 1.
     pub protocol_version: u32,

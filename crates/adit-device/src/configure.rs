@@ -16,7 +16,7 @@ use crate::offload::Offloads;
 use crate::shared::{Shared, now};
 use crate::uapi::{Handler, Listener, SetError};
 
-/// How long workers may take to let go of the sockets of a former port, and how often that is looked at.
+/// How long workers may take to let go of the sockets of a former port, and how often that is checked.
 const PATIENCE: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_micros(200);
 
@@ -78,7 +78,7 @@ impl Handler for Configurator {
         self.device.fwmark = mark;
         let mut interface = self.shared.interface();
         if let Some(key) = update.private_key {
-            // Cloned, for what is moved out of a box is not wiped there.
+            // Cloned, since moving it out of its box would leave it there unwiped.
             interface.set_private_key(key.as_deref().cloned());
         }
         if update.replace_peers {
@@ -115,7 +115,7 @@ impl Configurator {
             ("asks", asks.is_some().into()),
             ("link", link.is_some().into()),
             ("far_monitor", far_monitor.is_some().into()),
-            // Files that are somebody else's: of a program that does not tell, all are its own.
+            // Whether the files belong to somebody else: a program that does not tell owns all of them.
             ("keep_uapi", listener.path().is_none().into()),
             ("keep_asks", asks.as_ref().is_some_and(|asks| asks.path().is_none()).into()),
             ("port", device.port.into()),
@@ -137,7 +137,7 @@ impl Configurator {
         Ok(State { text, snapshot: shared.interface().snapshot(now()), fds })
     }
 
-    /// Binds sockets of another port; if that fails the present ones stay.
+    /// Binds sockets to another port; if that fails the present ones stay.
     fn bind(&mut self, port: u16, mark: u32) -> Result<(), SetError> {
         let sockets = bind(port, self.workers.len(), mark, self.device.offload)
             .map_err(|error| SetError { errno: error.errno(), message: error.to_string() })?;
@@ -146,7 +146,7 @@ impl Configurator {
         // Answers must not try to leave from what the old sockets were bound to.
         self.shared.interface().forget_sources();
         self.workers.wake();
-        // Who asked may want the former port for something else, as soon as this is answered.
+        // The client may want the former port for something else as soon as it has its answer.
         let end = Instant::now() + PATIENCE;
         while former.iter().any(|sockets| sockets.strong_count() > 0) && Instant::now() < end {
             std::thread::sleep(PAUSE);
@@ -160,7 +160,7 @@ impl Configurator {
     }
 }
 
-/// What a TUN device may be given unfinished, and whether UDP sockets may, in words.
+/// The offloads of a TUN device, and whether UDP sockets have them, in words.
 pub(crate) fn offload_words(tun: Offloads, udp: bool) -> String {
     let words = [
         (tun.checksum, "tun-checksum"),
@@ -173,8 +173,8 @@ pub(crate) fn offload_words(tun: Offloads, udp: bool) -> String {
     if words.is_empty() { "none".to_owned() } else { words.join(" ") }
 }
 
-/// Every value has been checked where it was parsed; what is left is no error to `wg(8)`: a peer that does not exist
-/// is not updated, and an interface's own key is passed over.
+/// Every value has been checked where it was parsed. What can still be wrong is no error to `wg(8)`: an update of a
+/// peer that does not exist, or a peer with the interface's own key, is passed over.
 fn set_peer(interface: &mut Interface, update: PeerUpdate) {
     let key = &update.public_key;
     let known = interface.peer_id(key);

@@ -1,4 +1,4 @@
-//! Least privilege: once a device is set up, its process keeps what serving it takes, and gives the rest away for good.
+//! Least privilege: once a device is set up, its process keeps what serving it takes, and gives the rest up for good.
 //!
 //! | measure | what is left | why |
 //! |---|---|---|
@@ -13,18 +13,18 @@
 //! from which all others will be started.
 //!
 //! Memory is locked as it is touched (`MCL_ONFAULT`), so that the process is no larger for it. It is locked only where
-//! no limit can be reached: with one, an allocation would fail some day, and end the tunnel.
+//! no limit applies: under a limit, some allocation would fail one day and end the tunnel.
 //!
 //! # The next version
 //!
-//! A reload starts the program that is on disk by then, as a child, and everything here is inherited: filters and rules
-//! can never be taken off. So what a start needs stays permitted: `execve` of files in the folders that this program
-//! and its libraries lie in, with Landlock to hold it to these, and the calls of the dynamic loader. The kept
-//! capabilities are made ambient, so that an ordinary user's process does not lose them by `execve`. Nothing else is
-//! needed: device, sockets and listener are handed over open. A program so started confines itself too; of filters and
-//! rules it finds that they are there ([`Inherited`]), since each further layer would cost time and Linux permits 16.
-//! A version that needs more than the old one's filter permits cannot be reloaded to; it fails to start, and the old one
-//! goes on. Whoever wants no program started from here at all has [`Confinement::reload`] for that.
+//! A reload starts the program that is on disk by then, as a child, which inherits everything here: filters and rules
+//! can never be taken off. So what starting it takes stays permitted: the calls of the dynamic loader, and `execve` of
+//! files in the folders that hold this program and its libraries, to which Landlock confines it. The kept capabilities
+//! are made ambient, so that an ordinary user's process does not lose them by `execve`. Nothing else is needed: device,
+//! sockets and listener are handed over open. A program so started confines itself too, but adds no filters and rules
+//! if it finds that they are there ([`Inherited`]): each further layer would cost time, and Linux permits 16. A version
+//! that needs more than the old one's filter permits cannot be reloaded to: it fails to start, and the old one goes on.
+//! To have no program started from here at all there is [`Confinement::reload`].
 
 mod capabilities;
 mod files;
@@ -42,7 +42,7 @@ use rustix::thread::CapabilitySet;
 pub struct Confinement {
     /// Drop every capability but those that serving takes.
     pub drop_capabilities: bool,
-    /// Never gain a right by starting a program. The kernel asks it of those who want `seccomp` or `landlock`.
+    /// Never gain a right by starting a program. The kernel requires it for `seccomp` and `landlock`.
     pub no_new_privileges: bool,
     /// Permit only the system calls that are needed.
     pub seccomp: bool,
@@ -52,7 +52,7 @@ pub struct Confinement {
     pub no_core_dumps: bool,
     /// Keep memory from being written to swap.
     pub lock_memory: bool,
-    /// Leave what starting the next version of this program takes.
+    /// Keep what starting the next version of this program takes.
     pub reload: bool,
 }
 
@@ -80,21 +80,22 @@ impl Confinement {
     };
 }
 
-/// What of all this is in force, in words, as the kernel told it afterwards.
+/// Which of all this is in force, in words, as the kernel reported it afterwards.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Report(pub(crate) String);
 
-/// What of [`give_up`] concerns memory, for a process that is about to be given keys.
+/// The part of [`give_up`] that concerns memory, for a process that is about to be given keys.
 pub(crate) fn protect_memory(wanted: &Confinement) {
-    // What cannot be had is told of by `give_up`.
+    // `give_up` reports what could not be had.
     let _ = wanted.lock_memory.then(memory::lock);
     let _ = wanted.no_core_dumps.then(memory::forbid_core_dumps);
 }
 
-/// Gives up what is not needed from now on, by the calling thread and those that it will start. `socket` is the file to
-/// be removed at the end.
+/// Gives up what is not needed from now on, for the calling thread and those that it will start. `socket` is the file
+/// to be removed at the end.
 ///
-/// A measure that the kernel has not, or refuses, is passed over: a tunnel is better than none, and the report tells.
+/// A measure that the kernel lacks or refuses is skipped: a less confined tunnel is better than none, and the report
+/// tells.
 pub(crate) fn give_up(wanted: &Confinement, socket: Option<&Path>) -> Report {
     let inherited = Inherited::find();
     let mut words = Words(Vec::new());
@@ -111,7 +112,7 @@ pub(crate) fn give_up(wanted: &Confinement, socket: Option<&Path>) -> Report {
     let bound = bound.map(|result| result.map_err(|error| error.to_string()));
     words.add("new privileges possible", bound, |()| "no_new_privs".to_owned());
 
-    // Each needs no_new_privs, and would set it behind the back of whoever does without.
+    // Both need no_new_privs, and would set it even for a user who asked to do without.
     let landlock = (wanted.landlock && wanted.no_new_privileges).then(|| match inherited.landlock {
         true => Ok(files::Extent::Inherited),
         false => files::restrict(socket, wanted.reload),
@@ -130,7 +131,7 @@ pub(crate) fn give_up(wanted: &Confinement, socket: Option<&Path>) -> Report {
     Report(report)
 }
 
-/// What the process that started this one has left it of its own confinement.
+/// Which parts of its own confinement the process that started this one has passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Inherited {
     seccomp: bool,
@@ -138,7 +139,7 @@ struct Inherited {
 }
 
 impl Inherited {
-    /// Filters cannot be read, but ours answers what no kernel does.
+    /// Filters cannot be read back, but ours gives an answer that no kernel gives.
     fn find() -> Self {
         let answers = |mark| crate::sys::answer_to_prctl(mark) == Some(filter::MARK_ANSWER);
         Self { seccomp: answers(filter::MARK), landlock: answers(filter::MARK_LANDLOCK) }

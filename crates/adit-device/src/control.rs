@@ -41,9 +41,9 @@ const UAPI: usize = 7;
 const HANDSHAKE_STEPS: usize = 32;
 /// Events that are logged before clients and timers have their turn.
 const EVENTS: usize = 64;
-/// How often the UAPI socket is looked after if nothing tells of it.
+/// How often the UAPI socket's file is checked if no event tells that it is gone.
 const LOOK: Duration = Duration::from_secs(5);
-/// Room for what the engine sends by itself, packets that waited for a session among it.
+/// Room for what the engine sends of its own accord, including packets that waited for a session.
 const BUFFER_LEN: usize = 65_536;
 
 /// What the control thread knows of the device.
@@ -59,7 +59,7 @@ pub(crate) struct Device {
     pub(crate) confinement: crate::confine::Report,
 }
 
-/// SIGTERM and SIGINT, and SIGUSR2, as two things to wait for.
+/// Two streams to poll: one for SIGTERM and SIGINT, one for SIGUSR2.
 pub(crate) struct Signals(UnixStream, UnixStream);
 
 impl Signals {
@@ -79,7 +79,7 @@ impl Signals {
         [&self.0, &self.1]
     }
 
-    /// Sends the process that serves now the signal to end, if one came for this process.
+    /// If this process has been told to end, passes that on to the process that serves now.
     pub(crate) fn pass_on(&mut self, process: u32) {
         if self.take()
             && let Some(process) = i32::try_from(process).ok().and_then(Pid::from_raw)
@@ -101,9 +101,9 @@ pub(crate) struct Control {
     configurator: Configurator,
     server: Server,
     monitor: LinkMonitor,
-    /// Until it is used.
+    /// The right to listen in other network namespaces, until it is used.
     far_monitor: Option<FarLinkMonitor>,
-    /// Whether nothing can be heard of other network namespaces.
+    /// Whether events in other network namespaces cannot be heard.
     is_deaf: bool,
     /// The number of the network namespace that the interface was moved to, if it was.
     namespace: Option<i32>,
@@ -113,14 +113,14 @@ pub(crate) struct Control {
     reloader: Option<Reloader>,
     routes: Routes,
     buffer: Box<[u8]>,
-    /// Until when this thread sleeps at most, since a worker has woken it.
+    /// The latest end of the next sleep, once a worker has woken this thread: see `after_wake_up`.
     sleeps_until: Option<Instant>,
 }
 
 /// How a device ends, as far as this process is concerned.
 pub(crate) enum End {
     Ended,
-    /// This process serves.
+    /// The process of this number serves now.
     HandedOver(u32),
 }
 
@@ -181,7 +181,7 @@ impl Control {
         Ok(control)
     }
 
-    /// What is left when another process serves: signals that nobody has taken yet are among it.
+    /// All that is left when another process serves: the signals, some of which may not have been taken yet.
     pub(crate) fn into_signals(self) -> Signals {
         self.signals
     }
@@ -194,7 +194,7 @@ impl Control {
         }
     }
 
-    /// What is in the file system, as far as told, is this process's from now on: it is removed at the end.
+    /// Takes charge of these socket files, which are removed at the end from now on.
     pub(crate) fn own(&mut self, uapi: bool, asks: bool) {
         if uapi {
             self.server.own();
@@ -204,7 +204,7 @@ impl Control {
         }
     }
 
-    /// What is in the file system is another process's from now on.
+    /// Leaves the socket files to another process.
     fn let_go(&mut self) {
         self.server.let_go();
         if let Some(asks) = self.reloader.as_mut().and_then(|reloader| reloader.asks.as_mut()) {
@@ -223,7 +223,7 @@ impl Control {
     pub(crate) fn run(&mut self, notifier: Option<&Notifier>) -> io::Result<End> {
         let mut events = Events::with_capacity(64);
         loop {
-            // Before it is known how long to sleep, for it may take a while.
+            // Before the time to sleep is worked out, since it may take a while.
             let until_routes = self.look_at_routes();
             let mut timeout = self.work();
             let looks = self.server.must_be_looked_after();
@@ -234,7 +234,7 @@ impl Control {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}
             }
-            // Whoever has something for this thread from now on need not wake it: it is awake.
+            // From now on nobody need wake this thread.
             self.shared.control_is_awake();
             for event in &events {
                 let verdict = match event.token() {
@@ -253,7 +253,7 @@ impl Control {
                         self.routes.are_told();
                         Verdict::GoOn
                     }
-                    // It says nothing: it is gone, and with it whoever was to end this process.
+                    // The first process never sends anything, so it is gone, and with it whoever could end this one.
                     FIRST_PROCESS => Verdict::End,
                     _ => match self.server.handle(event, &mut self.configurator) {
                         Status::Serving => Verdict::GoOn,
@@ -276,12 +276,12 @@ impl Control {
         }
     }
 
-    /// Another process is to take over.
+    /// Begins a reload that was asked for by the signal or over the socket.
     fn reload_asked(&mut self, notifier: Option<&Notifier>) {
         let signalled = handover::drain(&self.signals.1);
         let Some(mut reloader) = self.reloader.take() else { return };
         let asked = reloader.accept();
-        // Who asks while one is going on is told of that one.
+        // Whoever asks while a reload is under way is told the outcome of that one.
         let is_wanted = (signalled || asked) && !reloader.is_busy();
         if is_wanted && reloader.is_on() {
             if let Some(notifier) = notifier {
@@ -316,7 +316,7 @@ impl Control {
     fn hand_over(&mut self, prepared: Prepared) -> io::Result<Result<u32, String>> {
         let Some(reloader) = self.reloader.take() else { return Ok(Err(handover::OFF.to_owned())) };
         let process = prepared.id();
-        // It may have been moved while the other process prepared itself: then there is nothing to stop for.
+        // If the interface was moved meanwhile, the handover fails: then the workers need not stop.
         let at_home = self.at_home();
         let stops = at_home.is_ok();
         if stops {
@@ -331,7 +331,7 @@ impl Control {
             }
             Err(failure) => {
                 if failure.was_taken {
-                    // It may have used counters of the sessions: they must not be used here.
+                    // The other process may have used counters of the sessions, which must not be used again here.
                     let mut interface = self.shared.interface();
                     interface.link_down();
                     if self.shared.is_up.load(Ordering::Relaxed) {
@@ -346,10 +346,10 @@ impl Control {
         }
     }
 
-    /// What another process needs. While the workers run it is of no use but to be looked at.
+    /// What another process needs. While the workers run it is outdated at once, and good only for checking.
     fn state(&self, reloader: &Reloader) -> io::Result<State> {
         self.at_home()?;
-        // The right to listen everywhere cannot be taken again. It is one with the monitor once that listens everywhere.
+        // The right to listen everywhere cannot be taken again. Once it is in use, the monitor is what holds it.
         let unused = self.far_monitor.as_ref().map(AsFd::as_fd);
         let far_monitor = unused.or_else(|| Some(self.monitor.as_fd()).filter(|_| !self.is_deaf));
         self.configurator.state(self.server.listener(), reloader, far_monitor)
@@ -394,7 +394,7 @@ impl Control {
         if !has_more {
             self.shared.control_sleeps_until(&interface, deadline);
         }
-        // Whoever reads the log may be slow: the workers need not wait for that.
+        // Logging may wait for a slow reader: the workers need not.
         drop(interface);
         for (event, peer) in events {
             log(event, peer);
@@ -419,8 +419,8 @@ fn peer_of(interface: &Interface, event: Event) -> Option<PublicKey> {
     interface.peer(now(), peer).map(|peer| *peer.public_key)
 }
 
-/// One line an event. Public keys name peers; nothing secret is known here. What a peer can bring about as often as it
-/// likes is for those alone who look for a fault.
+/// Logs one line per event. Public keys name peers; nothing secret is known here. What a peer can bring about as often
+/// as it likes is logged for debugging only.
 fn log(event: Event, peer: Option<PublicKey>) {
     let peer = || peer.map_or_else(|| "removed".into(), |key| key.to_string());
     match event {
@@ -433,11 +433,11 @@ fn log(event: Event, peer: Option<PublicKey>) {
     }
 }
 
-/// Until when to sleep at most once a worker had a deadline for this thread.
+/// The latest moment until which to sleep after a worker has woken this thread for a deadline.
 ///
-/// A question from a peer sets a deadline, and the answer, which follows at once, takes it away, mostly before this thread
-/// has seen it. Whoever went by what is left would be woken by the next question again, and so by each. So the sleep ends
-/// when the next packet's deadlines begin.
+/// A request from a peer sets a deadline, which the reply that follows at once usually clears before this thread looks.
+/// If the thread then slept until the next deadline that is left, the next request would wake it again, and so would
+/// each one. Deadlines set by later packets do not lie within this time, so none of them needs to wake it.
 fn after_wake_up(now: Instant) -> Instant {
     now + KEEPALIVE_TIMEOUT
 }
@@ -453,7 +453,7 @@ mod tests {
     const NOW: Instant = Instant::from_nanos(1_000_000_000_000);
     const PACKET: [u8; 20] = [0x45, 0, 0, 20, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
 
-    /// Carries what the ends have to say, beginning with a packet of the first; returns how many packets arrived.
+    /// Carries messages between the ends, beginning with a packet sent by `from`; returns how many packets arrived.
     fn carry(ends: &mut [Interface; 2], from: usize, now: Instant) -> usize {
         let (mut buffer, mut arrived) = ([0; 2_048], 0);
         let mut next = ends[from].handle_packet(now, &PACKET, &mut buffer).unwrap().map(|transmit| (from, transmit));

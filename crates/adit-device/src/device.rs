@@ -26,11 +26,11 @@ use crate::uapi::{Listener, Server};
 use crate::udp::{self, BindError, Sockets};
 use crate::worker::{self, Worker};
 
-/// What an Ethernet frame holds, less what the tunnel puts around a packet over IPv6: the MTU of a new interface, as with
-/// every WireGuard.
+/// The MTU of a new interface, as with every WireGuard: what an Ethernet frame holds, less the tunnel's overhead over
+/// IPv6.
 const MTU: u32 = 1420;
 
-/// What fails when there are no file descriptors left.
+/// The action that fails when there are no file descriptors left.
 const OPEN_AGAIN: &str = "a TUN queue cannot be opened once more";
 
 /// Why a device could not be started, or had to end.
@@ -102,7 +102,7 @@ pub fn run(options: Options) -> Result<(), Error> {
     let listener = listener.map_err(|source| Error::Uapi { name: tun.name.clone(), source })?;
     let asks = match reload_fd {
         Some(fd) => Some(Listener::from_fd(fd).map_err(system("the socket for reloads"))?),
-        // Whoever has given reloads up is asked all the same, and says so.
+        // A daemon that has given reloads up still listens, to say so to those who ask.
         None if reload.is_some() || !confinement.reload => handover::listen(&tun.name),
         None => None,
     };
@@ -128,7 +128,7 @@ pub fn run(options: Options) -> Result<(), Error> {
     serve(parts, Beginning { signals, busy_poll, confinement, notifier, ready, reload, taken_from: None })
 }
 
-/// What a device begins with beside itself.
+/// What `serve` needs besides the device itself.
 struct Beginning {
     signals: control::Signals,
     busy_poll: Option<Duration>,
@@ -171,7 +171,7 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
         }
         _ => (None, link),
     };
-    // Before there are further threads: what is given up, each thread gives up for itself and for those it starts.
+    // Before further threads start: a thread gives things up only for itself and for those that it starts afterwards.
     let [will_be_ours, asks_will_be_ours] =
         [parts.keep_uapi, parts.keep_asks].map(|keep| taken_from.is_some() && !keep);
     let removed = |socket: &Listener, will_be_ours| {
@@ -197,7 +197,7 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
     .map_err(system("events cannot be waited for"))?;
     if let Some(stream) = taken_from {
         handover::say_taken(&stream).map_err(system("the process that hands over is gone"))?;
-        // Not before: until it is said, the files are those of a process that may go on.
+        // Only now: until "taken" is said, the socket files belong to a process that may go on.
         control.own(will_be_ours, asks_will_be_ours);
     }
     control.begin();
@@ -210,7 +210,7 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
     let result = control.run(notifier.as_ref());
     let result = match result {
         Ok(End::HandedOver(process)) => {
-            // Keys, sessions and files: nothing of it is of use here any more.
+            // Keys, sessions and files: none of them is of use here any more.
             let mut signals = control.into_signals();
             drop(shared);
             match guardian {
@@ -238,7 +238,7 @@ fn system(action: &'static str) -> impl Fn(io::Error) -> Error {
     move |source| Error::System { action, source }
 }
 
-/// Sockets for each worker and, behind them, for handshakes.
+/// Sockets for each worker and, last, those for handshakes.
 pub(crate) fn bind(port: u16, workers: usize, fwmark: u32, offload: bool) -> Result<Vec<Arc<Sockets>>, BindError> {
     Ok(udp::bind(port, workers, fwmark, offload)?.into_iter().map(Arc::new).collect())
 }
@@ -246,7 +246,7 @@ pub(crate) fn bind(port: u16, workers: usize, fwmark: u32, offload: bool) -> Res
 /// The worker threads. They end when this is dropped.
 pub(crate) struct Workers {
     shared: Arc<Shared>,
-    /// Each queue once more, to be handed over or served again.
+    /// A duplicate of each queue, to be handed over or served again.
     queues: Vec<OwnedFd>,
     wakers: Vec<Waker>,
     /// What holds the threads back until they may begin.
@@ -282,7 +282,7 @@ impl Workers {
                     None => worker,
                 };
                 let thread = std::thread::Builder::new().name(name).spawn(move || {
-                    // Nothing is ever sent: the other end goes.
+                    // Nothing is ever sent: this returns when the other end is dropped.
                     let _ = opened.recv();
                     worker.run();
                 })?;
@@ -337,7 +337,7 @@ impl Workers {
         self.queues.len()
     }
 
-    /// Makes each worker look whether it has other sockets now.
+    /// Makes each worker check whether its sockets have been replaced.
     pub(crate) fn wake(&self) {
         for waker in &self.wakers {
             if let Err(error) = waker.wake() {

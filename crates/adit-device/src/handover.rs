@@ -2,26 +2,25 @@
 //!
 //! | | this process | the one that is started |
 //! |---|---|---|
-//! | prepare | starts the program, sends it the state and every open file | takes it apart to the last field, and says that it can take over, or why not |
-//! | commit | stops its workers, sends the state of now | builds the device from it, up to threads that wait to begin; **says "taken"** |
+//! | prepare | starts the program, sends it the state and every open file | parses it to the last field, and says that it can take over, or why not |
+//! | commit | stops its workers, sends the present state | builds the device from it, up to threads that wait to begin; **says "taken"** |
 //! | then | lets go | begins |
 //!
-//! "Taken" is the moment of change, and the only one. The new process says it before it sends anything, so until it is
-//! said nothing has happened, and this process can go on; that is what it does when the other one says no, or ends, or
-//! is silent for too long, in which case it is killed first, so that nothing can be said any more. No counter of a
-//! session is ever used by both. Packets that come meanwhile wait in the kernel's queues, which are handed over with the
-//! files.
+//! "Taken" is the one moment at which the device changes hands. The new process says it before it sends any packet, so
+//! until then nothing has happened, and this process can go on. It does so if the new one refuses, ends, or is silent
+//! for too long, and then kills it first, so that it cannot say anything later. No counter of a session is ever used by
+//! both. Packets that come meanwhile wait in the kernel's queues, which are handed over with the files.
 //!
-//! The state goes through a pair of connected Unix sockets that have no name. Of the ways to give it to a child that is
-//! the one that cannot reach a disk: what is in a socket's buffer is memory of the kernel's that is never swapped, while
-//! a `memfd`, though it is memory too, may be. Both ends wipe theirs.
+//! The state goes through an unnamed pair of connected Unix sockets. Of all ways to give it to a child this is the one
+//! that cannot reach a disk: a socket's buffer is kernel memory, which is never swapped, while a `memfd`, though it is
+//! memory too, may be. Both ends wipe their copies.
 //!
 //! # Processes
 //!
 //! A daemon in the background just ends when another one has taken over. In the foreground somebody waits for it: a
-//! shell, a service manager, a container. So the first process stays as long as the interface is served, with nothing in
-//! its hands but the way to the one that serves; it passes signals on, and ends as that one ends. Reloading again and
-//! again leaves two processes, not more. Nobody has to be told of another process identifier.
+//! shell, a service manager, a container. So the first process stays as long as the interface is served, and keeps
+//! nothing but a connection to the process that serves; it passes signals on, and ends as that one ends. Reloading
+//! again and again leaves two processes, not more. Nobody has to be told of another process identifier.
 
 mod ask;
 mod channel;
@@ -50,16 +49,17 @@ pub(crate) use ask::{RELOAD_ENDING, listen};
 pub(crate) use guardian::{Guardian, Link};
 pub(crate) use successor::{Received, receive, say_taken};
 
-/// In the environment of a program that is to take over: its standard input is the way to who hands over.
+/// Set in the environment of a program that is to take over: its standard input is a socket to the process that hands
+/// over.
 pub const VARIABLE: &str = "ADIT_HANDOVER";
 
 /// How long the new process may take to show that it can take over; the tunnel works meanwhile.
 const PREPARE_TIME: Duration = Duration::from_secs(10);
 /// How long it may take to take over; packets wait meanwhile.
 const COMMIT_TIME: Duration = Duration::from_secs(3);
-/// What whoever asks is told where nothing may take over.
+/// The answer to requests for a reload where no program may take over.
 pub(crate) const OFF: &str = "reloads are off: this daemon starts no other program";
-/// How many may wait for the outcome.
+/// How many clients may wait for the outcome of a reload.
 const MAX_ASKING: usize = 16;
 
 /// How this process can be replaced while it serves.
@@ -86,13 +86,13 @@ impl State {
     }
 }
 
-/// Reloads, one at a time, and those who have asked for them.
+/// Reloads, one at a time, and the clients that have asked for them.
 pub(crate) struct Reloader {
-    /// What to start; without it those who ask are told that reloads are [`OFF`].
+    /// The program to start; without it clients are told that reloads are [`OFF`].
     program: Option<PathBuf>,
-    /// Where `adit reload` asks, if that could be opened.
+    /// The socket on which `adit reload` asks, if it could be opened.
     pub(crate) asks: Option<Listener>,
-    /// The process that stays, if that is another one.
+    /// The connection to the process that stays, if that is another one.
     pub(crate) link: Option<Link>,
     asking: Vec<mio::net::UnixStream>,
     attempt: Option<Attempt>,
@@ -102,7 +102,7 @@ pub(crate) struct Reloader {
 struct Attempt {
     /// What comes of it.
     outcome: Receiver<Result<Prepared, String>>,
-    /// The end of the way to the program that is here.
+    /// This process's end of the connection to the program.
     stream: UnixStream,
     thread: JoinHandle<()>,
 }
@@ -117,7 +117,7 @@ impl Reloader {
         self.program.is_some()
     }
 
-    /// Takes in those who ask; whether there are any.
+    /// Accepts the clients that ask; returns whether there were any.
     pub(crate) fn accept(&mut self) -> bool {
         let mut any = false;
         while let Some(Ok(stream)) = self.asks.as_ref().map(Listener::accept) {
@@ -134,7 +134,7 @@ impl Reloader {
         self.attempt.is_some()
     }
 
-    /// Starts the program and lets it look at a state of now, on a thread of its own, which calls `done` at its end.
+    /// Starts the program and lets it check the present state, on a thread of its own, which calls `done` at its end.
     pub(crate) fn begin(&mut self, state: io::Result<State>, done: impl FnOnce() + Send + 'static) {
         let Some(program) = self.program.clone() else { return self.conclude(Err(OFF.to_owned())) };
         let (sender, outcome) = channel();
@@ -143,7 +143,7 @@ impl Reloader {
             let stream = ours.try_clone()?;
             let thread = std::thread::Builder::new().name("reload".to_owned()).spawn(move || {
                 let state = state.map_err(|error| error.to_string());
-                // Who started this may have ended.
+                // The receiver may be gone.
                 let _ = sender.send(state.and_then(|state| Prepared::start(&program, &state, ours, theirs)));
                 done();
             })?;
@@ -155,7 +155,7 @@ impl Reloader {
         }
     }
 
-    /// What came of the preparation, once.
+    /// The outcome of the preparation, once.
     pub(crate) fn take_prepared(&mut self) -> Option<Result<Prepared, String>> {
         match self.attempt.as_ref()?.outcome.try_recv() {
             Ok(result) => Some(result),
@@ -164,7 +164,7 @@ impl Reloader {
         }
     }
 
-    /// Tells all who wait.
+    /// Tells the outcome to all clients that wait.
     pub(crate) fn conclude(&mut self, result: Result<u32, String>) {
         self.attempt = None;
         let answer = match &result {
@@ -176,7 +176,7 @@ impl Reloader {
             Err(why) => tracing::error!(why, "not handed over, this process goes on"),
         }
         for mut stream in self.asking.drain(..) {
-            // Who asked may have gone; the answer fits any buffer.
+            // The client may have gone; the answer fits any buffer.
             let _ = stream.write_all(answer.as_bytes());
         }
     }
@@ -184,7 +184,8 @@ impl Reloader {
 
 impl Drop for Reloader {
     fn drop(&mut self) {
-        // A program that is being prepared must not outlive this, with the device in its hands: its thread ends it.
+        // A program that is being prepared holds the device open, and must not outlive this: once the connection is
+        // shut down, the thread ends it.
         if let Some(attempt) = self.attempt.take() {
             // It may have ended already.
             let _ = attempt.stream.shutdown(Shutdown::Both);
@@ -205,7 +206,7 @@ pub(crate) struct Prepared {
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) why: String,
-    /// It had taken over, and was dead at once: it may have sent something.
+    /// It had said that it took over before it was ended: it may have sent something.
     pub(crate) was_taken: bool,
 }
 
@@ -220,7 +221,7 @@ impl Prepared {
         prepared.ask(state, Kind::Prepared, PREPARE_TIME).map(|()| prepared)
     }
 
-    /// Gives the state of now. When this returns `Ok` the other process serves, and this one must not.
+    /// Sends the present state. When this returns `Ok` the other process serves, and this one must not.
     pub(crate) fn commit(mut self, state: io::Result<State>) -> Result<(), Failure> {
         let state = state.map_err(|error| error.to_string());
         match state.and_then(|state| self.ask(&state, Kind::Taken, COMMIT_TIME)) {
@@ -230,7 +231,7 @@ impl Prepared {
             }
             Err(why) => {
                 self.end();
-                // It is dead, and all that it has said is here: that decides.
+                // It is dead now, so all that it has ever said can be read here: that decides.
                 let said = std::iter::from_fn(|| channel::receive(&self.stream).ok());
                 let was_taken = said.into_iter().any(|message| message.kind == Kind::Taken);
                 Err(Failure { why, was_taken })
@@ -253,7 +254,7 @@ impl Prepared {
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
                     format!("the new program says nothing for {} seconds", time.as_secs())
                 }
-                // It could have said why on standard error only.
+                // If it said why, it did so on standard error.
                 io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
                     "the new program ended, or is another program".to_owned()
                 }
@@ -280,7 +281,7 @@ impl Drop for Prepared {
     }
 }
 
-/// Empties a stream that does not block; whether there was anything.
+/// Empties a stream that does not block; returns whether there was anything.
 pub(crate) fn drain(mut stream: &UnixStream) -> bool {
     let mut any = false;
     while matches!(stream.read(&mut [0; 16]), Ok(1..)) {

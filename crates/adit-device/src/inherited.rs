@@ -10,8 +10,8 @@ static TAKEN: Mutex<Vec<RawFd>> = Mutex::new(Vec::new());
 /// Takes over the inherited file descriptor of this number, as named in `WG_TUN_FD` or `WG_UAPI_FD`. To be called
 /// before the program opens files of its own, which could have been given the number.
 ///
-/// Most files of this program's own are refused all the same: they have the flag that closes them on exec, with which none
-/// can have been inherited.
+/// Most files of this program's own are refused in any case: they are marked close-on-exec, and an inherited file
+/// cannot be.
 ///
 /// # Errors
 /// When the number is that of standard input, output or error, was taken before, is not open, or is closed on exec.

@@ -3,23 +3,23 @@
 //! [`run`] makes an interface, serves it until it is told to end, and takes it down again. That is
 //! the daemon; the rest of the crate is what it is made of, and may be used by itself:
 //!
-//! - [`tun`] and [`udp`]: devices and sockets with the kernel's segmentation offloads, and a way
-//!   around each that a kernel refuses;
+//! - [`tun`] and [`udp`]: devices and sockets with the kernel's segmentation offloads, and a fallback for each that the
+//!   kernel refuses;
 //! - [`offload`]: cutting and joining packets, as pure functions over slices;
 //! - [`uapi`]: the interface that `wg(8)` speaks, server and client, over [`config`]'s plain types;
 //! - [`conf`] and [`quick`]: `wg-quick(8)`'s files, and bringing an interface up and down by them;
 //! - [`netlink`]: links, addresses, routes, rules and namespaces.
 //!
-//! Worker threads carry packets and nothing else. One more checks what comes from the network and is no
-//! packet, and answers strangers. The thread that called [`run`] computes handshakes, and does timers,
-//! configuration and what happens to the link.
+//! Worker threads carry packets and nothing else. One more thread checks what comes from the network and is no
+//! transport message, and answers strangers. The thread that called [`run`] computes handshakes, and takes care of
+//! timers, configuration and changes of the link.
 //!
 //! # What the caller owes
 //!
-//! `CAP_NET_ADMIN` (or an open TUN device), and no handler of its own for SIGTERM, SIGINT and SIGUSR2 while
-//! [`run`] runs, nor, with [`Reload::stays`], for SIGCHLD. With a [`Confinement`] the calling thread, and those
-//! that it starts, stay confined when [`run`] returns: that is for a process of its own. Log lines go to
-//! `tracing`; none holds a secret.
+//! `CAP_NET_ADMIN` (or an open TUN device), and no handler of its own for SIGTERM, SIGINT and SIGUSR2 while [`run`]
+//! runs, nor, with [`Reload::stays`], for SIGCHLD. With a [`Confinement`] the calling thread, and those that it starts,
+//! stay confined when [`run`] returns: use it only in a process of its own. Log lines go to `tracing`; none holds a
+//! secret.
 #![deny(unsafe_code, missing_docs)]
 
 pub mod conf;

@@ -1,7 +1,7 @@
-//! Telling a service manager how the daemon is: the protocol of `sd_notify(3)` and `sd_listen_fds(3)`.
+//! Telling a service manager about the daemon's state: the protocol of `sd_notify(3)` and `sd_listen_fds(3)`.
 //!
-//! A few lines over a datagram socket. It is opened at the start and kept, since a confined process opens no way to the
-//! outside any more; the libraries that there are open it for each word.
+//! It is a few lines over a datagram socket. The socket is opened at the start and kept, since a confined process
+//! cannot open one later; the libraries that exist open it for each message.
 
 use std::env;
 use std::ffi::OsStr;
@@ -19,7 +19,7 @@ use crate::inherited::take_fd;
 
 /// The number of the first file descriptor that a service manager hands over.
 const FIRST_FD: RawFd = 3;
-/// How long there may be no room for a word.
+/// How long to wait while there is no room for a message.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// More than any unit hands over.
 const MAX_FDS: RawFd = 64;
@@ -29,7 +29,8 @@ const MAX_FDS: RawFd = 64;
 pub struct Notifier(UnixDatagram);
 
 impl Notifier {
-    /// The service manager that has started this process and waits to be told, by `NOTIFY_SOCKET`; `None` if none does.
+    /// The service manager (`NOTIFY_SOCKET`) that has started this process and waits to be told; `None` if there is
+    /// none.
     ///
     /// # Errors
     /// It cannot be reached.
@@ -45,7 +46,8 @@ impl Notifier {
         };
         let socket = UnixDatagram::unbound()?;
         socket.connect_addr(&address)?;
-        // There may be no room for a moment, while many start; but whoever does not listen must not hold a tunnel up.
+        // While many services start there may be no room for a moment; but a manager that does not listen must not hold
+        // a tunnel up.
         socket.set_write_timeout(Some(PATIENCE))?;
         Ok(Self(socket))
     }
@@ -62,7 +64,7 @@ impl Notifier {
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={microseconds}\nSTATUS=Handing over"));
     }
 
-    /// This process is the service now, or another one of the service is.
+    /// The service's main process is `pid` from now on.
     pub fn main_pid(&self, pid: u32) {
         self.tell(&format!("MAINPID={pid}"));
     }
@@ -89,8 +91,8 @@ pub struct Activated {
 }
 
 /// The listening sockets that a service manager hands over: those that `LISTEN_FDNAMES` calls `uapi` (all sockets of a
-/// unit have one name), or the only one. Where reloads are asked for is told by the path, which ends in `.reload`. To be
-/// called before the program opens files of its own, as [`take_fd`].
+/// unit have one name), or the only one. The one for reloads is known by its path, which ends in `.reload`. Like
+/// [`take_fd`], to be called before the program opens files of its own.
 ///
 /// # Errors
 /// Sockets are handed over, and it is not clear which is which, or one is not open.

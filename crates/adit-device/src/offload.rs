@@ -2,7 +2,7 @@
 //!
 //! [`Split`] cuts what was read into the packets that travel through the tunnel; [`Joiner`] puts packets that came out
 //! of the tunnel together again, so that a run of them is written at once. Both are pure functions over slices: they
-//! know no device, allocate nothing for a packet, and take any bytes without panicking.
+//! know no device, allocate nothing per packet, and take any bytes without panicking.
 
 mod checksum;
 mod join;
@@ -23,7 +23,7 @@ const UDP_HEADER: usize = 8;
 /// The flag of TCP that wants the data delivered now.
 const TCP_PSH: u8 = 0x08;
 
-/// What the kernel may be given, and may give, unfinished.
+/// Which packets the kernel may be given, and may give, unfinished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Offloads {
     /// Packets with a partial checksum.

@@ -21,9 +21,9 @@ pub struct Options {
     pub threads: NonZeroUsize,
     /// Let the kernel split and join packets where it can.
     pub offload: bool,
-    /// How long a worker goes on looking for packets before it sleeps: each look costs processor time, and saves the
-    /// time that waking takes. Zero is never to look. `None`, the usual, is to look for 250 µs at most, and that only
-    /// while small packets go to and fro faster than that, a question and its answer.
+    /// How long a worker polls for packets before it sleeps: polling costs processor time, and saves the time that
+    /// waking takes. Zero is never. `None`, the usual, is for 250 µs at most, and only while small packets, such as
+    /// requests and their replies, go to and fro faster than that.
     pub busy_poll: Option<Duration>,
     /// A TUN device opened by somebody else, instead of creating one.
     pub tun_fd: Option<OwnedFd>,
@@ -31,7 +31,7 @@ pub struct Options {
     pub uapi_fd: Option<OwnedFd>,
     /// A listening socket opened by somebody else on which reloads are asked for, instead of creating one.
     pub reload_fd: Option<OwnedFd>,
-    /// What the calling thread, and those that it starts, give up once the device is set up, for good.
+    /// What the calling thread, and those that it starts, give up for good once the device is set up.
     pub confinement: Confinement,
     /// The service manager, to be told of the beginning and the end.
     pub notifier: Option<Notifier>,
@@ -39,7 +39,7 @@ pub struct Options {
     pub ready: Option<Ready>,
     /// How this process can be replaced while it serves; `None` if it cannot.
     pub reload: Option<Reload>,
-    /// The way to a process that hands its device over, instead of making one; see [`handover`](crate::handover).
+    /// A socket to a process that hands its device over, instead of making one; see [`handover`](crate::handover).
     pub handover: Option<OwnedFd>,
 }
 

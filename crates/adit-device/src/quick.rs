@@ -1,10 +1,10 @@
 //! Bringing interfaces up and down by their configuration file, as `wg-quick(8)` does, over netlink.
 //!
-//! [`up`] looks at everything before it touches anything, but for names, which are resolved after the commands of `PreUp`,
-//! and undoes what it did when a step fails. Where it differs
-//! from `wg-quick`: no firewall rules are made, so where strict reverse-path
-//! filtering is on, a default route through the tunnel needs `rp_filter` set to 2; and when `up` fails after it has begun
-//! to run commands, those that clean up after them are run too (`PreDown` only if `PostUp` had begun).
+//! [`up`] checks everything before it touches anything, except for names, which are resolved after the commands of
+//! `PreUp`; if a step fails it undoes what it did. It differs from `wg-quick` in this: it makes no firewall rules, so
+//! where strict reverse-path filtering is on, a default route through the tunnel needs `rp_filter` set to 2; and when
+//! `up` fails after it has begun to run commands, those that clean up after them are run too (`PreDown` only if
+//! `PostUp` had begun).
 
 mod dns;
 mod machine;
@@ -25,7 +25,7 @@ use crate::uapi::ClientError;
 
 use machine::Linux;
 
-/// Where the files of interfaces are that are given by name.
+/// The folder of the files of interfaces that are given by name.
 const DIRECTORY: &str = "/etc/wireguard";
 
 /// The least MTU with which a link has IPv6 (RFC 8200, §5).
@@ -203,7 +203,7 @@ fn resolve(config: &Config, is_wanted: &dyn Fn() -> bool) -> Result<Vec<Option<S
     config.peers.iter().map(|peer| peer.endpoint.as_ref().map(resolve).transpose()).collect()
 }
 
-/// Writes a file anew, so that there is always a whole one.
+/// Replaces a file such that there is a whole one at any time.
 fn replace(path: &Path, config: &Config) -> Result<(), QuickError> {
     // What the user sees as the file may be a link to it.
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());

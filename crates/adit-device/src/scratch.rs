@@ -15,7 +15,7 @@ impl Scratch {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let folder = std::env::temp_dir().join(format!("adit-device-{}-{number}", process::id()));
-        // Of a process with the same number that was killed.
+        // Left by a process with the same identifier that was killed.
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir(&folder).expect("a folder for the test's files");
         Self(folder)

@@ -19,8 +19,8 @@ use wake::ControlSleep;
 
 /// The most transmits that are given to the sockets at a time.
 const AT_ONCE: usize = 32;
-/// The most datagrams that are taken from the engine in one hold of its lock, however few transmits they make: what one
-/// burst of a flood asks for.
+/// The most datagrams taken from the engine while its lock is held once, however few transmits they merge into: as many
+/// as one burst of a flood asks for.
 const HELD: usize = 192;
 
 /// Which of the datagrams that wait in the engine are to be sent.
@@ -28,7 +28,7 @@ const HELD: usize = 192;
 pub(crate) enum Waiting {
     /// Those for peers.
     ForPeers,
-    /// Those for peers, and of the answers to strangers as many as go at once.
+    /// Those for peers, and as many of the answers to strangers as one send takes.
     OneSend,
     /// Every one.
     All,
@@ -41,7 +41,7 @@ pub(crate) struct Shared {
     sockets: Mutex<Vec<Arc<Sockets>>>,
     pub(crate) offloads: Offloads,
     pub(crate) vnet_header: bool,
-    /// How long a worker goes on looking for packets before it sleeps, if the user has said so.
+    /// How long a worker polls for packets before it sleeps, if the user has set that.
     pub(crate) busy_poll: Option<Duration>,
     pub(crate) mtu: AtomicU16,
     /// Whether the link is up, as far as the control thread knows. While it is down there are no
@@ -67,7 +67,7 @@ pub(crate) struct Shared {
 pub(crate) struct Aftermath {
     /// [`Interface::poll_peer_transmit`] has something.
     pub(crate) peer_transmits: bool,
-    /// [`Interface::poll_transmit`] has something besides.
+    /// [`Interface::poll_transmit`] has answers to strangers (cookie replies) besides.
     pub(crate) answers: bool,
     wake_control: bool,
 }
@@ -99,19 +99,19 @@ impl Shared {
         }
     }
 
-    /// The engine. A thread that panicked with it in hand has been ended by the panic; what it left
-    /// is whole, since the engine commits last.
+    /// The engine. A thread that panicked while it held the lock has ended, but has left the engine consistent, since
+    /// the engine commits last.
     pub(crate) fn interface(&self) -> MutexGuard<'_, Interface> {
         self.interface.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The sockets of worker `index`; behind the workers come those for handshakes.
+    /// The sockets of worker `index`; those for handshakes come after the last worker.
     pub(crate) fn sockets(&self, index: usize) -> Option<Arc<Sockets>> {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).get(index).cloned()
     }
 
-    /// Whether whoever has the sockets of worker `index` answers strangers: they are those to which handshake messages
-    /// come.
+    /// Whether the owner of the sockets of this index answers strangers: that is the handshake worker, or every worker
+    /// where the kernel cannot tell handshakes apart.
     pub(crate) fn answers(&self, index: usize) -> bool {
         let present = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         index + 1 == present.len() || present.last().is_none_or(|sockets| sockets.iter().next().is_none())
@@ -122,7 +122,7 @@ impl Shared {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Puts other sockets in the place of the present ones, which are returned: whoever uses them does so until it is woken.
+    /// Replaces the sockets. Returns the old ones, which their workers use until they are woken.
     pub(crate) fn replace_sockets(&self, sockets: Vec<Arc<Sockets>>) -> Vec<Weak<Sockets>> {
         let mut present = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         let overflows: u64 = present.iter().map(|sockets| sockets.overflows()).sum();
@@ -143,7 +143,7 @@ impl Shared {
         Aftermath { peer_transmits, answers, wake_control: self.control_sleep.is_too_long(interface) }
     }
 
-    /// Wakes the control thread if it has something to do; at most once before it looks.
+    /// Wakes the control thread if it has something to do, but at most once until it looks.
     pub(crate) fn settle(&self, aftermath: Aftermath) {
         if aftermath.wake_control && self.control_sleep.interrupt() {
             self.wake_control();
@@ -167,8 +167,8 @@ impl Shared {
         self.control_sleep.is_awake();
     }
 
-    /// Sends what waits in the engine, through `buffer`: under a flood that is an answer to every datagram, so many go in
-    /// one system call.
+    /// Sends what waits in the engine, through `buffer`, many datagrams in one system call: under a flood there is an
+    /// answer to every datagram.
     pub(crate) fn transmit(&self, waiting: Waiting, sockets: &Sockets, buffer: &mut [u8]) {
         loop {
             let transmits = self.take_transmits(waiting, buffer);
@@ -210,7 +210,7 @@ impl Shared {
                     }
                 }
                 Ok(None) => break,
-                // What does not fit behind the others begins the next turn.
+                // A datagram that does not fit any more begins the next batch.
                 Err(_) if !transmits.is_empty() => break,
                 Err(error) => {
                     tracing::error!(%error, "a datagram cannot be sent");
@@ -221,7 +221,7 @@ impl Shared {
         transmits
     }
 
-    /// Takes note of what the kernel said to a send.
+    /// Takes note of the outcome of a send.
     pub(crate) fn sent(&self, peer: Option<PeerId>, outcome: &SendOutcome) {
         let lost = outcome.dropped + outcome.unsent;
         if lost > 0 {
@@ -239,8 +239,8 @@ impl Shared {
     }
 }
 
-/// Makes one of two answers to the same stranger that lie one behind the other, if they are of a kind: who floods from one
-/// address is then answered for much less than the flood costs.
+/// Merges two answers to the same stranger that lie back to back and are of a kind into one GSO send: answering a flood
+/// from one address then costs much less than the flood.
 fn joins(last: &mut Transmit, next: &Transmit) -> bool {
     let kind = |transmit: &Transmit| (transmit.peer, transmit.path, transmit.tos, transmit.segment_size);
     let is_whole = next.range.len() == next.segment_size && next.range.start == last.range.end;
@@ -254,11 +254,11 @@ fn joins(last: &mut Transmit, next: &Transmit) -> bool {
 /// A transmit of the engine as the sockets want it.
 pub(crate) fn group<'a>(transmit: &Transmit, buffer: &'a [u8]) -> Group<'a> {
     let mut path = transmit.path;
-    // An answer keeps its source, but the routing table says which way it goes (`control::routes` looks after what that means
-    // for the source). Held to a
-    // link that has no route there, IPv4 would look for the address among that link's neighbours, and be content with
-    // that: whoever comes in by another way than back would get no answer, and with the addresses that strangers make up
-    // the kernel's table of neighbours would be filled. Addresses of the link alone mean nothing without it.
+    // An answer keeps its source address, but the routing table chooses the link (`control::routes` looks after what
+    // that means for the source). If a link without a route to the peer were forced, IPv4 would take the peer for a
+    // neighbour on that link and look for it nowhere else: a peer whose packets come in by another link than answers
+    // leave by would get none, and the addresses that strangers make up would fill the kernel's neighbour table.
+    // Link-local addresses mean nothing without their link, and keep it.
     if matches!(path.remote.ip(), IpAddr::V4(remote) if !remote.is_link_local()) {
         path.ifindex = 0;
     }

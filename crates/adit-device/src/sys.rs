@@ -1,6 +1,6 @@
-//! The system calls that the standard library, `socket2` and `rustix` do not offer, and the vectors of the processor,
-//! behind safe functions: all `unsafe` code of this crate but for what takes over inherited files. What a packet goes
-//! through allocates nothing.
+//! The system calls that the standard library, `socket2` and `rustix` do not offer, and the CPU's vector instructions,
+//! behind safe functions: all `unsafe` code of this crate except what takes over inherited files. Nothing on the path
+//! of a packet allocates.
 
 mod message;
 mod namespace;
@@ -32,8 +32,8 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 
 /// Time since the machine booted, sleep included.
 ///
-/// From the C library, which the kernel tells at the start where it can be read without a system call. `rustix` asks
-/// for that place later, in ways that are closed to a program started by a confined one.
+/// Asks the C library, which the kernel tells at process start where the clock can be read without a system call (the
+/// vDSO). `rustix` looks for that place later, in ways that are closed to a program started by a confined one.
 pub(crate) fn boottime() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is a valid timespec that outlives the call, which writes nothing else.
@@ -78,7 +78,7 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::io::ioctl_fionbio(fd, true)?)
 }
 
-/// An open netlink socket, as the library has it that speaks netlink.
+/// An open netlink socket, as the type of the netlink library.
 pub(crate) fn netlink_socket(fd: OwnedFd) -> netlink_sys::Socket {
     // SAFETY: the descriptor is open, and its only owner gives it away here.
     unsafe { netlink_sys::Socket::from_raw_fd(fd.into_raw_fd()) }
@@ -86,7 +86,7 @@ pub(crate) fn netlink_socket(fd: OwnedFd) -> netlink_sys::Socket {
 
 /// The index of the interface of this name in the calling thread's network namespace.
 pub(crate) fn interface_index(name: &str) -> io::Result<u32> {
-    // Any socket will do; of this kind a confined process may open one too.
+    // Any socket will do; this kind is one that a confined process may open too.
     let socket = socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     Ok(netdevice::name_to_index(socket, name)?)
 }
@@ -184,7 +184,7 @@ mod tests {
 
     use super::*;
 
-    /// Set for a process of which a machine has slept for so many seconds.
+    /// Set in the environment of the process for which the machine has slept.
     const SLEPT: &str = "ADIT_TEST_SLEPT";
 
     #[test]
@@ -192,7 +192,7 @@ mod tests {
         if std::env::var_os(SLEPT).is_some() {
             let uptime = fs::read_to_string("/proc/uptime").unwrap();
             let uptime: f64 = uptime.split_whitespace().next().unwrap().parse().unwrap();
-            // A clock that stands still in sleep is behind by the sleep.
+            // A clock that stops during sleep would be behind by that time.
             assert!((boottime().as_secs_f64() - uptime).abs() < 1_000.0, "{:?} beside {uptime} s", boottime());
             return;
         }

@@ -17,13 +17,14 @@ pub struct Tun {
     pub name: String,
     /// The interface's index.
     pub ifindex: u32,
-    /// One queue a worker; at least one, and fewer than asked for if the device allows one only, or no more can be had.
+    /// One queue per worker; at least one, but fewer than asked for if the device allows only one, or no more can be
+    /// had.
     pub queues: Vec<TunQueue>,
-    /// What may be written unfinished, and is read unfinished.
+    /// The offloads in use: which packets are read, and may be written, unfinished.
     pub offloads: Offloads,
     /// Whether a [`VnetHeader`] stands before every packet read and written.
     pub vnet_header: bool,
-    /// Whether the interface was made here, and is as the kernel makes them.
+    /// Whether the interface was made here, and still is as the kernel makes them.
     pub is_new: bool,
 }
 
@@ -81,7 +82,7 @@ fn what_to_do(error: &io::Error) -> &'static str {
     }
 }
 
-/// How many queues of a multi-queue device are open; `None` of anything else.
+/// How many queues of a multi-queue device are open; `None` for anything else.
 fn queues_of(name: &str) -> Option<u32> {
     Netlink::open().and_then(|mut netlink| netlink.tun_queues(name)).ok()
 }
@@ -96,7 +97,7 @@ impl Tun {
     /// # Errors
     /// The interface cannot be made, belongs to something else, or is in use. Nothing is left behind.
     pub fn create(name: &str, queues: usize, offload: bool) -> Result<Tun, TunError> {
-        // As long as the number may be that stands there in the end, where there is room for it.
+        // Two digits in place of `%d`, for the number that the kernel will put there.
         if name_refusal(&name.replacen("%d", "00", 1)).is_some() {
             return Err(TunError::BadName(name.to_owned()));
         }
@@ -108,7 +109,8 @@ impl Tun {
         let attached = attach(&first, name, multi | libc::IFF_TUN_EXCL);
         let is_new = attached.is_ok();
         let attached = match attached {
-            // A queue more would take packets from whoever serves it, so that is asked before.
+            // One more queue would take packets from the process that serves the device, so its queues are counted
+            // first.
             Err(error) if error.raw_os_error() == Some(libc::EBUSY) && queues_of(name) > Some(0) => {
                 return Err(TunError::InUse(name.to_owned()));
             }
@@ -183,8 +185,8 @@ impl Tun {
 }
 
 impl TunQueue {
-    /// A queue that was served before, and may have been set up for another process since. The interface need not be
-    /// found by its name: it may be in another network namespace by now.
+    /// Takes up a queue that was served before, and may have been set up for another process since. The interface need
+    /// not be found by its name: it may be in another network namespace by now.
     pub(crate) fn again(fd: OwnedFd, offload: bool) -> Result<TunQueue, TunError> {
         let request = sys::tun_request(fd.as_fd()).map_err(|_| TunError::BadDescriptor("it is not a TUN device"))?;
         let name = request.name();
@@ -193,7 +195,7 @@ impl TunQueue {
         Ok(TunQueue { file })
     }
 
-    /// The same queue once more.
+    /// A duplicate of the queue.
     ///
     /// # Errors
     /// There are no file descriptors left.
@@ -201,7 +203,7 @@ impl TunQueue {
         Ok(TunQueue { file: self.file.try_clone()? })
     }
 
-    /// Anything that keeps the bounds of messages, in a device's place.
+    /// Anything that preserves message boundaries, in place of a device.
     #[cfg(test)]
     pub(crate) fn from_fd(fd: OwnedFd) -> TunQueue {
         TunQueue { file: File::from(fd) }
@@ -260,7 +262,7 @@ fn attach(file: &File, name: &str, flags: i32) -> io::Result<String> {
     Ok(request.name())
 }
 
-/// Sets what a device's packets look like; returns its flags and what is left unfinished.
+/// Sets the packet format of a device; returns its flags and the offloads in use.
 fn set_options(file: &File, name: &str, offload: bool) -> Result<(i32, Offloads), TunError> {
     let error = |action| move |source| system(name, action, source);
     let flags = sys::tun_request(file.as_fd()).map_err(error("its flags cannot be read"))?.flags();
@@ -272,7 +274,7 @@ fn set_options(file: &File, name: &str, offload: bool) -> Result<(i32, Offloads)
     if vnet_header && offload {
         return Ok((flags, set_offloads(file)));
     }
-    // A persistent device may have them on from its last use. Without a header there are none to turn off.
+    // A persistent device may have offloads on from its last use. Without a vnet header there are none to turn off.
     let _ = sys::tun_set_offload(file.as_fd(), 0);
     Ok((flags, Offloads::NONE))
 }

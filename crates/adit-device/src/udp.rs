@@ -1,8 +1,8 @@
-//! UDP sockets: one of each IP family a worker, all on one port, with segmentation offload both ways, the local address
-//! of every datagram, and ECN.
+//! UDP sockets: one of each IP family per worker, all on one port, with segmentation offload both ways, the local
+//! address of every datagram, and ECN.
 //!
-//! Whatever the kernel refuses has a way around it that loses nothing: a coalesced send goes out datagram by datagram,
-//! a source address that is gone is left to the routing table.
+//! Whatever the kernel refuses has a fallback that loses nothing: a coalesced send goes out datagram by datagram, and a
+//! source address that is gone is left to the routing table.
 
 mod bind;
 mod send;
@@ -88,7 +88,7 @@ impl Sockets {
         }
     }
 
-    /// Both sockets, as far as they are there.
+    /// The sockets that there are.
     pub fn iter(&self) -> impl Iterator<Item = &UdpSocket> {
         self.v4.iter().chain(&self.v6)
     }
@@ -128,9 +128,9 @@ impl UdpSocket {
         })
     }
 
-    /// Receives as [`UdpSocket::recv`] does, but as often as there is something, room for `size` bytes is left in `buffer`
-    /// and one system call allows. Tells where in the buffer each begins. Returns how many bytes of it are used, and
-    /// whether more may wait.
+    /// Receives as [`UdpSocket::recv`] does, but many times in one system call: as long as datagrams wait, and `buffer`
+    /// has room for `size` bytes more. Calls `take` with the place in `buffer` where each begins. Returns how many
+    /// bytes of it are used, and whether more may wait.
     ///
     /// # Errors
     /// As [`UdpSocket::recv`].

@@ -1,8 +1,8 @@
-//! A worker: one TUN queue, a UDP socket of each family, and one loop that serves both sides. The worker for handshakes has
+//! A worker: one TUN queue, a UDP socket of each family, and one loop that serves both sides. The handshake worker has
 //! no queue: see [`crate::udp::bind`].
 //!
-//! A burst is read, the engine is asked once for all of it, it is sealed or opened where it lies,
-//! and written. Nothing is handed to another thread but what no packet waits for.
+//! Each burst is read, shown to the engine as a whole, sealed or opened in place, and written. Work goes to another
+//! thread only if no packet waits for it.
 
 mod patience;
 #[cfg(test)]
@@ -35,21 +35,20 @@ const UDP_V6: Token = Token(3);
 const TAG_LEN: usize = TRANSPORT_OVERHEAD - TRANSPORT_HEADER_LEN;
 /// The longest packet that one read of the TUN device may give.
 const MAX_READ: usize = 65_536;
-/// What a burst from inside may take: as many whole sends as the socket takes at once, so that under load none goes
-/// out half empty.
+/// Bytes of a burst from inside: a whole number of the longest sends, so that under load none goes out half empty.
 const OUT_LEN: usize = 3 * MAX_SENT;
-/// Behind the burst: a place for what is to be cut up before it joins the burst.
+/// Behind the burst: where a segmented read waits to be cut into packets that join the burst.
 const UNCUT: usize = OUT_LEN + TRANSPORT_HEADER_LEN;
-/// The longest packet for which room is looked for before it is read: that of an ordinary link.
+/// A packet is read only if the burst has room for one of this length, which is that of an ordinary link.
 const USUAL_LEN: usize = 1_500;
-/// What a burst from the network may take.
+/// Bytes of a burst from the network.
 const IN_LEN: usize = 4 * (MAX_RECEIVED + 1);
-/// What one of the many reads of whoever gets handshakes only may take: more initiations than one address has reason to
-/// send, if the kernel coalesces them. Anything longer is no handshake, and may be cut off.
+/// Bytes for each of the many reads on a handshake socket: more initiations than one address has reason to send, if the
+/// kernel coalesces them (GRO). Anything longer is no handshake, and may be cut off.
 const MAX_HANDSHAKES: usize = 16 * INITIATION_LEN;
 /// The most packets in a burst: more would keep the other side waiting.
 const BURST: usize = 192;
-/// How many bursts of one source are served before it is asked whether another has something too.
+/// How many rounds of bursts are served before it is polled which other sources have become readable.
 const DEAF: u32 = 4;
 /// The most groups of datagrams that are given to the kernel at a time.
 const GROUPS: usize = 32;
@@ -59,10 +58,10 @@ pub(crate) struct Worker {
     index: usize,
     poll: Poll,
     tun: Option<TunQueue>,
-    /// Where whoever gets handshakes only writes packets that the kernel has joined to one.
+    /// The TUN queue to which the handshake worker writes data packets that the kernel has coalesced with a handshake.
     strays: Option<TunQueue>,
     sockets: Arc<Sockets>,
-    /// Whether it sends the answers to strangers, and whether some may have been left for later.
+    /// Whether this worker sends the answers to strangers (cookie replies), and whether some may have been put off.
     answers: bool,
     owes_answers: bool,
     /// The burst from inside, and the burst from the network.
@@ -71,7 +70,7 @@ pub(crate) struct Worker {
     packets: Packets,
     datagrams: Datagrams,
     joiner: Joiner,
-    /// What was read from inside and is not yet cut up to its end.
+    /// A segmented read of which some segments have not been cut off yet.
     rest: Option<Uncut>,
     /// Whether the last read gave several segments: the next one will, most likely.
     is_bulk: bool,
@@ -90,7 +89,7 @@ struct Uncut {
     segment: usize,
 }
 
-/// What may have something to read: the kernel tells once, and then it is read until it is empty.
+/// The sources that may have something to read. The poll is edge-triggered, so each is then read until it is empty.
 #[derive(Clone, Copy, Default)]
 struct Ready {
     tun: bool,
@@ -134,7 +133,7 @@ impl Worker {
         })
     }
 
-    /// Gives whoever gets handshakes only a way into the tunnel.
+    /// Gives the handshake worker a TUN queue, for packets that are no handshakes.
     pub(crate) fn with_strays(self, strays: TunQueue) -> Self {
         Self { strays: Some(strays), ..self }
     }
@@ -149,20 +148,20 @@ impl Worker {
                 return;
             }
             if events.is_empty() {
-                // Whoever else wants this core may be the one who is waited for.
+                // Another thread that wants this core may be the one whose packet is awaited.
                 std::thread::yield_now();
                 continue;
             }
             let Some(turn) = self.serve(&mut events) else { return };
             patience.moved(turn, Instant::now());
         }
-        // What was read and not yet cut to its end is nobody else's.
+        // Segments that were read but not yet sent exist nowhere else.
         while self.rest.is_some() {
             self.serve_tun();
         }
     }
 
-    /// Serves both sides in turn until neither has anything left. `None` if it cannot be heard any more what has.
+    /// Serves both sides in turn until neither has anything left. `None` if the poll fails.
     fn serve(&mut self, events: &mut Events) -> Option<Turn> {
         let mut turn = Turn::default();
         let mut bursts = 0;
@@ -178,19 +177,20 @@ impl Worker {
                 turn.inbound += self.serve_network();
             }
             bursts += 1;
-            // One source may never become empty: the others are not to wait for that, nor other sockets.
+            // A source may never run empty: the others, and new sockets, are not to wait for that.
             if bursts % DEAF == 0 && !self.hear(events, Some(Duration::ZERO)) {
                 return None;
             }
         }
-        // To have been woken for nothing says nothing.
+        // A turn without a packet tells nothing about how packets come.
         if turn.outbound + turn.inbound > 0 {
             self.first = First::after(turn);
         }
         Some(turn)
     }
 
-    /// Waits until something has to be read, at most so long, and takes down what. Returns whether that can be had.
+    /// Waits until something can be read, at most for `timeout`, and notes what in `ready`. Returns whether the poll
+    /// works.
     fn hear(&mut self, events: &mut Events, timeout: Option<Duration>) -> bool {
         match self.poll.poll(events, timeout) {
             Ok(()) => {}
@@ -213,9 +213,9 @@ impl Worker {
         true
     }
 
-    /// Whether to let others run first, after a burst of so many from inside: it was full of packets that came one by one,
-    /// and more wait. That may be more than can be carried. What is to be lost had better be lost in the device's queue, before it
-    /// has cost anything, than behind the tunnel, for want of processor time for whoever receives it.
+    /// Whether to yield the core after a burst of `count` packets from inside: it filled up with packets that came one
+    /// by one, and more wait. That may be more than can be carried. What must be lost had better be lost in the
+    /// device's queue, before it has cost anything, than beyond the tunnel, for want of processor time at the receiver.
     fn gives_way(&self, count: usize) -> bool {
         self.ready.tun && !self.is_bulk && count > 1
     }
@@ -245,7 +245,7 @@ impl Worker {
             end = self.cut(rest, end, &mut packets);
         }
         let ends = self.shared.ends.load(Ordering::Relaxed);
-        // Not all that is read becomes a packet.
+        // Bounded, since not every read yields a packet.
         for _ in 0..BURST {
             let has_room = packets.len() < BURST && end + USUAL_LEN + TRANSPORT_OVERHEAD <= OUT_LEN;
             let is_first = self.first.outbound && !packets.is_empty();
@@ -282,15 +282,15 @@ impl Worker {
         count
     }
 
-    /// Reads once from the TUN device, and adds what comes to the burst, at `start`. Returns where the next datagram may
-    /// begin.
+    /// Reads once from the TUN device, and adds what comes to the burst, at `start`. Returns where the next datagram
+    /// may begin.
     ///
-    /// A packet is read to its place in the burst, and several segments in one to where they are cut up. Which of the
-    /// two comes is not known before, but mostly it is what came last. A wrong guess costs a copy.
+    /// A whole packet is read into its place in the burst, a segmented one to where it is cut up. Which of the two
+    /// comes is not known before; usually it is the same kind as the last one. A wrong guess costs a copy.
     fn read_packet(&mut self, start: usize, packets: &mut Packets) -> io::Result<usize> {
         let begin = if self.is_bulk { UNCUT } else { start + TRANSPORT_HEADER_LEN };
         let header_len = if self.shared.vnet_header { VnetHeader::LEN } else { 0 };
-        // The device's header comes to lie where the tunnel's will be.
+        // The device's header lands where the tunnel's will be.
         let place = self.outbound.get_mut(begin - header_len..begin + MAX_READ).ok_or(io::ErrorKind::OutOfMemory)?;
         let len = self.tun.as_ref().ok_or(io::ErrorKind::NotFound)?.read(place)?;
         if len == 0 {
@@ -325,8 +325,8 @@ impl Worker {
         }
     }
 
-    /// Adds the packets in what was read to the burst, from `start` on; what finds no room is kept in `self.rest`.
-    /// Returns where the next datagram may begin.
+    /// Cuts what was read into packets and adds them to the burst, from `start` on; segments that find no room are kept
+    /// in `self.rest`. Returns where the next datagram may begin.
     fn cut(&mut self, uncut: Uncut, start: usize, packets: &mut Packets) -> usize {
         let (burst, read) = self.outbound.split_at_mut(OUT_LEN);
         let read = read.get_mut(UNCUT - OUT_LEN..).and_then(|read| read.get_mut(..uncut.len)).unwrap_or_default();
@@ -341,7 +341,7 @@ impl Worker {
             // Room for the padding and the tag as well.
             let room = burst.get_mut(begin..begin + len + PADDING + TAG_LEN);
             let Some(place) = room.and_then(|room| room.get_mut(..len)) else {
-                // A whole burst has room for any packet.
+                // An empty burst has room for any packet.
                 if !packets.is_empty() {
                     self.rest = Some(Uncut { segment, ..uncut });
                 }
@@ -354,8 +354,8 @@ impl Worker {
         end
     }
 
-    /// Sends what the engine has made by itself. Before answers to strangers goes what waits to be read: among it may be
-    /// somebody who has a cookie already.
+    /// Sends what the engine has queued of its own accord. While datagrams wait to be read, answers to strangers are
+    /// put off after one send: those who wait may include somebody who has a cookie already.
     fn transmit(&mut self) {
         let is_busy = self.ready.v4 || self.ready.v6;
         let waiting = match (self.answers, is_busy) {
@@ -377,7 +377,7 @@ impl Worker {
         if is_idle(error) {
             return;
         }
-        // EIO and the like pass with the link's state; without the device nothing is left to do.
+        // EIO and the like pass when the link's state changes; without the device nothing is left to do.
         if matches!(error.raw_os_error(), Some(libc::EBADFD | libc::EBADF | libc::ENODEV)) {
             self.shared.tun_is_gone.store(true, Ordering::Relaxed);
             self.shared.wake_control();
@@ -408,7 +408,7 @@ impl Worker {
         let (is_for_handshakes, most) = if self.tun.is_some() { (false, MAX_RECEIVED) } else { (true, MAX_HANDSHAKES) };
         let Ready { v4, v6, .. } = &mut self.ready;
         let mut sockets = [(&self.sockets.v4, v4), (&self.sockets.v6, v6)];
-        // In turn: however much comes to one of them, the other is not kept waiting.
+        // They take turns at being first: a flood on one of them does not keep the other waiting.
         if self.v6_is_next {
             sockets.reverse();
         }
@@ -458,7 +458,7 @@ impl Worker {
             }
             return 0;
         }
-        // What is answered in the kernel has its answer in the device before the write returns, mostly.
+        // If the kernel itself answers a packet, the answer is usually in the TUN queue before the write returns.
         let looks_inside = std::mem::take(&mut self.first.inbound);
         let now = now();
         let opening = self.shared.interface().begin_open(now, datagrams, &self.inbound);

@@ -18,8 +18,9 @@ use adit_device::{Options, run};
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 
-/// Where the peer reaches the device first. The loopback network has it whether an interface is given it or not, so
-/// that the kernel goes on taking it for a source, and only the device's own memory tells where answers come from.
+/// The address at which the peer reaches the device first. It belongs to the loopback network whether an interface has
+/// it or not, so the kernel goes on accepting it as a source, and only the device's own memory tells where answers come
+/// from.
 const REACHED: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 5);
 /// Where answers come from when no source is asked for.
 const USUAL: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 1);

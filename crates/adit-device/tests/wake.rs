@@ -1,8 +1,8 @@
-//! No wake-up of the control thread is lost, in whatever order it and the workers come to the engine's lock and to the
+//! No wake-up of the control thread is lost, in whatever order it and the workers reach the engine's lock and the
 //! moment until which it sleeps: explored by the model checker `loom`, which knows what `Relaxed` permits.
 //!
-//! That moment is the device's own source. The threads are models: that the device's take their steps in this order is
-//! known by reading them.
+//! The code for that moment is the device's own. The threads are models: that the device's threads take their steps in
+//! this order is known by reading them.
 
 use std::time::Duration;
 
@@ -15,18 +15,18 @@ use rand_core::UnwrapErr;
 
 use wake::ControlSleep;
 
-/// What the device runs, with loom's atomic in it.
+/// The device's own code, with loom's atomic in it.
 #[path = "../src/shared/wake.rs"]
 mod wake;
 
 const NOW: Instant = Instant::from_nanos(1_000_000_000_000);
 const NEVER: Instant = Instant::from_nanos(u64::MAX);
-/// An initiation is repeated after 5 s and up to a third of one: this is too early for one made now, and not for one made
-/// a second ago.
+/// An initiation is repeated after 5 s plus up to a third of a second: this is too early for one made now, but not for
+/// one made a second ago.
 const EARLIER_DEADLINE: Duration = Duration::from_millis(4_500);
 
-/// What the threads share, and what wakes the control thread: `mio::Waker` keeps a wake-up for the next wait, and a wait
-/// may end without one; so do loom's.
+/// What the threads share, and what wakes the control thread. `mio::Waker` keeps a wake-up for the next wait, and a
+/// wait may end without one; loom's `Notify` does the same.
 #[derive(Clone)]
 struct Device {
     interface: Arc<Mutex<Interface>>,
@@ -65,7 +65,7 @@ impl Device {
         wakes
     }
 
-    /// The control thread, as `Control::run` and `Control::work`, until it has begun as many handshakes and will not
+    /// The control thread, as `Control::run` and `Control::work`, until it has begun this many handshakes and will not
     /// sleep beyond `until`. Returns how often it meant to sleep.
     fn control(&self, handshakes: usize, until: Instant) -> usize {
         let mut begun = 0;
@@ -138,7 +138,7 @@ fn a_handshake_that_a_worker_leaves_behind_is_found_before_the_control_thread_sl
 fn a_deadline_that_a_worker_leaves_behind_ends_the_sleep_of_the_control_thread_in_time() {
     explore(|| {
         let device = Device::new();
-        // Each has an initiation on its way, so what the workers leave is when to repeat it: for one peer a second
+        // Each peer has an initiation on its way, so what the workers leave is when to repeat it: for one peer a second
         // earlier than for the other.
         for (peer, earlier) in [(0, 0), (1, 1)] {
             let then = Instant::from_nanos(NOW.as_nanos() - earlier * 1_000_000_000);

@@ -12,7 +12,7 @@ use crate::uapi::value::{endpoint as address, number};
 
 /// How often a name is asked for again unless the user says otherwise.
 const RETRIES: u32 = 15;
-/// How long it takes at most until it is seen that it is not wanted any more.
+/// How long it takes at most to notice that the address is not wanted any more.
 const SLICE: Duration = Duration::from_millis(100);
 
 /// A host, by address or by name, and a port.
@@ -43,7 +43,7 @@ impl Endpoint {
     /// longer each time. `WG_ENDPOINT_RESOLUTION_RETRIES` says how often, or `infinity`. `is_wanted` is asked in between.
     ///
     /// # Errors
-    /// What the resolver says, last; `Interrupted` if it is not wanted any more.
+    /// The last error of the resolver; `Interrupted` if it is not wanted any more.
     pub fn resolve(&self, is_wanted: &dyn Fn() -> bool) -> io::Result<SocketAddr> {
         if let Some(address) = self.address() {
             return Ok(address);
@@ -104,7 +104,7 @@ impl fmt::Display for Endpoint {
 impl From<SocketAddr> for Endpoint {
     fn from(address: SocketAddr) -> Self {
         let host = match address {
-            // By its name, as `wg` has it: the number may be another's after the next start.
+            // The zone is written by its name, as `wg` does: its number may be another link's after the next start.
             SocketAddr::V6(v6) if v6.scope_id() != 0 => format!("{}%{}", v6.ip(), link_name(v6.scope_id())),
             _ => address.ip().to_string(),
         };
@@ -119,7 +119,7 @@ fn link_name(number: u32) -> String {
     name.unwrap_or_else(|_| number.to_string())
 }
 
-/// Not the addresses that only look like IPv4, such as `1.2.3` or `1.2.3.400`: no name ends in a number.
+/// Refuses what only looks like an IPv4 address, such as `1.2.3` or `1.2.3.400`: no name ends in a number.
 fn is_name(host: &str) -> bool {
     let is_label = |label: &str| {
         (1..=63).contains(&label.len())
@@ -138,7 +138,8 @@ fn is_ipv6(host: &str) -> bool {
     address.parse::<Ipv6Addr>().is_ok() && crate::name_refusal(zone).is_none()
 }
 
-/// The resolver's errors have no kind; these are the words of `EAI_AGAIN` in glibc and musl, and of a system error.
+/// Whether it may work later. The resolver's errors have no kind; these are the words of `EAI_AGAIN` in glibc and musl,
+/// and of a system error.
 fn may_pass(error: &io::Error) -> bool {
     let text = error.to_string();
     error.raw_os_error().is_some() || text.contains("Temporary failure") || text.contains("Try again")

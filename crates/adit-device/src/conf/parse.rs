@@ -11,10 +11,10 @@ use crate::uapi::value::{Quoted, number};
 
 pub(super) fn parse(text: &[u8]) -> Result<Config, Wrong> {
     let mut parser = Parser { config: Config::default(), section: Section::None };
-    // A mark that some editors put before UTF-8.
+    // The byte order mark that some editors put before UTF-8.
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
     for (line, bytes) in (1..).zip(text.split(|&byte| byte == b'\n')) {
-        // Nobody reads comments, whatever their encoding.
+        // Comments are passed over, whatever their encoding.
         let bytes = bytes.split(|&byte| byte == b'#').next().unwrap_or_default();
         let text = match str::from_utf8(bytes) {
             Ok(text) => text,
@@ -178,7 +178,7 @@ impl Entry<'_> {
         self.value.split(',').map(read_item).collect()
     }
 
-    /// What `wg-quick` reads by itself: between the words are commas or spaces, and there may be none.
+    /// For keys that `wg-quick` itself reads: words separated by commas or spaces, of which there may be none.
     fn words<T>(&self, read: impl Fn(&str) -> Option<T>, expected: &str) -> Result<Vec<T>, Wrong> {
         let words = self.value.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
         let read =
@@ -186,7 +186,7 @@ impl Entry<'_> {
         words.map(read).collect()
     }
 
-    /// Nothing is as if it had not been said.
+    /// An empty value counts as not given.
     fn optional<T>(&self, read: impl FnOnce(&str) -> Option<T>, expected: &str) -> Result<Option<T>, Wrong> {
         if self.value.is_empty() { Ok(None) } else { self.value(read, expected).map(Some) }
     }

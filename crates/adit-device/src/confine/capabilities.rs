@@ -18,7 +18,7 @@ pub(super) fn keep_only(needed: CapabilitySet) -> Result<String, String> {
 
 fn drop_others(needed: CapabilitySet) -> Result<(), Errno> {
     let had = capabilities(None)?;
-    // Where the process may not, it has started without rights, and no_new_privs keeps it so.
+    // Without this right the process has started unprivileged, and no_new_privs keeps it so.
     if had.effective.contains(CapabilitySet::SETPCAP) {
         for bit in 0..u64::BITS {
             let one = CapabilitySet::from_bits_retain(1 << bit);
@@ -35,7 +35,7 @@ fn drop_others(needed: CapabilitySet) -> Result<(), Errno> {
     // Inheritable, so that they can be ambient.
     set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: kept })?;
     for one in kept.iter() {
-        // Without them a reload is refused some rights; the device here is not concerned.
+        // If this fails, a program started by a reload lacks rights; this process is not concerned.
         let _ = configure_capability_in_ambient_set(one, true);
     }
     Ok(())

@@ -1,8 +1,8 @@
 //! Landlock: files and networks that a process may reach, beside what it has open.
 //!
-//! What is open already (the device, sockets, netlink, standard error) stays usable. To be opened is left: what a
-//! start of the next version reads, and `/dev/null`. To be changed: the folder of the UAPI socket loses the socket.
-//! TCP is not spoken at all, and signals and abstract sockets reach no process outside.
+//! What is open already (the device, sockets, netlink, standard error) stays usable. What can still be opened is what a
+//! start of the next version reads, and `/dev/null`. What can still be changed is the folder of the UAPI socket, from
+//! which files can be removed. TCP is not permitted at all, and signals and abstract sockets reach no process outside.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,7 +13,7 @@ use landlock::{
     RulesetStatus, Scope, path_beneath_rules,
 };
 
-/// The newest version whose rights are understood here. Of these a kernel takes what it has.
+/// The newest version whose rights are known here. A kernel enforces those of them that it has.
 const KNOWN: ABI = ABI::V6;
 /// What the dynamic loader reads before anything else.
 const LOADER_FILES: [&str; 2] = ["/etc/ld.so.cache", "/etc/ld.so.preload"];
@@ -22,7 +22,7 @@ const LOADER_FILES: [&str; 2] = ["/etc/ld.so.cache", "/etc/ld.so.preload"];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Extent {
     Whole,
-    /// As far as the process had it that started this one.
+    /// To the extent that the process that started this one had it.
     Inherited,
     /// An older kernel: files, but not networks or signals.
     Part,
@@ -67,7 +67,7 @@ fn rules(socket: Option<&Path>, reload: bool) -> Result<RulesetStatus, RulesetEr
 
 fn scopes() -> landlock::BitFlags<Scope> {
     let manager = std::env::var_os("NOTIFY_SOCKET");
-    // A service manager with an abstract socket must be told of by the next version too.
+    // The next version must be able to reach a service manager with an abstract socket, too.
     if manager.is_some_and(|address| address.as_encoded_bytes().starts_with(b"@")) {
         Scope::Signal.into()
     } else {
@@ -75,7 +75,7 @@ fn scopes() -> landlock::BitFlags<Scope> {
     }
 }
 
-/// The folders of the program and of its libraries. Files alone would not do: the next version is another file.
+/// The folders of the program and of its libraries. The files alone would not do: the next version is another file.
 fn program_folders() -> BTreeSet<PathBuf> {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let mapped = maps.lines().filter_map(executable_file).filter_map(Path::parent).map(Path::to_owned);

@@ -1,12 +1,12 @@
 //! seccomp: the system calls that may be made.
 //!
-//! Two lists. What nobody who serves a tunnel ever asks for, and attackers do, ends the process: a call from [`DEADLY`]
-//! is proof of a break-in. Everything else that is not among [`PERMITTED`] is refused with EPERM: a C library that
-//! comes to prefer another call then gets an error, which it has a way around more often than not, and does not take
-//! the tunnel down.
+//! There are two lists. A call from [`DEADLY`], which attackers make but no daemon that serves a tunnel does, is proof
+//! of a break-in and ends the process. Everything else that is not among [`PERMITTED`] is refused with EPERM: if a C
+//! library comes to prefer another call it gets an error, for which it more often than not has a fallback, and the
+//! tunnel stays up.
 //!
-//! `clone3` takes its flags by a pointer, where a filter cannot look; it is answered by ENOSYS, upon which every C
-//! library takes `clone`, whose flags can be seen to make no namespace.
+//! `clone3` takes its flags by a pointer, where a filter cannot look. It is answered with ENOSYS, upon which every C
+//! library falls back to `clone`, whose flags can be checked for namespaces.
 
 use std::collections::BTreeMap;
 
@@ -17,11 +17,11 @@ use seccompiler::{
 
 use crate::sys::TUNGETDEVNETNS;
 
-/// Operations of `prctl` that exist only under our filters, so that a program started under them knows of them.
+/// An operation of `prctl` that exists only under our filters, by which a program started under them recognises them.
 pub(super) const MARK: u32 = u32::from_be_bytes(*b"adit");
 /// The same, where Landlock was in force before the filter came.
 pub(super) const MARK_LANDLOCK: u32 = MARK + 1;
-/// What they are answered by; no kernel answers so.
+/// The error that answers them; no kernel gives it.
 pub(super) const MARK_ANSWER: i32 = c::EOWNERDEAD;
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
@@ -43,11 +43,11 @@ pub(super) fn install(reload: bool, has_landlock: bool) -> Result<(), String> {
     }
     let marks = marks.into_iter().collect::<Result<_, _>>().map_err(|error| error.to_string())?;
     let absent = Rules::from([(c::SYS_clone3, Vec::new())]);
-    // Of two refusals the younger filter's is told, which is to be none.
+    // If two filters refuse a call, the error of the younger one is told: this one permits it, so that it is ENOSYS.
     permitted.insert(c::SYS_clone3, Vec::new());
     let known = Rules::from([(c::SYS_prctl, marks)]);
     let errno = |errno: i32| SeccompAction::Errno(errno.unsigned_abs());
-    // The last one decides which calls install further ones.
+    // The permitted list comes last, since it also applies to the calls that install further filters.
     for (rules, matched, unmatched) in [
         (deadly, SeccompAction::KillProcess, SeccompAction::Allow),
         (absent, errno(c::ENOSYS), SeccompAction::Allow),
@@ -141,7 +141,7 @@ const PERMITTED: &[i64] = &[
     c::SYS_inotify_init1,
     c::SYS_inotify_add_watch,
     c::SYS_inotify_rm_watch,
-    // Files: which, is Landlock's business.
+    // Files; which ones is Landlock's business.
     c::SYS_close,
     c::SYS_close_range,
     c::SYS_dup,
@@ -246,7 +246,7 @@ const PERMITTED_OLD: &[i64] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const PERMITTED_OLD: &[i64] = &[];
 
-/// A call's argument, and what is asked of it.
+/// A condition on an argument of a call.
 type Condition = Result<SeccompCondition, seccompiler::BackendError>;
 
 fn permitted(has_landlock: bool) -> Result<Rules, seccompiler::BackendError> {
@@ -257,10 +257,10 @@ fn permitted(has_landlock: bool) -> Result<Rules, seccompiler::BackendError> {
         Ok::<(), seccompiler::BackendError>(())
     };
 
-    // A datagram is all that is sent through a Unix socket: the service manager is told so, and names of interfaces
-    // are asked for through one. A stream would lead to other services.
+    // A Unix socket is for datagrams only: for words to the service manager, and for asking for the names of
+    // interfaces. A stream would lead to other services.
     let kind = |kind: i32| masked(1, 0xf, kind as u64);
-    // Of IP, UDP, by its number or as what 0 stands for; of netlink, what is asked of links.
+    // Of IP only UDP, by its number or by the 0 that stands for it; of netlink only what concerns links.
     let sockets = [
         (c::AF_INET, c::SOCK_DGRAM, Some(0)),
         (c::AF_INET, c::SOCK_DGRAM, Some(c::IPPROTO_UDP)),
@@ -276,7 +276,7 @@ fn permitted(has_landlock: bool) -> Result<Rules, seccompiler::BackendError> {
     };
     permit(c::SYS_socket, sockets.map(socket).into())?;
 
-    // The numbers from 64 on are the firewall's, in which holes have been found more than once.
+    // The numbers from 64 on belong to the firewall, in which holes have been found more than once.
     let level = |level: i32| equals(1, level as u64);
     permit(
         c::SYS_setsockopt,
@@ -335,14 +335,14 @@ fn permitted(has_landlock: bool) -> Result<Rules, seccompiler::BackendError> {
         | c::CLONE_NEWNET;
     permit(c::SYS_clone, vec![rule([masked(0, namespaces as u64, 0)])])?;
 
-    // No memory that can be both written and run, and none that is written first and run then.
+    // No memory that can be both written and executed, and none that is first written and then made executable.
     let both = (c::PROT_WRITE | c::PROT_EXEC) as u64;
     let rights = [c::PROT_NONE, c::PROT_WRITE, c::PROT_EXEC];
     permit(c::SYS_mmap, rights.map(|right| rule([masked(2, both, right as u64)])).into())?;
     permit(c::SYS_mprotect, vec![rule([masked(2, c::PROT_EXEC as u64, 0)])])?;
 
-    // No file is made or emptied, which the first versions of Landlock do not all prevent. Where no Landlock says which
-    // files, none is opened for writing either: the kernel's own check lets root's process write most of them.
+    // No file is created or truncated, which the first versions of Landlock do not all prevent. Without Landlock to
+    // tell files apart, none is opened for writing either: the kernel's own check lets root write most of them.
     let changes = c::O_CREAT | c::O_TRUNC;
     let refused = if has_landlock { changes } else { changes | c::O_ACCMODE } as u64;
     let open = |argument| vec![rule([masked(argument, refused, 0)])];

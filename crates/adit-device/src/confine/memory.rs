@@ -5,7 +5,7 @@ use rustix::mm::{MlockAllFlags, mlockall};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
-/// What lets the process lock as much as it will ever have.
+/// Why the process may lock as much as it will ever have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lock {
     /// It has no limit.
@@ -27,13 +27,13 @@ pub(super) fn lock() -> Result<Lock, String> {
     };
     match mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT) {
         Ok(()) => Ok(by),
-        // Linux before 4.4 would take all of it at once.
+        // Linux before 4.4 has no ONFAULT, and would take all of it at once.
         Err(Errno::INVAL) => Err("not in this kernel".to_owned()),
         Err(error) => Err(error.to_string()),
     }
 }
 
-/// Leaves no core dump. The limit alone would not do: a program that the kernel gives dumps to is not held to it.
+/// Leaves no core dump. The limit alone would not do: it does not apply where the kernel gives dumps to a program.
 pub(super) fn forbid_core_dumps() -> Result<(), String> {
     setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })
         .and_then(|()| set_dumpable_behavior(DumpableBehavior::NotDumpable))

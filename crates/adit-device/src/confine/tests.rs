@@ -20,7 +20,7 @@ const FOLDER: &str = "ADIT_CONFINED_TEST_FOLDER";
 /// The signal that ends a process for a system call.
 const SIGSYS: i32 = libc::SIGSYS;
 
-/// By which a body says that it has come to its end: a run of no test at all succeeds too.
+/// The exit code by which a body says that it has come to its end: a run without any test would succeed too.
 const DONE: i32 = 77;
 
 /// Runs `body` in a process of its own, which ends with it; `name` is that of the test.
@@ -53,7 +53,8 @@ fn assert_refused<T>(result: io::Result<T>) {
     }
 }
 
-/// The folder for the files of a process that was started by [`in_a_process`], who removes it: a confined one may not.
+/// The folder for the files of a process that was started by [`in_a_process`], which removes it: a confined process may
+/// not.
 fn scratch() -> PathBuf {
     std::env::var_os(FOLDER).expect("the parent's folder").into()
 }
@@ -101,7 +102,7 @@ fn no_memory_is_run_that_can_be_or_could_be_written() {
         map(ProtFlags::READ | ProtFlags::WRITE, ProtFlags::READ).unwrap();
         assert_refused(map(ProtFlags::WRITE | ProtFlags::EXEC, ProtFlags::READ));
         assert_refused(map(ProtFlags::READ | ProtFlags::WRITE, ProtFlags::EXEC));
-        // A file that is memory could be written by one way and run by another.
+        // A file in memory could be written by one way and run by another.
         assert_refused(memfd_create("code", MemfdFlags::empty()).map_err(io::Error::from));
     });
     assert_ended_well(&output);

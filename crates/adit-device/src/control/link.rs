@@ -14,17 +14,18 @@ use crate::sys;
 
 impl Control {
     pub(super) fn read_link_events(&mut self) -> io::Result<Verdict> {
-        // A link that went down and up again meanwhile is up: what has been sent since must not be given up.
+        // Only the latest state counts: if the link went down and came up again meanwhile, what has been sent since
+        // must not be given up.
         let mut latest = None;
         let (mut left, mut lost) = (false, false);
         while let Some(event) = self.monitor.next_event()? {
             match event {
-                // Of any namespace, and the interface may be in another again.
+                // These events are from any namespace, and the interface may have been moved again.
                 LinkEvent::Changed(_) | LinkEvent::Deleted(_) if self.namespace.is_some() => left = true,
                 LinkEvent::Changed(link) if link.index == self.configurator.device.ifindex => latest = Some(link),
                 LinkEvent::Deleted(link) if link.index == self.configurator.device.ifindex => left = true,
                 LinkEvent::AddressRemoved { address, .. } => self.shared.interface().forget_source_address(address),
-                // Of the routes by a link that goes down nothing is told.
+                // The kernel reports nothing about the routes of a link that goes down.
                 LinkEvent::Changed(link) if !link.is_up() => self.routes.link_gone(link.index),
                 LinkEvent::Deleted(link) => self.routes.link_gone(link.index),
                 LinkEvent::Lost => {
@@ -34,7 +35,7 @@ impl Control {
                 _ => {}
             }
         }
-        // The events that are told after a loss are older than what was lost: none of them says how the link is now.
+        // Events read after a loss are older than what was lost: none of them says how the link is now.
         Ok(match latest {
             _ if left => self.follow(),
             _ if lost => self.look_at_link(),
@@ -64,7 +65,7 @@ impl Control {
         Verdict::GoOn
     }
 
-    /// The interface is in another network namespace: how it is there is asked from here.
+    /// The interface is in another network namespace: asks from here how it is there.
     fn follow_to_its_namespace(&mut self) -> io::Result<()> {
         let probe = self.configurator.device.probe.as_fd();
         let name = sys::tun_request(probe)?.name();
@@ -73,12 +74,12 @@ impl Control {
         let number = netlink.namespace_number(namespace.as_fd()).map_err(io::Error::other)?;
         if self.namespace.replace(number) != Some(number) {
             tracing::info!(interface = name, "the interface is in another network namespace now");
-            // Before it is asked for: what happens after that must be heard.
+            // Before the state is asked for: what happens after that must be heard.
             self.listen_everywhere()?;
         }
         let mut link = netlink.link_in(number, &name).map_err(io::Error::other)?;
         if self.is_deaf {
-            // A link is down when it has just been moved, and that it is set up again would not be heard.
+            // The kernel sets a moved link down, and its coming up again would not be heard: so it counts as up.
             link.flags |= libc::IFF_UP as u32;
         }
         self.configurator.device.ifindex = link.index;
@@ -135,7 +136,7 @@ impl Control {
     pub(super) fn at_home(&self) -> io::Result<()> {
         if namespace_of(self.configurator.device.probe.as_fd()) != self.home {
             let name = &self.configurator.device.name;
-            // It finds nothing there by the name, or another interface.
+            // The new process would not find the interface by its name, or would find another one.
             return Err(io::Error::other(format!(
                 "{name} is in another network namespace than the daemon, where a new process could not follow it; \
                  move it back before a reload, or restart the daemon"
@@ -145,7 +146,7 @@ impl Control {
     }
 }
 
-/// What tells the network namespace of a TUN device from others; `None` where the kernel does not say.
+/// Identifies the network namespace of a TUN device; `None` where the kernel does not say.
 pub(super) fn namespace_of(tun: BorrowedFd<'_>) -> Option<(u64, u64)> {
     let stat = rustix::fs::fstat(sys::tun_namespace(tun).ok()?).ok()?;
     Some((stat.st_dev, stat.st_ino))

@@ -1,8 +1,8 @@
-//! Sources that follow the routes.
+//! Source addresses that follow the routes.
 //!
-//! Answers leave from the address that the peer reached. When its way leads out by another link that address is wrong there
-//! as a rule, and nothing says so: what is sent from it is lost further on. Only IPv4's: over IPv6 an answer is held to the
-//! link.
+//! Answers leave from the address that the peer reached. If the route to the peer then moves to another link, that
+//! address is usually wrong there, and nothing says so: what is sent from it is lost further on. This concerns IPv4
+//! only: over IPv6 an answer is bound to its link.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -20,27 +20,28 @@ use crate::shared::now;
 
 /// How many changes are looked at one by one.
 const MAX_CHANGED: usize = 64;
-/// Where routes change all the time it takes no more than one part in so many to look.
+/// Looking at routes takes no more than one part in this many of the time, even if they change all the time.
 const SHARE: u32 = 10;
-/// How much news is taken in before clients and timers have their turn.
+/// How many events are read before clients and timers have their turn.
 const NEWS: usize = 1_024;
 
 /// Changes of routes that have not been looked at.
 #[derive(Default)]
 pub(super) struct Routes {
-    /// Where they are told of, unless that could not be had.
+    /// The source of events, unless it could not be opened.
     monitor: Option<LinkMonitor>,
     /// Whether it may have something to tell.
     has_news: bool,
     changed: Vec<Ipv4Net>,
-    /// The links that are down or gone since.
+    /// The links that have gone down or vanished.
     gone: Vec<u32>,
     /// When to look again at the earliest.
     not_before: Option<Instant>,
 }
 
 impl Routes {
-    /// Listens for changes from now on. Without that sources change when an address goes or a handshake is not answered.
+    /// Listens for changes from now on. Without that, a source is given up only when its address goes or a handshake is
+    /// not answered.
     pub(super) fn listen(registry: &Registry) -> Self {
         let monitor = LinkMonitor::open_for_routes().map_err(io::Error::other).and_then(|monitor| {
             registry.register(&mut SourceFd(&monitor.as_raw_fd()), ROUTES, Interest::READABLE)?;
@@ -50,12 +51,12 @@ impl Routes {
         Self { monitor, ..Self::default() }
     }
 
-    /// There is something to be heard.
+    /// The monitor has something to read.
     pub(super) fn are_told(&mut self) {
         self.has_news = true;
     }
 
-    /// No way leads out by this link any more.
+    /// No route leads out by this link any more.
     pub(super) fn link_gone(&mut self, ifindex: u32) {
         if self.gone.len() < MAX_CHANGED {
             self.gone.push(ifindex);
@@ -64,12 +65,12 @@ impl Routes {
         }
     }
 
-    /// Any way may be another.
+    /// Any route may have changed.
     fn all_changed(&mut self) {
         (self.changed, self.gone) = (vec![Ipv4Net::default()], Vec::new());
     }
 
-    /// There is another way to `destination`, or one less.
+    /// A route to `destination` was added or removed.
     fn changed(&mut self, destination: Ipv4Net) {
         if self.changed.iter().any(|net| net.contains(&destination)) {
             return;
@@ -102,8 +103,8 @@ impl Routes {
 }
 
 impl Control {
-    /// Forgets the sources of peers to which packets leave by another link now. Returns how long to wait before there is
-    /// something to look at, if there is.
+    /// Forgets the sources of peers that are reached by another link now. Returns how long to wait before there is more
+    /// to look at, if there is.
     pub(super) fn look_at_routes(&mut self) -> Option<Duration> {
         self.routes.hear();
         let rest = self.routes.has_news.then_some(Duration::ZERO);

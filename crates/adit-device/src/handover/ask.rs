@@ -1,4 +1,4 @@
-//! Asking a daemon to reload: a socket beside that of the UAPI, whose words are WireGuard's alone.
+//! Asking a daemon to reload, over a socket beside that of the UAPI, whose language is WireGuard's alone.
 
 use std::io::{self, Read as _};
 use std::os::unix::net::UnixStream;
@@ -13,7 +13,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) const RELOAD_ENDING: &str = "reload";
 
 /// Makes the daemon of the interface `name` hand over to the program on disk, and waits until that one serves. Returns
-/// the process that does.
+/// the identifier of the process that does.
 ///
 /// # Errors
 /// There is no such daemon, or it goes on by itself; the error tells why.
@@ -50,7 +50,7 @@ pub(crate) fn listen(name: &str) -> Option<Listener> {
     listener.inspect_err(|error| tracing::warn!(%error, "reloads cannot be asked for")).ok()
 }
 
-/// Beside the UAPI's.
+/// The path of the socket, beside the UAPI's.
 fn path(name: &str) -> PathBuf {
     socket_path(name).with_file_name(format!("{name}.{RELOAD_ENDING}"))
 }

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 const MAGIC: [u8; 3] = *b"adi";
 const HEADER_LEN: usize = 16;
-/// Open files that go with one byte; the kernel takes up to 253.
+/// Open files sent along with one byte; the kernel takes up to 253.
 const FDS_AT_ONCE: usize = 64;
 /// More than any device has.
 const MAX_FDS: u32 = 1 << 14;
@@ -21,7 +21,7 @@ const MAX_TEXT: u32 = 1 << 16;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
-    /// The device; to be looked at the first time, to be taken over the second time.
+    /// The device's state; to be checked the first time, to be taken over the second time.
     State = 1,
     /// It could be taken over.
     Prepared = 2,
@@ -81,7 +81,7 @@ pub(super) fn receive(mut stream: &UnixStream) -> io::Result<Message> {
     let mut text = vec![0; text_len as usize];
     stream.read_exact(&mut text)?;
     let text = String::from_utf8(text).map_err(|_| io::ErrorKind::InvalidData)?;
-    // In one piece from the beginning: a vector that grows leaves its old memory as it is.
+    // Allocated in one piece: a vector that grows leaves its old memory as it is.
     let mut bytes = Zeroizing::new(vec![0; len as usize]);
     stream.read_exact(&mut bytes)?;
     Ok(Message { kind, text, bytes, fds })
@@ -99,7 +99,7 @@ fn receive_fds(stream: &UnixStream, fds: &mut Vec<OwnedFd>) -> io::Result<()> {
         }
     }
     let arrived = fds.len() - before;
-    // Where the process may open no more files the kernel cuts them off.
+    // If the process may open no more files, the kernel cuts the rest off.
     if received.bytes == 0
         || received.flags.contains(ReturnFlags::CTRUNC)
         || arrived != usize::from(count[0])

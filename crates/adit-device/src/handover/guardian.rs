@@ -16,10 +16,10 @@ const LINK: Token = Token(0);
 const END: Token = Token(1);
 const RELOAD: Token = Token(2);
 const CHILDREN: Token = Token(3);
-/// Said in place of a process when the interface has ended as it should.
+/// Sent in place of a process identifier when the interface has ended as it should.
 const ENDED_WELL: [u8; 4] = [0; 4];
 
-/// The way from the process that serves to the one that stays.
+/// The connection from the process that serves to the one that stays.
 #[derive(Debug)]
 pub(crate) struct Link(UnixStream);
 
@@ -28,9 +28,9 @@ impl Link {
         Self(UnixStream::from(fd))
     }
 
-    /// Tells which process serves: this one.
+    /// Tells the process that stays that this one serves.
     pub(crate) fn serve(&self) {
-        // Without it nobody is left to be told.
+        // If this fails, nobody is left to be told.
         let _ = (&self.0).write_all(&std::process::id().to_le_bytes());
     }
 
@@ -46,7 +46,7 @@ impl AsFd for Link {
     }
 }
 
-/// The end of the process that stays.
+/// The other end of a [`Link`], in the process that stays.
 #[derive(Debug)]
 pub(crate) struct Guardian {
     theirs: UnixStream,
@@ -62,7 +62,8 @@ impl Guardian {
         Ok((Self { theirs: ours, serving: None, ended_well: false }, Link(theirs)))
     }
 
-    /// Waits until no process serves any more, and passes signals on meanwhile. To be called with no [`Link`] left here.
+    /// Waits until no process serves any more, and passes signals on meanwhile. To be called with no [`Link`] left
+    /// here.
     ///
     /// # Errors
     /// The interface has ended as it should not, or nothing can be waited for.
@@ -99,7 +100,7 @@ impl Guardian {
                     _ => {}
                 }
             }
-            // Of those that have handed over, the first was a child of this process.
+            // Reaps the first process that took over, which was a child of this one, once it has ended.
             while matches!(wait(WaitOptions::NOHANG), Ok(Some(_))) {}
         }
     }
@@ -111,7 +112,7 @@ impl Guardian {
         }
     }
 
-    /// Reads what the link has; whether it has ended.
+    /// Reads what has come over the link; returns whether the link has ended.
     fn listen(&mut self) -> io::Result<bool> {
         loop {
             let mut said = [0; 4];

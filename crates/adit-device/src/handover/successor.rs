@@ -24,7 +24,7 @@ pub(crate) struct Received {
     pub(crate) sockets: Vec<Arc<Sockets>>,
     pub(crate) listener: Listener,
     pub(crate) asks: Option<Listener>,
-    /// Whether the files of these two stay when the device ends.
+    /// Whether the files of these two sockets stay when the device ends.
     pub(crate) keep_uapi: bool,
     pub(crate) keep_asks: bool,
     pub(crate) link: Option<Link>,
@@ -43,7 +43,7 @@ pub(crate) struct Received {
 /// Shows that this process can take over, and receives the device when the other one has stopped.
 ///
 /// # Errors
-/// It cannot take over, or is not to; who hands over has been told why.
+/// It cannot take over, or is not to; the process that hands over has been told why.
 pub(crate) fn receive(stream: &UnixStream) -> Result<Received, String> {
     drop(receive_once(stream)?);
     channel::send(stream, Kind::Prepared, "", &[], &[]).map_err(|error| error.to_string())?;
@@ -60,7 +60,7 @@ pub(crate) fn say_taken(stream: &UnixStream) -> io::Result<()> {
 
 /// Says why this process cannot take over.
 pub(super) fn refuse(stream: &UnixStream, why: &str) {
-    // If it is not heard, the end of this process is.
+    // If this is not heard, the end of this process will be noticed.
     let _ = channel::send(stream, Kind::Refused, why, &[], &[]);
 }
 
@@ -141,7 +141,7 @@ fn adopt_tun(fd: OwnedFd, offload: bool) -> Result<Tun, String> {
     Tun::from_fd(fd, 1, offload).map_err(|error| error.to_string())
 }
 
-/// Lines `key=value`. What is not known is passed over, what is missing is 0.
+/// Lines `key=value`. An unknown key is passed over, a missing one is 0.
 pub(super) struct Facts<'a>(pub(super) &'a str);
 
 impl Facts<'_> {

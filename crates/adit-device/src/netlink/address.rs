@@ -10,8 +10,8 @@ use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeade
 use super::{Netlink, Result, family};
 
 impl Netlink {
-    /// Gives an interface an address with its prefix, or nothing new if it has it. Without duplicate address detection
-    /// (`nodad`) an IPv6 address is usable at once.
+    /// Gives an interface an address with its prefix, or changes nothing if it has it. Without duplicate address
+    /// detection (`nodad`) an IPv6 address is usable at once.
     ///
     /// # Errors
     /// What the kernel says: EACCES or ENOTSUP, for one, if IPv6 is turned off on the interface.

@@ -13,7 +13,7 @@ use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 
 use super::{Netlink, NetlinkError, Result};
 
-/// Of the kernel's choice.
+/// Lets the kernel choose the number.
 const ANY_NUMBER: i32 = -1;
 
 /// `IFLA_TUN_PI`
@@ -91,7 +91,7 @@ impl Netlink {
         }
     }
 
-    /// The number by which this namespace calls another; it is given one if it has none.
+    /// The number by which this network namespace knows another; it is given one if it has none.
     ///
     /// # Errors
     /// EPERM without `CAP_NET_ADMIN`.
@@ -145,10 +145,11 @@ impl Netlink {
         self.request(&action, RouteNetlinkMessage::SetLink(message), 0)
     }
 
-    /// Leaves an interface's addresses to whoever configures it: the kernel gives it no link-local address by itself.
+    /// Keeps the kernel from giving an interface a link-local address by itself: its addresses are left to whoever
+    /// configures it.
     ///
     /// # Errors
-    /// What the kernel says, which may have no IPv6.
+    /// What the kernel says; it may have no IPv6.
     pub fn set_no_generated_addresses(&mut self, index: u32) -> Result<()> {
         let mut message = LinkMessage::default();
         message.header.index = index;

@@ -1,6 +1,6 @@
 //! Interfaces, addresses, routes and rules, over netlink: small, synchronous, without a runtime.
 //!
-//! A [`Netlink`] speaks of the network namespace in which it was opened, whatever thread uses it later.
+//! A [`Netlink`] works on the network namespace in which it was opened, whatever thread uses it later.
 
 mod address;
 mod link;
@@ -36,7 +36,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const BUFFER_SIZE: usize = 64 * 1024;
 /// Length of the header of every message.
 const MESSAGE_HEADER: usize = 16;
-/// How often a listing is begun again because it changed meanwhile.
+/// How often a listing is begun again because something changed meanwhile.
 const MAX_DUMPS: usize = 8;
 
 /// A request that the kernel refused, or could not be made.
@@ -120,14 +120,14 @@ impl Netlink {
         self.exchange(action, message, NLM_F_REQUEST | NLM_F_ACK | flags, |_| {}).map(drop)
     }
 
-    /// Asks for one thing to be told.
+    /// Asks for one object.
     fn get(&mut self, action: &str, message: RouteNetlinkMessage) -> Result<RouteNetlinkMessage> {
         let mut answer = None;
         self.exchange(action, message, NLM_F_REQUEST | NLM_F_ACK, |message| answer = Some(message))?;
         answer.ok_or_else(|| NetlinkError::new(action, io::ErrorKind::InvalidData.into()))
     }
 
-    /// Asks for everything of a kind to be told.
+    /// Asks for all objects of a kind.
     fn dump(&mut self, action: &str, message: RouteNetlinkMessage) -> Result<Vec<RouteNetlinkMessage>> {
         let mut answers = Vec::new();
         for _ in 0..MAX_DUMPS {

@@ -33,7 +33,7 @@ pub enum LinkEvent {
         /// The address.
         address: IpAddr,
     },
-    /// There is another way to somewhere, or one less; by a rule, to everywhere.
+    /// A route was added or removed; a changed rule counts as a route to everywhere.
     RouteChanged {
         /// Where it leads.
         destination: IpNet,
@@ -65,8 +65,8 @@ impl LinkMonitor {
         socket().and_then(|socket| LinkMonitor::listen(socket, &LINK_GROUPS)).map_err(cannot_listen)
     }
 
-    /// As [`open`](Self::open), for IPv4's routes and rules: there may be so many of these that others would be lost among
-    /// them.
+    /// As [`open`](Self::open), for IPv4's routes and rules. They have a monitor of their own, since there may be so
+    /// many that other events would be lost among them.
     ///
     /// # Errors
     /// Those of [`open`](Self::open).
@@ -92,7 +92,7 @@ impl LinkMonitor {
             }
             self.buffer.clear();
             match self.socket.recv_from(&mut self.buffer, 0) {
-                // Others than the kernel may send, but are not believed.
+                // Others than the kernel may send to this socket, but are not believed.
                 Ok((_, sender)) if sender.port_number() != 0 => continue,
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
@@ -108,8 +108,9 @@ impl LinkMonitor {
     }
 }
 
-/// The right to listen to every namespace that the present one has a number for, not used yet: entering another takes
-/// more rights than a process should keep for the day on which its interface is moved there.
+/// The right to listen to every namespace that the present one has a number for, not used yet. It is taken early, since
+/// entering another namespace takes more rights than a process should keep for the day on which its interface is moved
+/// there.
 pub struct FarLinkMonitor {
     socket: Socket,
 }
@@ -139,7 +140,7 @@ impl FarLinkMonitor {
         FarLinkMonitor { socket: sys::netlink_socket(fd) }
     }
 
-    /// Begins to listen. An event does not tell of which namespace it is, so that it is no more than an occasion to ask.
+    /// Begins to listen. An event does not say which namespace it is from, so it is no more than an occasion to ask.
     ///
     /// # Errors
     /// What the kernel says.

@@ -8,7 +8,8 @@ use std::thread;
 
 use crate::sys;
 
-/// The calling thread's own namespace. A link, so that the file is the same while what it names changes.
+/// The calling thread's own namespace. This is a link: its path stays the same while the namespace that it names
+/// changes.
 const OWN: &str = "/proc/thread-self/ns/net";
 
 /// Makes a new network namespace. It has no name, and ends with the last of its file descriptors, sockets and

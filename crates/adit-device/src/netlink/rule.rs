@@ -13,7 +13,7 @@ pub struct Rule {
     pub v6: bool,
     /// The place among the rules, lower ones first; `None` is before all others but the first.
     pub priority: Option<u32>,
-    /// The mark that packets must carry, for any packet `None`.
+    /// The mark that packets must carry; `None` for any packet.
     pub fwmark: Option<u32>,
     /// Whether it is for the packets that do *not* match.
     pub invert: bool,
@@ -29,7 +29,7 @@ impl Rule {
         Rule { v6, priority: None, fwmark: Some(fwmark), invert: true, table, suppress_prefix_length: None }
     }
 
-    /// The main table counts, but for its default route.
+    /// The main table is used, except for its default route.
     pub fn main_without_default(v6: bool) -> Rule {
         Rule { v6, priority: None, fwmark: None, invert: false, table: MAIN_TABLE, suppress_prefix_length: Some(0) }
     }
@@ -50,13 +50,14 @@ impl Netlink {
     /// # Errors
     /// [`NetlinkError::is_not_found`](super::NetlinkError::is_not_found) if there is none.
     pub fn remove_rule(&mut self, rule: &Rule) -> Result<()> {
-        // Where its place is known that names it: what else it asks of packets is not all known here.
+        // A known priority names the rule by itself; its other conditions are left out, since not all of them are known
+        // here.
         let named = if rule.priority.is_some() { Rule { fwmark: None, invert: false, ..*rule } } else { *rule };
         let message = RouteNetlinkMessage::DelRule(rule_message(&named));
         self.request(&format!("cannot remove the rule for table {}", rule.table), message, 0)
     }
 
-    /// The rules of one family that send packets to a table. What they ask beyond a mark is not told.
+    /// The rules of one family that send packets to a table. Their conditions other than a mark are not told.
     ///
     /// # Errors
     /// What the kernel says.
@@ -101,7 +102,7 @@ fn rule_of(message: &RuleMessage) -> Option<Rule> {
     }
     let mut rule = Rule {
         v6: message.header.family == AddressFamily::Inet6,
-        // The kernel does not name a priority of 0.
+        // The kernel leaves a priority of 0 out.
         priority: Some(0),
         fwmark: None,
         invert: message.header.flags.contains(RuleFlags::Invert),

@@ -40,8 +40,8 @@ pub(crate) fn connect(other: &OwnedFd, mtu: u32, left: &[&str], right: &[&str]) 
     (set_up(&mut here, "left", left), set_up(&mut there, "right", right))
 }
 
-/// Gives an interface an address, and waits until packets to it are taken: of IPv6, the kernel makes the route for that a
-/// little later.
+/// Gives an interface an address, and waits until packets to it are accepted: for IPv6, the kernel makes the route for
+/// that a little later.
 pub(crate) fn add_address(netlink: &mut Netlink, index: u32, address: &str) {
     const LOCAL_TABLE: u32 = 255;
     let address = net(address);

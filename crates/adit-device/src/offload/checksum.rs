@@ -9,7 +9,7 @@ use crate::sys;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Sum(u64);
 
-/// From so many words on vectors are worth asking for: below are the headers.
+/// From this many words on vectors are worth asking for; headers are shorter.
 const WORTH_VECTORS: usize = 16;
 
 impl Sum {
@@ -51,7 +51,7 @@ impl Sum {
         Sum(u64::from(u16::from_ne_bytes(value.to_be_bytes())))
     }
 
-    /// What takes [`Sum::word`] of this number out of a sum again.
+    /// The sum to add to take [`Sum::word`] of this number out again.
     pub(super) fn minus_word(value: u16) -> Sum {
         Sum::word(!value)
     }
@@ -71,7 +71,7 @@ impl Sum {
         [!a, !b]
     }
 
-    /// Whether this is the sum of bytes whose checksum, which is among them, is right.
+    /// Whether this, the sum of bytes that include their checksum, says that the checksum is right.
     pub(super) fn is_right(self) -> bool {
         self.folded() == [0xff, 0xff]
     }
@@ -85,7 +85,7 @@ impl Add for Sum {
     }
 }
 
-/// A word's halves together, so that there is room for carries: in this form the compiler makes vectors of the loop.
+/// Adds the halves of a word, so that there is room for carries: in this form the compiler vectorises the loop.
 #[inline(always)]
 fn halves(word: &[u8; 8]) -> u64 {
     let word = u64::from_ne_bytes(*word);

@@ -27,10 +27,10 @@ const MAX_OPEN: usize = 16;
 /// Finds runs of packets that may be written as one. One joiner serves any number of batches; it allocates only when a
 /// batch has more packets than any before.
 ///
-/// The rules are those of the kernel's own receive offload: packets of one flow, in order, whose headers differ in
-/// nothing but what a segment's must. What is put together can be cut apart again to the same packets (but for IDs of
-/// IPv4 packets that must not be fragmented, which mean nothing then). A packet whose
-/// checksum is wrong is never put together with another, so that its receiver still sees it wrong.
+/// The rules are those of the kernel's own receive offload: packets of one flow, in order, whose headers differ only
+/// where those of segments must. Cutting a run apart again gives the same packets (except for IDs of IPv4 packets that
+/// must not be fragmented, which then mean nothing). A packet whose checksum is wrong is never joined with another, so
+/// that its receiver still sees it wrong.
 #[derive(Debug, Default)]
 pub struct Joiner {
     packets: Vec<Packet>,
@@ -56,16 +56,16 @@ struct RunState {
     count: usize,
     /// Length of the packet they make together.
     length: usize,
-    /// The last one's.
+    /// The identification (IPv4) of the last packet.
     id: u16,
     /// Whether the packets' identifications are all the same, once that is known.
     same_id: Option<bool>,
     push: bool,
-    /// Whether the first one's checksum is known to be right.
+    /// Whether the checksum of the first packet is known to be right.
     verified: bool,
 }
 
-/// The runs of a batch, in the order of their first packets. Two packets of one flow are never turned round.
+/// The runs of a batch, in the order of their first packets. Two packets of one flow are never reordered.
 #[derive(Debug)]
 pub struct Runs<'a> {
     arena: &'a [u8],
@@ -87,7 +87,7 @@ impl Joiner {
         Joiner::default()
     }
 
-    /// Puts together what can be. `packets` are the places of IP packets in `arena`, in the order of arrival; a place
+    /// Joins what can be joined. `packets` are the places of IP packets in `arena`, in the order of arrival; a place
     /// outside of it is passed over. The headers of a run's first packet are changed where they are.
     pub fn join<'a>(
         &'a mut self,
@@ -130,11 +130,11 @@ impl Joiner {
                 self.open.remove(place);
             }
         } else if let Some(addresses) = Addresses::of(packet) {
-            // It may belong to one of the flows between these hosts, and must not be overtaken.
+            // It may belong to one of the flows between these hosts, whose later packets must not overtake it.
             let runs = &self.runs;
             self.open.retain(|&run| runs.get(run).is_none_or(|run| !run.is_between(&addresses)));
         }
-        // A packet that pushes is the last of its run.
+        // A packet with PSH is the last of its run.
         let open = header.as_ref().is_some_and(|header| !header.is_last());
         self.runs.push(RunState {
             first: index,
@@ -183,7 +183,7 @@ impl Joiner {
         if change.closes {
             self.open.remove(place);
         } else if place > 0 {
-            // The busiest flow is found first, and stays longest.
+            // At the front the busiest flow is found first, and stays longest.
             self.open.swap(0, place);
         }
         true
@@ -306,7 +306,7 @@ impl<'a> Run<'a> {
     }
 }
 
-/// Puts the parts into `slices`, as far as there is room, which there is.
+/// Puts the parts into `slices`, which has room for all of them.
 fn fill<'s, 'a>(slices: &'s mut [IoSlice<'a>], parts: impl Iterator<Item = &'a [u8]>) -> &'s [IoSlice<'a>] {
     let mut count = 0;
     for (slice, part) in slices.iter_mut().zip(parts) {

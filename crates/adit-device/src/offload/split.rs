@@ -285,7 +285,7 @@ fn fix_udp(transport: &mut [u8], length: u16, sum: Sum) -> Option<()> {
     Some(())
 }
 
-/// Completes a checksum whose field holds the sum of what does not follow `start`.
+/// Completes a checksum: its field holds the sum of the pseudo-header, and what follows `start` is added.
 fn complete(packet: &mut [u8], start: usize, place: usize) {
     let Some(covered) = packet.get(start..) else { return };
     let mut checksum = Sum::of(covered).checksum();
@@ -297,7 +297,7 @@ fn complete(packet: &mut [u8], start: usize, place: usize) {
     }
 }
 
-/// UDP writes a checksum of zero as its other form, since zero says that there is none.
+/// UDP writes a checksum of zero as all ones, since zero says that there is none.
 fn no_zero(checksum: [u8; 2]) -> [u8; 2] {
     if checksum == [0, 0] { [0xff, 0xff] } else { checksum }
 }

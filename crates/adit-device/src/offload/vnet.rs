@@ -3,7 +3,7 @@
 /// The packet's checksum is partial: it must be completed from [`VnetHeader::csum_start`] on.
 pub const NEEDS_CSUM: u8 = 1;
 
-/// What kind of packet of several segments this is, if it is one.
+/// Whether a packet consists of several segments, and of which kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Gso {
     /// One packet.

@@ -1,5 +1,5 @@
-//! The name servers of an interface, which `resolvconf(8)` is told of in the words of `wg-quick(8)`: both openresolv and
-//! systemd-resolved understand them.
+//! The name servers of an interface, given to `resolvconf(8)` by the arguments that `wg-quick(8)` uses: both openresolv
+//! and systemd-resolved understand them.
 
 use std::io::{self, Write as _};
 use std::net::IpAddr;
@@ -45,7 +45,8 @@ fn text(words: &[String]) -> String {
     text
 }
 
-/// What resolvconf is to call the interface: where there is an order, by its first pattern for a kind of interface.
+/// The name by which resolvconf is to know the interface: where there is an order, it begins with the first pattern
+/// there for a kind of interface.
 fn source(interface: &str) -> String {
     let order = std::fs::read_to_string(Path::new(ORDER)).unwrap_or_default();
     kind(&order).map_or_else(|| interface.to_owned(), |kind| format!("{kind}.{interface}"))
@@ -61,7 +62,7 @@ fn run(arguments: &[&str], input: &str) -> Result<(), QuickError> {
         let mut child = Command::new(RESOLVCONF).args(arguments).stdin(Stdio::piped()).spawn()?;
         let written = child.stdin.take().map_or(Ok(()), |mut stdin| stdin.write_all(input.as_bytes()));
         let status = child.wait()?;
-        // One that fails may not have read; its status tells more.
+        // A resolvconf that fails may not have read; its status tells more.
         if status.success() { written.map(|()| status) } else { Ok(status) }
     };
     match run() {

@@ -19,7 +19,7 @@ use crate::netlink::{MAIN_TABLE, Netlink, Route, Rule};
 use crate::uapi::reply::ReplyError;
 use crate::uapi::{Client, ClientError, socket_path};
 
-/// In the environment of the shell that runs a hook: the hook.
+/// The environment variable that holds a hook for the shell that runs it.
 const HOOK: &str = "ADIT_HOOK";
 
 /// How long a daemon may take to end.
@@ -27,12 +27,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 const SRC_VALID_MARK: &str = "/proc/sys/net/ipv4/conf/all/src_valid_mark";
 
-/// The machine. Interfaces are known by their index.
+/// The machine. Interfaces are identified by their index.
 pub(super) trait Machine {
-    /// An error when the user wants no more.
+    /// An error once the user has asked to end this.
     fn check_interrupted(&self) -> Result<(), QuickError>;
     fn exists(&mut self, name: &str) -> Result<bool, QuickError>;
-    /// Makes the interface, by its daemon.
+    /// Makes the interface, by starting its daemon.
     fn start(&mut self, name: &str) -> Result<u32, QuickError>;
     /// The index of an interface whose daemon answers.
     fn find(&mut self, name: &str) -> Result<u32, QuickError>;
@@ -59,7 +59,7 @@ pub(super) trait Machine {
     fn rules(&mut self, v6: bool) -> Result<Vec<Rule>, QuickError>;
     fn add_rule(&mut self, rule: &Rule) -> Result<(), QuickError>;
     fn remove_rule(&mut self, rule: &Rule) -> Result<(), QuickError>;
-    /// Lets the mark count when the source of IPv4 packets is checked; returns whether it did before.
+    /// Sets whether the mark counts when the kernel checks the source of IPv4 packets; returns whether it did before.
     fn set_src_valid_mark(&mut self, on: bool) -> Result<bool, QuickError>;
     fn run_hook(&mut self, hook: &str, command: &str) -> Result<(), QuickError>;
 }
@@ -95,7 +95,7 @@ impl Machine for Linux<'_> {
         match self.netlink.link(name) {
             Ok(link) => Ok(link.index),
             Err(error) => {
-                // The daemon ends without its socket.
+                // The daemon ends when its socket is gone.
                 let _ = fs::remove_file(socket_path(name));
                 Err(error.into())
             }
@@ -112,7 +112,7 @@ impl Machine for Linux<'_> {
     }
 
     fn stop(&mut self, name: &str, index: u32) -> Result<(), QuickError> {
-        // A connection that says nothing is closed when the daemon ends.
+        // This connection carries nothing, but the daemon closes it when it ends.
         let connection = UnixStream::connect(socket_path(name));
         match self.netlink.delete_link(index) {
             Err(error) if !error.is_not_found() => return Err(error.into()),
@@ -225,7 +225,7 @@ impl Machine for Linux<'_> {
 
 /// Runs a command of a configuration file as wg-quick does: in bash, and no further than to the first command that fails.
 fn run_in_shell(command: &str) -> io::Result<ExitStatus> {
-    // Everybody can read command lines, and a hook may hold keys; its environment only the user can.
+    // A hook may hold keys. Everybody can read a command line, but only the user an environment.
     let run = |shell: &str, options: &[&str]| {
         let unset_and_run = format!("hook=${HOOK}; unset {HOOK}; eval \"$hook\"");
         Command::new(shell).args(options).arg("-c").arg(unset_and_run).env(HOOK, command).status()
@@ -236,7 +236,8 @@ fn run_in_shell(command: &str) -> io::Result<ExitStatus> {
     }
 }
 
-/// Remembers, while it lives, that the user wanted to end this, instead of ending in the middle of a step.
+/// While this lives, signals by which the user ends this are only remembered, so that none ends it in the middle of a
+/// step.
 struct Signals {
     arrived: Arc<AtomicBool>,
     registered: Vec<SigId>,

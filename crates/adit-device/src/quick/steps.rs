@@ -20,8 +20,8 @@ const OVERHEAD: u32 = 80;
 /// The MTU of an ordinary network, where nothing better is known.
 const ETHERNET: u32 = 1500;
 
-/// Makes an interface. `resolve` gives the endpoints of the peers; it is asked once the commands have run that come before
-/// everything else, for they may bring up what the names are resolved through.
+/// Makes an interface. `resolve` gives the endpoints of the peers. It is called after the commands of `PreUp`, since
+/// these may bring up what the names are resolved through.
 pub(super) fn up(
     machine: &mut impl Machine,
     name: &str,
@@ -59,7 +59,7 @@ pub(super) fn down(
             remove_rules(machine, v6, state.fwmark)?;
         }
     }
-    // What else cleans up has its turn whatever becomes of the daemon and of the name servers.
+    // The rest is cleaned up whatever becomes of the daemon and of the name servers.
     let stopped = machine.stop(name, index);
     let unset = if interface.dns.is_empty() { Ok(()) } else { machine.unset_dns(name) };
     run_hooks(machine, "PostDown", &interface.post_down, name)?;
@@ -147,7 +147,7 @@ impl<M: Machine> Attempt<'_, M> {
         Ok(Some(table))
     }
 
-    /// The MTU of the file, or that which fits through the way to every endpoint.
+    /// The MTU of the file, or else the one that fits the way to every endpoint.
     fn mtu(&mut self, endpoints: &[Option<SocketAddr>], mark: u32) -> u32 {
         if let Some(mtu) = self.interface.mtu {
             return mtu.into();
@@ -175,7 +175,7 @@ impl<M: Machine> Attempt<'_, M> {
                 Ok(())
             }
             (Table::Auto, _) => {
-                // The kernel has made one for the interface's own addresses.
+                // The kernel has made a route for the interface's own addresses.
                 let mut routes = self.machine.routes(MAIN_TABLE)?.into_iter();
                 if routes.any(|route| route.ifindex == ifindex && route.destination.contains(&net)) {
                     return Ok(());
@@ -196,7 +196,7 @@ impl<M: Machine> Attempt<'_, M> {
 
     fn add_rule(&mut self, rule: Rule) -> Result<(), QuickError> {
         match self.machine.add_rule(&rule) {
-            // Another tunnel's, where the kernel keeps no two alike; it will be taken away with that.
+            // The rule is another tunnel's, where the kernel keeps no two alike; it will be removed with that tunnel.
             Err(QuickError::Netlink(error)) if error.is_exists() => Ok(()),
             result => {
                 result?;
@@ -234,8 +234,8 @@ pub(super) fn nets(config: &Config) -> Vec<IpNet> {
     [&config.interface.addresses[..], &routes].concat()
 }
 
-/// Where routes are wanted, the most special first. A list of peers that all nodes share names this one too, which is no
-/// peer of its own: what it has itself does not go through the tunnel.
+/// Where routes are wanted, the most specific first. If all nodes share a list of peers, it names this node too, which
+/// is no peer of its own: traffic to its own networks does not go through the tunnel.
 fn routes(config: &Config) -> Vec<IpNet> {
     let own = config.interface.private_key.as_deref().map(PrivateKey::public_key);
     // Of several sections for one peer the last one counts.
@@ -261,7 +261,7 @@ fn remove_rules(machine: &mut impl Machine, v6: bool, table: u32) -> Result<(), 
     rules.iter().filter(suppresses).try_for_each(|rule| remove_rule(machine, rule))
 }
 
-/// That somebody else has removed it is no reason to leave the rest.
+/// If somebody else has removed it, that is no reason to leave the rest.
 fn remove_rule(machine: &mut impl Machine, rule: &Rule) -> Result<(), QuickError> {
     match machine.remove_rule(rule) {
         Err(QuickError::Netlink(error)) if error.is_not_found() => Ok(()),
@@ -280,7 +280,7 @@ fn run_hooks(machine: &mut impl Machine, kind: &str, commands: &[String], name: 
     Ok(())
 }
 
-/// What the file should become: its own words to `wg-quick`, and everything else as it is now.
+/// What the file should become: its own settings for `wg-quick`, and everything else as it is now.
 fn current(machine: &mut impl Machine, index: u32, config: &Config, mut current: Config) -> Result<Config, QuickError> {
     let live = std::mem::take(&mut current.interface);
     // The kernel gives a link-local address unasked.

@@ -1,4 +1,4 @@
-//! Tests of [`super`] on a machine of paper, on which any operation can be made to fail.
+//! Tests of [`super`] on a simulated machine, on which any operation can be made to fail.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -263,7 +263,7 @@ fn whatever_step_fails_all_before_it_are_undone() {
         let before = machine.traces();
         assert!(up(&mut machine, "wg0", &full_tunnel(), |_, _| Ok(vec![None])).is_err());
         assert_eq!(machine.traces(), before, "operation {fails}");
-        // The first is to see whether name servers can be set.
+        // The first operation checks whether name servers can be set, before any command is run.
         let last = machine.hooks.last().map(String::as_str);
         assert_eq!(last, (fails > 1).then_some("PostDown d wg0wg0"), "operation {fails}");
         let has_begun = machine.hooks.iter().any(|hook| hook == "PostUp b");

@@ -1,5 +1,5 @@
-//! `sendmsg`, `sendmmsg`, `recvmsg` and `recvmmsg` with their control messages. Addresses and control messages are built and read
-//! as bytes, safely; only the calls themselves are `unsafe`.
+//! `sendmsg`, `sendmmsg`, `recvmsg` and `recvmmsg` with their control messages. Addresses and control messages are
+//! built and read as bytes, safely; only the calls themselves are `unsafe`.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -19,7 +19,7 @@ const NAME_LEN: usize = size_of::<libc::sockaddr_in6>();
 /// Most messages one `sendmmsg` or `recvmmsg` takes; a bound on the stack used.
 const MAX_MESSAGES: usize = 32;
 
-// The bytes are written and read at these places.
+// The code below depends on these sizes for the places of fields.
 const _: () = assert!(HEADER == size_of::<usize>() + 8);
 const _: () = assert!(NAME_LEN == 28 && size_of::<libc::sockaddr_in>() == 16);
 const _: () = assert!(size_of::<libc::in6_pktinfo>() == 20 && size_of::<libc::in_pktinfo>() == 12);
@@ -141,8 +141,8 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Recei
     Ok(received(&header, len.min(buffer.len()), name, control))
 }
 
-/// Receives what is there, at most [`MAX_MESSAGES`] times as [`receive`] does, in one system call: each into `size` bytes
-/// of `buffer`, one behind another. An error is that of the first.
+/// Receives what is there, as [`receive`] does, but up to [`MAX_MESSAGES`] times in one system call: each into the next
+/// `size` bytes of `buffer`. An error is that of the first.
 pub(crate) fn receive_many(
     fd: BorrowedFd<'_>,
     buffer: &mut [u8],
@@ -321,7 +321,7 @@ impl ControlBuffer {
         buffer
     }
 
-    /// Appends a control message. What is pushed is of this file's choice and always fits: 40 + 24 + 24 bytes.
+    /// Appends a control message. Only this file decides what is pushed, and it always fits: 40 + 24 + 24 bytes.
     fn push(&mut self, level: i32, kind: i32, data: &[u8]) {
         let message = &mut self.bytes[self.len..];
         message[..size_of::<usize>()].copy_from_slice(&(HEADER + data.len()).to_ne_bytes());

@@ -1,4 +1,4 @@
-//! Programs for the machine in the kernel that looks at packets (classic BPF): as much of it as is used.
+//! Programs for the kernel's packet filter machine (classic BPF): as much of it as is used.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -34,12 +34,12 @@ impl Instruction {
         Self::new(libc::BPF_LD | libc::BPF_H | libc::BPF_ABS, at)
     }
 
-    /// Passes over `over` instructions unless the accumulator is at least `value`.
+    /// Skips `over` instructions unless the accumulator is at least `value`.
     pub(crate) const fn unless_at_least(value: u32, over: u8) -> Self {
         Self::jump_unless(libc::BPF_JGE, value, over)
     }
 
-    /// Passes over `over` instructions unless the accumulator is `value`.
+    /// Skips `over` instructions unless the accumulator is `value`.
     pub(crate) const fn unless_equal(value: u32, over: u8) -> Self {
         Self::jump_unless(libc::BPF_JEQ, value, over)
     }
@@ -65,7 +65,7 @@ impl Instruction {
         Self::new(libc::BPF_ALU | libc::BPF_XOR | libc::BPF_X, 0)
     }
 
-    /// Ends with what is in the accumulator.
+    /// Ends the program with the accumulator as its result.
     pub(crate) const fn give() -> Self {
         Self::new(libc::BPF_RET | libc::BPF_A, 0)
     }
@@ -75,8 +75,8 @@ impl Instruction {
     }
 }
 
-/// Lets a program choose which socket of those that share a port gets a packet (`SO_ATTACH_REUSEPORT_CBPF`): it sees what
-/// is behind the UDP header, and ends with the socket's place in the order of binding.
+/// Lets a program choose which socket of a reuseport group gets a packet (`SO_ATTACH_REUSEPORT_CBPF`): it sees what is
+/// behind the UDP header, and returns the socket's index in the order of binding.
 pub(crate) fn attach_to_group(fd: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
     let len = u16::try_from(program.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     // The kernel only reads, though the type says otherwise.

@@ -1,4 +1,4 @@
-//! Loops in the widest vectors that the CPU has, for which the compiler must be told that it has them.
+//! Loops in vectors that not every CPU has: the compiler must be told where it may use them.
 
 /// Runs `f`, whose loops are compiled for AVX2 where the CPU has it.
 #[inline]
@@ -11,7 +11,8 @@ pub(crate) fn with_vectors<T>(f: impl FnOnce() -> T) -> T {
     f()
 }
 
-/// What is called here is compiled again, if it is inlined, as what is generic or marked so mostly is.
+/// What is called here is compiled again for AVX2 if it is inlined, as functions that are generic or marked for it
+/// mostly are.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2")]
 fn with_avx2<T>(f: impl FnOnce() -> T) -> T {

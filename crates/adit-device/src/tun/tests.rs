@@ -58,7 +58,7 @@ fn path(address: &str) -> Path {
     Path { remote: address.parse().expect("address"), local: None, ifindex: 0 }
 }
 
-/// The packets of what was read, turned round: from the one who was asked, to the one who asked.
+/// Cuts what was read into packets and turns each round: from a request to its reply.
 fn answers(vnet: &VnetHeader, packet: &mut [u8]) -> Vec<Vec<u8>> {
     let split = Split::new(vnet, packet).expect("a sound packet");
     (0..split.count())

@@ -34,7 +34,7 @@ pub(crate) fn network() -> impl Strategy<Value = IpNet> {
     prop_oneof![v4, v6].prop_map(|(address, length)| IpNet::new(address, length).unwrap().trunc())
 }
 
-/// No IPv4 address in IPv6's clothes, which would be undressed.
+/// No IPv4-mapped IPv6 address, which would be read back as IPv4.
 pub(crate) fn endpoint() -> impl Strategy<Value = SocketAddr> {
     let v4 = any::<u32>().prop_map(|bits| IpAddr::V4(Ipv4Addr::from(bits)));
     let v6 = any::<u128>().prop_map(|bits| IpAddr::V6(Ipv6Addr::from(bits | 1 << 127)));

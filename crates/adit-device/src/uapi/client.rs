@@ -26,11 +26,11 @@ pub struct Client {
     stream: Replies,
 }
 
-/// What an interface answers, read in pieces: keys are among it, so the place for them is wiped.
+/// The replies of an interface, read in pieces. They contain keys, so the buffer is wiped.
 struct Replies {
     stream: UnixStream,
     buffer: Zeroizing<Vec<u8>>,
-    /// What of the buffer has been filled, and not been taken.
+    /// The part of the buffer that has been filled, and not been taken.
     unread: Range<usize>,
 }
 
@@ -57,7 +57,7 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// Whether nobody serves the interface, which is not that it cannot be asked.
+    /// Whether nobody serves the interface, as opposed to one that this process may not ask.
     pub fn is_deserted(&self) -> bool {
         matches!(self, Self::Connect { source, .. } if means_nobody(source))
     }
@@ -105,7 +105,7 @@ impl Client {
         if reply.is_ok() {
             return reply.map_err(|source| self.failed(source));
         }
-        // Others refuse what they do not know, and some close the connection.
+        // Other implementations refuse what they do not know, and some close the connection.
         *self = Self::connect_at(&self.path)?;
         self.get()
     }
@@ -156,7 +156,7 @@ impl fmt::Debug for Replies {
     }
 }
 
-/// The names of the interfaces that are served, sorted, also of those that this process may not ask.
+/// The names of the interfaces that are served, sorted, including those that this process may not ask.
 ///
 /// # Errors
 /// When the directory of the sockets cannot be read; that there is none means no interface.
@@ -173,7 +173,7 @@ pub fn interfaces() -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-/// Whether nobody listens on the socket: its process has gone without it.
+/// Whether nobody listens on the socket: its process has ended and left it behind.
 fn is_deserted(path: &Path) -> bool {
     UnixStream::connect(path).is_err_and(|error| means_nobody(&error))
 }

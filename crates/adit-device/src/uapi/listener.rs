@@ -44,7 +44,7 @@ impl Listener {
         Self::bind_at(&socket_path(name))
     }
 
-    /// Listens on a socket at `path`, for its owner alone, in place of one on which nobody listens.
+    /// Listens on a socket at `path`, for its owner alone, and replaces a socket there on which nobody listens.
     ///
     /// # Errors
     /// `AddrInUse` when somebody answers there; any other when the socket cannot be made.
@@ -102,7 +102,7 @@ impl Listener {
         self.is_ours = false;
     }
 
-    /// Whether the socket's file is gone or another one, so that nobody can reach this one any more.
+    /// Whether the socket's file is gone or has been replaced, so that nobody can reach this one any more.
     pub fn is_deleted(&self) -> bool {
         self.file.as_ref().is_some_and(|file| !file.is_there())
     }
@@ -112,7 +112,7 @@ impl Listener {
         self.file.as_ref()?.inotify.as_ref().map(AsFd::as_fd)
     }
 
-    /// Whether there is a file, and nothing tells of it.
+    /// Whether there is a file, and no event will tell that it is gone.
     pub(super) fn is_unwatched(&self) -> bool {
         self.file.as_ref().is_some_and(|file| file.inotify.is_none())
     }
@@ -125,7 +125,7 @@ impl Listener {
         }
     }
 
-    /// A connection that waits, in a form that does not block.
+    /// A connection that waits, made non-blocking.
     pub(crate) fn accept(&self) -> io::Result<mio::net::UnixStream> {
         let (stream, _) = self.socket.accept()?;
         stream.set_nonblocking(true)?;
@@ -172,7 +172,7 @@ impl File {
     fn watch(path: &Path) -> io::Result<Self> {
         let metadata = fs::symlink_metadata(path)?;
         let inotify = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).ok();
-        // A socket in use is not deleted with its name: what is seen is that its count of names changes.
+        // A socket in use outlives its name: what is seen is that its link count changes.
         let events = inotify::WatchFlags::ATTRIB | inotify::WatchFlags::DELETE_SELF | inotify::WatchFlags::MOVE_SELF;
         let inotify = inotify.filter(|inotify| inotify::add_watch(inotify, path, events).is_ok());
         Ok(Self { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino(), inotify })
@@ -190,7 +190,7 @@ fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
         return Err(in_use("is no socket and is left alone"));
     }
     let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // Somebody whose queue is full would make a connection wait.
+    // A listener whose queue is full would make connecting wait.
     probe.set_nonblocking(true)?;
     match probe.connect(address) {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => match fs::remove_file(path) {

@@ -45,8 +45,8 @@ pub fn write_state(state: &DeviceState, facts: bool) -> Zeroizing<String> {
 
 /// A reply that is nothing but an errno, given as a positive number; 0 is success.
 ///
-/// `wg(8)` reads a `get`'s as it stands and a `set`'s with its sign turned round: what the first implementation sent
-/// has become the language.
+/// `wg(8)` takes the errno of a `get` as it stands, and that of a `set` with its sign reversed: what the first
+/// implementation sent has become the language.
 pub fn write_errno(is_get: bool, errno: i32) -> String {
     let sign = if is_get || errno == 0 { "" } else { "-" };
     format!("errno={sign}{errno}\n\n")
@@ -113,7 +113,8 @@ pub enum ReplyError {
         /// What should stand there.
         expected: &'static str,
     },
-    /// The other end does not speak the language: a line is none of it. It is not repeated, since it may hold a key.
+    /// The other end does not speak the language: a line is not part of it. It is not repeated, since it may hold a
+    /// key.
     #[error("line {line} of the reply: found {found}, expected {expected}")]
     BadLine {
         /// The line, from 1.

@@ -66,7 +66,8 @@ impl RequestReader {
         Self { line: Line::default(), state: State::Idle, number: 0, bytes: 0 }
     }
 
-    /// Takes bytes from `input` up to the end of a request, if it is there, and returns that. Otherwise takes all.
+    /// Takes bytes from `input` up to the end of a request, if it is there, and returns the request. Otherwise takes
+    /// all.
     ///
     /// # Errors
     /// What is wrong with the request; it has been read to its end, so that the next one can follow.
@@ -94,7 +95,7 @@ impl RequestReader {
         let mut begun = mem::take(&mut self.line);
         let line = begun.complete(end);
         if line.is_empty() {
-            // A blank line between requests is nobody's end.
+            // A blank line between requests ends nothing.
             return match mem::take(self).state {
                 State::Idle => None,
                 State::Get { facts: false } => Some(Ok(Request::Get)),
@@ -301,7 +302,7 @@ fn peer_line(peer: &mut PeerUpdate, key: &str, value: &str) -> Result<(), Wrong>
     Ok(())
 }
 
-/// A private key; all zeros are none. Looked at before the bits are clamped.
+/// A private key; all zeros are none, which is checked before the bits are clamped.
 pub(super) fn private_key(text: &str) -> Option<Option<Box<PrivateKey>>> {
     let key = Box::new(PrivateKey::from_hex(text).ok()?);
     Some((!is_zeros(text)).then_some(key))

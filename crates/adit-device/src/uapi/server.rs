@@ -27,7 +27,7 @@ const INPUT: usize = 32 << 10;
 /// How many bytes a client may send and be sent before the others have their turn.
 const TURN: usize = 1 << 20;
 
-/// How long replies may take to be read that are under way when another process takes over.
+/// How long clients may take to read replies that are under way when another process takes over.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What the interface does for its clients.
@@ -127,8 +127,8 @@ impl Server {
         Status::Serving
     }
 
-    /// Whether nothing tells of the socket's file, since the kernel had no inotify left: then somebody is to look at
-    /// [`Server::status`] now and then.
+    /// Whether no event will tell that the socket's file is gone, since the kernel had no inotify left: then
+    /// [`Server::status`] is to be checked now and then.
     pub fn must_be_looked_after(&self) -> bool {
         self.listener.is_unwatched()
     }
@@ -149,7 +149,7 @@ impl Server {
     }
 
     /// Leaves the socket's file to another process, and sends what is left of replies: none ends in the middle, unless
-    /// its client does not read for so long.
+    /// its client does not read in time.
     pub(crate) fn let_go(&mut self) {
         self.listener.let_go();
         let end = Instant::now() + LAST_WORDS;
@@ -247,7 +247,7 @@ struct Client {
     stream: UnixStream,
     reader: RequestReader,
     input: Zeroizing<Box<[u8]>>,
-    /// What of `input` has been received and not looked at.
+    /// The part of `input` that has been received and not looked at.
     unread: Range<usize>,
     output: Zeroizing<String>,
     sent: usize,

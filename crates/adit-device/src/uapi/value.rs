@@ -9,7 +9,7 @@ use ipnet::IpNet;
 /// The most characters of outside text that a message repeats.
 const MAX_QUOTED: usize = 64;
 
-/// Letters and digits in a row from which on they may be a key, of which 43 in base64 or 64 in hexadecimal make one.
+/// A row of this many letters and digits may be a key, which has 43 of them in base64 and 64 in hexadecimal.
 const LIKE_A_KEY: usize = 40;
 
 /// Outside text in a message: quoted, escaped, cut. What may be a key that went astray is not repeated.

@@ -39,10 +39,10 @@ impl BindError {
 }
 
 /// Opens the sockets of `workers` workers on one port; with port 0, on one that the kernel chooses. A family that the
-/// host has not is left out.
+/// host lacks is left out.
 ///
-/// One more is returned, at the end: to it goes everything that is not a transport message. Where the kernel cannot tell
-/// these apart it is empty, and the workers get everything.
+/// One more is returned, at the end, to which everything goes that is not a transport message. Where the kernel cannot
+/// tell these apart it is empty, and the workers get everything.
 ///
 /// # Errors
 /// The port is taken by any socket that is not of this call (EADDRINUSE), the host has neither family
@@ -84,8 +84,8 @@ pub(super) enum Family {
     V6,
 }
 
-/// One socket a worker, and one for the rest, if it can be, and the port they are bound to; `None` if the host has not
-/// this family.
+/// One socket per worker and, if the kernel can steer, one for the rest; and the port that they are bound to. `None` if
+/// the host lacks this family.
 fn bind_family(
     family: Family,
     port: u16,
@@ -125,7 +125,7 @@ fn bind_family(
             socket.socket.set_reuse_port(true).map_err(error("SO_REUSEPORT cannot be set"))?;
         }
         sockets.push(socket);
-        // There is a group as soon as there are two. Before the last has joined it, nothing goes there.
+        // The reuseport group exists once there are two sockets. Until the last one has joined it, nothing goes there.
         if number == 1
             && let Some(socket) = sockets.last()
             && let Err(source) = steer(socket.as_fd(), family, u32::try_from(workers).unwrap_or(u32::MAX))
@@ -153,7 +153,7 @@ fn open(family: Family, fwmark: u32, offload: bool) -> Result<UdpSocket, (&'stat
     let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP)).map_err(because("it cannot be opened"))?;
     socket.set_nonblocking(true).map_err(because("it cannot be made non-blocking"))?;
     let set = |level, name, value| sys::set_option(socket.as_fd(), level, name, value);
-    // The first form passes the limit of net.core, but takes CAP_NET_ADMIN. Smaller buffers still work.
+    // The first form may exceed the limit of net.core, but takes CAP_NET_ADMIN. Smaller buffers still work.
     for (force, plain) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)] {
         let _ = set(libc::SOL_SOCKET, force, BUFFER_SIZE).or_else(|_| set(libc::SOL_SOCKET, plain, BUFFER_SIZE));
     }

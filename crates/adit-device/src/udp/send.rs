@@ -1,4 +1,4 @@
-//! Sending: coalesced where the kernel takes it, otherwise many datagrams a system call.
+//! Sending: coalesced (GSO) where the kernel takes it, otherwise many datagrams per system call.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -14,10 +14,10 @@ use crate::sys::{self, Outgoing};
 const MAX_SEGMENTS: usize = 64;
 /// Most bytes that one send may hold: an IPv4 packet without its headers.
 pub const MAX_SENT: usize = 65_507;
-/// How many sends go out datagram by datagram before a coalesced one is tried again, when it was refused for what the
-/// route or its device has not, which may change: room for the packets in one piece, or checksums.
+/// How many sends go out datagram by datagram before a coalesced one is tried again, if it was refused for something
+/// that the route or its device lacks, and that may change: room for the packets in one piece, or checksum offload.
 const PAUSE: u32 = 256;
-/// How often one message is tried again that a signal or the error of an earlier one kept back.
+/// How often a message is retried that failed because of a signal, or with the error of an earlier message.
 const MAX_RETRIES: usize = 4;
 
 /// Datagrams for one peer that lie one after another.
@@ -46,7 +46,7 @@ pub struct SendOutcome {
     pub unsent: usize,
     /// The last error, if any datagram was not sent.
     pub error: Option<io::Error>,
-    /// The kernel refused the source of the path, and took the datagrams without: the engine should forget it.
+    /// The kernel refused the source of the path, and took the datagrams without it: the engine should forget it.
     pub source_gone: bool,
 }
 
@@ -119,7 +119,7 @@ impl Segmentation {
             0 => true,
             Self::NEVER => false,
             left => {
-                // A count lost between two threads would not matter; each socket has one anyway.
+                // A count lost between two threads would not matter, and each socket has its own.
                 self.pause.store(left - 1, Ordering::Relaxed);
                 false
             }
@@ -127,7 +127,8 @@ impl Segmentation {
     }
 
     fn refused(&self, error: &io::Error) {
-        // That packets must be fragmented is EMSGSIZE, and EINVAL to older kernels, so that EINVAL is no word on the kernel.
+        // Older kernels report packets that must be fragmented by EINVAL, not EMSGSIZE, so EINVAL does not mean that
+        // the kernel lacks segmentation.
         let pause = match error.raw_os_error() {
             Some(libc::EOPNOTSUPP | libc::ENOPROTOOPT) => Self::NEVER,
             _ => PAUSE,
@@ -196,7 +197,7 @@ struct Chunk<'a> {
     outgoing: Outgoing<'a>,
 }
 
-/// Where a call to send stands.
+/// The progress of one call to send.
 struct Sending<'s, 'g, 'a> {
     socket: &'s UdpSocket,
     groups: &'g [Group<'a>],
@@ -266,7 +267,7 @@ impl<'s, 'g, 'a> Sending<'s, 'g, 'a> {
                 let contents = rest.get(..length)?;
                 offset += length;
                 let source = group.path.local.filter(|_| !(gone && index == first));
-                // A family mixed up by the caller is refused by the kernel; the source must not be.
+                // A remote of the wrong family is refused by the kernel; a source of the wrong family is left out here.
                 let source = source.filter(|local| local.is_ipv4() == family_v4);
                 return Some(Chunk {
                     index,
@@ -322,7 +323,7 @@ impl<'s, 'g, 'a> Sending<'s, 'g, 'a> {
             self.retries += 1;
             return;
         }
-        // What cannot be sent alone either, to port 0 say, tells nothing about coalescing.
+        // If a datagram cannot be sent alone either, to port 0 say, that tells nothing about coalescing.
         self.coalesce |= self.suspicion.take().is_some();
         self.outcome.dropped += chunk.count;
         self.outcome.error = Some(error);
@@ -369,7 +370,7 @@ impl<'s, 'g, 'a> Sending<'s, 'g, 'a> {
     }
 }
 
-/// A link-local destination means something only together with an interface: if it names none, that of the path.
+/// A link-local destination means something only with an interface: if it names none, the one of the path is used.
 fn with_scope(path: &Path) -> SocketAddr {
     let mut remote = path.remote;
     if let SocketAddr::V6(address) = &mut remote

@@ -1,8 +1,8 @@
 //! Who gets which datagram, decided in the kernel.
 //!
-//! All sockets of a family share one port. Transport messages go to the workers' sockets, those of one sender to one and the
-//! same; everything else, whatever it is, goes to a socket of its own. So a flood of handshakes, or of bytes without
-//! meaning, fills a buffer in which no packet of a session waits.
+//! All sockets of a family share one port. Transport messages go to the workers' sockets, those of one sender always to
+//! the same one; everything else, whatever it is, goes to a socket of its own. So a flood of handshakes, or of bytes
+//! without meaning, fills a buffer in which no packet of a session waits.
 
 #[cfg(test)]
 mod tests;
@@ -15,14 +15,16 @@ use adit::limits::TRANSPORT_OVERHEAD;
 use super::bind::Family;
 use crate::sys::{self, Instruction};
 
-/// The first four bytes of a transport message, as the kernel's machine loads them: the most significant first.
+/// The first four bytes of a transport message, as the BPF machine loads them: the most significant first.
 const TRANSPORT: u32 = 0x0400_0000;
-/// A load from beyond this reads the IP header, whatever the packet's beginning is.
+/// Added to the offset of a load, this makes it read from the IP header, wherever the program's view of the packet
+/// begins.
 const NETWORK_HEADER: u32 = libc::SKF_NET_OFF as u32;
-/// Multiplied with, it spreads what differs in any bit over the high ones.
+/// Multiplying by this spreads a difference in any bit over the high bits.
 const GOLDEN: u32 = 0x9e37_79b1;
 
-/// Gives transport messages to the first `workers` sockets of the group that `fd` belongs to, and the rest to the next.
+/// Gives transport messages to the first `workers` sockets of the reuseport group that `fd` belongs to, and the rest to
+/// the next.
 ///
 /// # Errors
 /// The socket shares its port with no other, or the kernel is older than Linux 4.6 and has no such programs.
@@ -30,11 +32,12 @@ pub(super) fn steer(fd: BorrowedFd<'_>, family: Family, workers: u32) -> io::Res
     sys::attach_to_group(fd, &program(family, workers))
 }
 
-/// Returns the place of the socket in the group. What cannot be loaded ends the program with 0, so that nothing is loaded
-/// that may not be there.
+/// The program, which returns the index of the socket in the group. A load beyond the packet would end it with 0, so
+/// nothing is loaded that may not be there.
 fn program(family: Family, workers: u32) -> [Instruction; 14] {
     use Instruction as I;
-    // The last four bytes of the source address, and behind the header, which has no options, the source port.
+    // The offsets of the last four bytes of the source address and, behind a header without options, of the source
+    // port.
     let (address, port) = match family {
         Family::V4 => (12, 20),
         Family::V6 => (20, 40),

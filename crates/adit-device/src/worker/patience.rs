@@ -1,12 +1,12 @@
-//! Whether a worker that has nothing to do sleeps, or looks on for a while.
+//! Whether a worker that has nothing to do sleeps, or keeps polling for a while.
 //!
-//! To sleep costs nothing, but to be woken takes tens of microseconds: most of the time of an exchange of small packets, a
-//! question and its answer. So while packets go to and fro, few at a time and each soon after the last, the worker looks
-//! on. A stream in one direction, packets in bulk, and packets far apart let it sleep.
+//! Sleeping costs nothing, but waking up takes tens of microseconds, which is most of the round trip of a small request
+//! and its reply. So while packets go to and fro, few at a time and each soon after the last, the worker keeps polling.
+//! A stream in one direction, packets in bulk, and packets far apart let it sleep.
 
 use std::time::{Duration, Instant};
 
-/// How soon in an exchange a packet follows the last, and how long it is looked for.
+/// How soon in an exchange a packet follows the last, and for how long it is polled for.
 const SOON: Duration = Duration::from_micros(250);
 /// How many turns make an exchange.
 const EXCHANGE: u32 = 8;
@@ -17,7 +17,7 @@ const LEAD: u32 = 4;
 
 #[derive(Debug)]
 pub(super) struct Patience {
-    /// How long is looked every time, if that was asked for.
+    /// How long to poll every time, if the user has set that.
     fixed: Option<Duration>,
     /// When packets were moved last.
     last: Instant,
@@ -34,7 +34,7 @@ pub(super) struct Turn {
     pub(super) inbound: usize,
 }
 
-/// Whether the first packet of a turn, on each side, is served before it is looked whether more have come.
+/// Whether the first packet of a turn, on each side, is served before looking for more.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct First {
     pub(super) outbound: bool,
@@ -42,7 +42,7 @@ pub(super) struct First {
 }
 
 impl First {
-    /// It is if they came one by one in the turn before.
+    /// It is if packets came one by one in the turn before.
     pub(super) fn after(turn: Turn) -> Self {
         let is_sparse = turn.outbound <= 1 && turn.inbound <= 1;
         Self { outbound: is_sparse, inbound: is_sparse }
@@ -50,12 +50,12 @@ impl First {
 }
 
 impl Patience {
-    /// Of a worker that always looks for as long as `fixed`, or, without that, as long as it is of use.
+    /// For a worker that always polls for as long as `fixed`, or, without that, as long as it is of use.
     pub(super) fn new(fixed: Option<Duration>, now: Instant) -> Self {
         Self { fixed, last: now, turns: 0, lead: 0 }
     }
 
-    /// Whether to look once more rather than sleep.
+    /// Whether to poll once more rather than sleep.
     pub(super) fn looks_on(&self, now: impl FnOnce() -> Instant) -> bool {
         let in_exchange = if self.turns < EXCHANGE { Duration::ZERO } else { SOON };
         let limit = self.fixed.unwrap_or(in_exchange);
@@ -88,7 +88,7 @@ mod tests {
     const BOTH: Turn = Turn { outbound: 1, inbound: 1 };
     const STEP: Duration = Duration::from_micros(100);
 
-    /// Whether a worker looks on after these turns, again and again, each so long after the last.
+    /// Whether a worker keeps polling after these turns, again and again, each `step` after the last.
     fn looks_after(turns: &[Turn], step: Duration) -> bool {
         let mut now = Instant::now();
         let mut patience = Patience::new(None, now);
@@ -126,7 +126,7 @@ mod tests {
             patience.moved(BOTH, now);
         }
         assert!(patience.looks_on(|| now + Duration::from_micros(249)));
-        // To have looked in vain is no packet.
+        // A poll in vain is no packet.
         patience.moved(Turn::default(), now + STEP);
         assert!(!patience.looks_on(|| now + Duration::from_micros(250)));
         now += Duration::from_micros(250);

@@ -1,5 +1,5 @@
-//! What a packet costs on its way through a worker. A Unix socket stands for the TUN device: it keeps the bounds of
-//! messages too.
+//! What a packet costs on its way through a worker. A Unix socket stands in for the TUN device: it preserves message
+//! boundaries too.
 
 mod first;
 mod marks;
@@ -344,7 +344,7 @@ fn a_worker_gives_way_after_a_burst_that_is_full_of_packets_that_came_one_by_one
 
 #[test]
 fn a_flood_over_one_family_does_not_keep_the_other_waiting() {
-    // A worker, and whoever gets handshakes only.
+    // A worker, and the handshake worker.
     for (index, kind) in [(0, 4), (1, 1)] {
         let sockets: Vec<_> = bind(0, 1, 0, false).unwrap().into_iter().map(Arc::new).collect();
         let port = sockets[0].port;
@@ -401,14 +401,14 @@ fn a_source_that_never_becomes_empty_keeps_neither_others_nor_new_sockets_waitin
     let others = bound();
     let port = others[0].port;
     shared.replace_sockets(others);
-    // Here its waker is the worker's.
+    // In this test the control thread's waker is the worker's.
     shared.wake_control();
     hears(3, "127.0.0.1", "127.0.0.1", port);
     shared.ends.store(true, Ordering::Relaxed);
     thread.join().unwrap();
 }
 
-/// A stranger's initiation, all of it as it should be.
+/// A valid initiation from a stranger.
 fn initiation(to: adit::PublicKey, number: u64) -> Vec<u8> {
     let own = PrivateKey::from_bytes(std::array::from_fn(|at| number.to_le_bytes()[at % 8] ^ at as u8));
     let mut stranger = adit::Interface::new(now(), crate::shared::unix_time(), Box::new(UnwrapErr(SysRng)));

@@ -179,8 +179,9 @@ impl Header {
             && same(l4 + 18..self.length)
     }
 
-    /// Whether the identification continues those of the run, whose last is `last`, and whether they are all the same:
-    /// each one more than the one before or, where they mean nothing, all the same.
+    /// `None` if the identification does not continue those of the run, of which `last` is the latest: each has to be
+    /// one more than the one before or, where identifications mean nothing, all have to be the same. Otherwise whether
+    /// they are all the same, as far as that is known.
     pub(super) fn continues_id(&self, next: &Header, last: u16, same: Option<bool>) -> Option<Option<bool>> {
         if self.flow.v6 {
             return Some(None);

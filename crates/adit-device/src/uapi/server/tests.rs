@@ -232,7 +232,7 @@ fn a_server_that_is_replaced_finishes_replies_and_leaves_requests_that_are_not_w
     let expected = write_state(&rig.recorder.get(), false);
     let mut reply = String::new();
     thread::scope(|scope| {
-        // The deaf one's time ends, and the file is left.
+        // The time of the client that does not read ends, and the file is left.
         scope.spawn(|| rig.server.let_go());
         let mut part = vec![0; expected.len()];
         asks.read_exact(&mut part).unwrap();

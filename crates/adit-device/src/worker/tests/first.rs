@@ -49,7 +49,7 @@ fn an_answer_leaves_in_the_turn_of_its_question_when_they_come_one_by_one() {
     let mut events = Events::with_capacity(8);
     let packet = finished(Spec::udp4(100).build());
     let answer = finished(Spec::udp4(50).build());
-    // Nothing is told of the answer, as nothing is when the kernel puts it there within the write.
+    // No event tells of the answer, just as none does when the kernel queues it within the write.
     let mut turn = |questions: usize| {
         for _ in 0..questions {
             a.put(&packet);

@@ -1,5 +1,5 @@
-//! What the headers of packets and of datagrams say of congestion and of the class of traffic, on its way through a
-//! worker.
+//! What the headers of packets and of datagrams say about congestion (ECN) and the class of traffic (DSCP), on their
+//! way through a worker.
 
 use std::os::fd::AsFd as _;
 

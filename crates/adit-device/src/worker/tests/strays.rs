@@ -1,4 +1,4 @@
-//! What comes to whoever gets handshakes only, and is none.
+//! Data packets that come to the handshake worker.
 
 use super::*;
 
