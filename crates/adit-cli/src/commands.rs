@@ -1,4 +1,4 @@
-//! One file a command.
+//! One file per command.
 
 mod daemon;
 pub(crate) mod demo;
@@ -15,7 +15,7 @@ use crate::logging::{self, Audience};
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     let audience = if args.command.is_some() { Audience::Command } else { Audience::Daemon };
     logging::start(args.log_format, audience);
-    // Whoever started a daemon that reports to them has said it.
+    // The process that started a daemon with `--report` has said it already.
     if !args.report {
         logging::warn_of_unknown_level();
     }

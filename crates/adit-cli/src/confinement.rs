@@ -1,4 +1,4 @@
-//! What a daemon keeps of its rights: the words of the command line.
+//! Options of the command line for the rights that a daemon keeps.
 
 use adit_device::Confinement;
 

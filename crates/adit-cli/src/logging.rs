@@ -10,9 +10,9 @@ use crate::args::LogFormat;
 /// What log lines are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Audience {
-    /// Who waits for a command: no times.
+    /// Somebody who waits for a command: no times.
     Command,
-    /// Who reads the log of a daemon.
+    /// Somebody who reads the log of a daemon.
     Daemon,
 }
 
@@ -33,7 +33,7 @@ pub(crate) fn start(format: LogFormat, audience: Audience) {
     }
 }
 
-/// Whether the log of a daemon in the background is wanted where its standard error leads.
+/// Whether a daemon in the background is to go on logging to the standard error that it was started with.
 pub(crate) fn is_wanted() -> bool {
     env::var("LOG_LEVEL").is_ok_and(|level| filter(&level) != Some(LevelFilter::OFF))
 }

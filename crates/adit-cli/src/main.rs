@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     let format = args.log_format;
     match commands::run(args) {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads has read enough.
+        // Whoever reads the output has read enough.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             match format {

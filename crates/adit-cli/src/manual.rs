@@ -62,7 +62,7 @@ pub(crate) fn environment() -> String {
     text
 }
 
-/// The manual page of a command, which has been built as a part of the whole.
+/// The manual page of a command, which must have been built as a part of the whole command line.
 pub(crate) fn page(command: &Command) -> io::Result<Vec<u8>> {
     let mut command = command.clone();
     // In place of a list of all options without their values.

@@ -53,7 +53,7 @@ pub(crate) fn spawn(name: &str, daemon: &DaemonArgs, format: LogFormat) -> io::R
         command.arg("--busy-poll").arg(busy_poll.to_string());
     }
     command.args(daemon.confinement.words());
-    // The daemon keeps no folder from being unmounted.
+    // The daemon must not keep a file system from being unmounted.
     command.arg("--").arg(name).current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn()?;
     let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
@@ -80,7 +80,7 @@ fn serve(name: String, daemon: &DaemonArgs, report: bool) -> anyhow::Result<()> 
             setsid().context("cannot begin a session of its own")?;
         }
     }
-    // Somebody still waits to be told only of the first process.
+    // Only for the first process does somebody still wait to be told.
     let is_first_report = report && handover.is_none();
     raise_file_limit();
     let confinement = daemon.confinement.confinement();
@@ -88,7 +88,7 @@ fn serve(name: String, daemon: &DaemonArgs, report: bool) -> anyhow::Result<()> 
     (options.uapi_fd, options.reload_fd) = (sockets.uapi, sockets.reload);
     options.busy_poll = daemon.busy_poll.map(|time| Duration::from_micros(time.into()));
     options.handover = handover;
-    // By its name as it is now: that of a file which is replaced later does not tell where the next one is.
+    // The path is asked for now: once the file is replaced, the answer no longer tells where the next one is.
     options.reload =
         env::current_exe().ok().filter(|_| confinement.reload).map(|program| Reload { program, stays: !report });
     options.notifier = Notifier::from_env().unwrap_or_else(|error| {
@@ -111,8 +111,8 @@ fn serve(name: String, daemon: &DaemonArgs, report: bool) -> anyhow::Result<()> 
 }
 
 /// Each worker has six files, and a change of the port or a reload takes some of them twice for a moment: too many for
-/// the usual limit where there are many cores. That one is low for programs that cannot count above 1,024, and the only
-/// program that is started from here is this one.
+/// the usual limit where there are many cores. That limit is low for the sake of programs that cannot count above
+/// 1,024, and the only program that is started from here is this one.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
@@ -120,10 +120,10 @@ fn raise_file_limit() {
     }
 }
 
-/// Tells who waits that the interface is there, and lets go of what is theirs.
+/// Tells the process that waits that the interface is there, and lets go of its standard output and error.
 fn tell_ready(name: &str, null: &File) -> io::Result<()> {
     let mut stdout = io::stdout();
-    // Who waits may have gone.
+    // That process may be gone.
     let _ = writeln!(stdout, "ready {name}").and_then(|()| stdout.flush());
     dup2_stdout(null)?;
     if !logging::is_wanted() {
@@ -137,7 +137,7 @@ fn takes_over() -> bool {
     env::var_os(VARIABLE).is_some()
 }
 
-/// The socket that standard input is; afterwards it is empty.
+/// Takes the socket that is standard input, which is empty afterwards.
 fn take_stdin() -> io::Result<OwnedFd> {
     let socket = io::stdin().as_fd().try_clone_to_owned()?;
     dup2_stdin(File::open("/dev/null")?)?;

@@ -31,7 +31,7 @@ use units::gigabits;
 
 /// How long the first ping, and the handshake before it, may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a daemon that ails the tunnel may take to die of it.
+/// How long a daemon that has made the tunnel fail may take to end.
 const AGONY: Duration = Duration::from_millis(500);
 
 /// What to show.
@@ -57,7 +57,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     if let Some(name) = &args.node {
         return node::serve(name);
     }
-    // Comes first: an ordinary user's process may have one thread only to do so.
+    // Comes first: for an ordinary user it works only while the process has one thread.
     let user_namespace = host::acquire_rights()?;
     let (sender, events) = mpsc::channel();
     listen_for_signals(sender.clone())?;
@@ -68,8 +68,8 @@ pub(crate) fn run(args: &DemoArgs) -> Result<()> {
     screen.finish()
 }
 
-/// The hosts, the tunnel, and whatever measures it. Of its parts, which are dropped in this order, none needs a later
-/// one to go first.
+/// The hosts, the tunnel, and whatever measures it. The fields are dropped in this order, and none needs a later one to
+/// be dropped first.
 struct Demo {
     pinger: Pinger,
     nodes: [Node; 2],
@@ -98,11 +98,11 @@ impl Demo {
             left.state()?;
             right.state()?;
             hosts.iter().try_for_each(Host::bring_tunnel_up)?;
-            // The kernel tells a daemon that its link is up, and until then it takes nothing from the network. What it is
-            // asked afterwards it answers afterwards, so that no handshake comes too early.
+            // A daemon takes nothing from the network until the kernel has told it that its link is up. Requests that
+            // come after that are answered after that, so that no handshake comes too early.
             node::introduce([left, right])
         };
-        // A daemon that has ended knows better why than whoever finds that it does not answer.
+        // A daemon that has ended tells more of the cause than the error of a request that it did not answer.
         if let Err(error) = bring_up(&mut left, &mut right) {
             return Err(left.obituary(AGONY).or_else(|| right.obituary(AGONY)).unwrap_or(error));
         }
@@ -164,7 +164,7 @@ impl Demo {
             let (source, sink) = if from == Side::Left { (left, right) } else { (right, left) };
             self.flow = Some(Flow::start(source, sink, time, self.sender.clone())?);
             self.counted = (Instant::now(), 0);
-            // What is measured has an end of its own, and so has a flow that stalls.
+            // Just in case: a measurement ends by itself, and so does a flow that stalls.
             if self.wait(Instant::now() + time + 4 * PATIENCE)?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -241,7 +241,7 @@ impl Demo {
         })
     }
 
-    /// Takes everything down, and returns the screen with what there is to be said.
+    /// Takes everything down, and returns the screen with the summary to show.
     fn end(mut self) -> Result<Screen> {
         self.figures.nodes = self.node_figures()?;
         self.figures.handshake.completed =
@@ -252,7 +252,7 @@ impl Demo {
     }
 }
 
-/// Makes events of the signals by which a user or a system ends a program. None of them ends it at once from now on.
+/// Turns the signals by which a user or a system ends a program into events. None of them ends it at once from now on.
 fn listen_for_signals(events: Sender<Event>) -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("signals cannot be received")?;
     let listen = move || {

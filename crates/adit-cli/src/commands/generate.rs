@@ -1,4 +1,4 @@
-//! What is made of the command line's description: completions and manual pages.
+//! What is generated from the description of the command line: completions and manual pages.
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -19,7 +19,7 @@ pub(crate) fn completions(shell: Shell) -> anyhow::Result<()> {
     Ok(io::stdout().write_all(&text)?)
 }
 
-/// As much of a command as shells complete: they would offer options as well that are for the program itself.
+/// A command without its hidden options, which are for the program itself: shells would offer them too.
 fn without_hidden(command: &Command) -> Command {
     // A name has to last as long as the program, which ends soon.
     let name: &'static str = command.get_name().to_owned().leak();

@@ -17,7 +17,7 @@ pub(crate) fn down(file: &str) -> anyhow::Result<()> {
     Ok(quick::down(&locate(file)?)?)
 }
 
-/// The daemon of such an interface could not be started: its command line would mean the command.
+/// Refuses a name that is a command: the daemon could not be started, since its command line would mean the command.
 fn locate(file: &str) -> anyhow::Result<Location> {
     let location = Location::new(file)?;
     if args::is_command(&location.name) {

@@ -82,7 +82,7 @@ fn states(which: &str) -> anyhow::Result<(Vec<Named>, usize)> {
         return Ok((vec![(which.to_owned(), Client::connect(which)?.get_facts()?)], 0));
     }
     let (mut all, mut refused) = (Vec::new(), 0);
-    // One that may not be asked does not hide the others.
+    // An interface that may not be asked does not hide the others.
     for name in interfaces().context("cannot list the interfaces")? {
         match Client::connect(&name).and_then(|mut client| client.get_facts()) {
             Ok(state) => all.push((name, state)),

@@ -18,7 +18,7 @@ pub(crate) fn adit<const N: usize>(arguments: [&str; N]) -> Command {
     quiet(command)
 }
 
-/// The reference's tool, which has to be installed (`cargo xtask setup`).
+/// The reference implementation's tool, which has to be installed (`cargo xtask setup`).
 pub(crate) fn wg<const N: usize>(arguments: [&str; N]) -> Command {
     let mut command = Command::new("wg");
     command.args(arguments);
@@ -45,7 +45,7 @@ impl Scratch {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("adit-cli-{}-{number}", std::process::id()));
-        // Of a process with the same number that was killed.
+        // Left by a process with the same identifier that was killed.
         let _ = fs::remove_dir_all(&path);
         fs::create_dir(&path).expect("a folder for the test's files");
         let folder = Self(path);
@@ -111,7 +111,7 @@ pub(crate) fn needs_root() {
     assert!(rustix::process::geteuid().is_root(), "this test makes interfaces: run it as root");
 }
 
-/// The environment must not tell what the tests tell.
+/// The environment must not override what the tests set.
 fn quiet(mut command: Command) -> Command {
     for name in ["LOG_LEVEL", "WG_TUN_FD", "WG_UAPI_FD", "WG_PROCESS_FOREGROUND", "WG_HIDE_KEYS", "WG_COLOR_MODE"] {
         command.env_remove(name);

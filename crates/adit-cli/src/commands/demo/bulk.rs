@@ -39,7 +39,7 @@ impl Flow {
             let sender = thread::Builder::new().name("sender".to_owned()).spawn(move || send(socket, address, time));
             let received = sender.and_then(|sender| {
                 let received = theirs.receive(&listener);
-                // What ailed the sender is the cause of what the receiver saw.
+                // An error of the sender explains what the receiver saw.
                 sender.join().map_err(|_| io::Error::other("the sender panicked"))?.and(received)
             });
             let _ = events.send(match received {

@@ -165,7 +165,7 @@ impl NodeFigures {
     }
 }
 
-/// To a tenth: the clock's own cost is above what follows.
+/// To a tenth of a microsecond: reading the clock itself costs more than what follows.
 fn micros<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     ((time.as_secs_f64() * 1e7).round() / 10.0).serialize(serializer)
 }

@@ -100,8 +100,8 @@ impl Host {
         self.bring_up(self.side.tunnel(), self.side.inside(), Some(TUNNEL_MTU))
     }
 
-    /// Packets that this host has sent through the tunnel. Interfaces would not tell: to them up to 64 KiB of a flow
-    /// are one packet. TCP counts each segment, and everything else here is ICMP.
+    /// Packets that this host has sent through the tunnel. Interface counters would not tell: to them up to 64 KiB of a
+    /// flow are one packet. TCP counts each segment, and everything else here is ICMP.
     pub(super) fn packets_sent(&self) -> Result<u64> {
         let mut text = String::new();
         let mut file = &self.counters;
@@ -113,8 +113,8 @@ impl Host {
     fn new(side: Side) -> Result<Host> {
         let namespace = namespace::create().map_err(|error| refused(&error))?;
         let prepare = || {
-            // Without IPv6 the kernel says nothing by itself, and every packet in the tunnel is one of ours. Where this
-            // may not be set it says a little, which does no harm.
+            // Without IPv6 the kernel sends nothing by itself, and every packet in the tunnel is one of ours. Where
+            // this may not be set it sends a little, which does no harm.
             let _ = std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1");
             File::open("/proc/thread-self/net/snmp").context("the kernel's counters cannot be opened")
         };
@@ -150,7 +150,7 @@ pub(super) fn acquire_rights() -> Result<bool> {
     if !is_root {
         namespace::become_root_of_own().map_err(|error| refused(&error))?;
     }
-    // Found out now, this needs no explanation from a daemon's log.
+    // Checked now, so that the reason need not be looked for in a daemon's log.
     OpenOptions::new().read(true).write(true).open(TUN_FILE).map_err(|error| no_tun(&error))?;
     Ok(!is_root)
 }

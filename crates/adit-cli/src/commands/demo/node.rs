@@ -58,7 +58,7 @@ impl Node {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("adit").args(["demo", "--node", side.tunnel()]);
         command.env(UAPI_FD, inherited.as_raw_fd().to_string());
-        // Of a group of its own, it does not get the Ctrl-C at the terminal.
+        // In a process group of its own, it does not get the Ctrl-C at the terminal.
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).process_group(0);
         let mut child = host.run(|| command.spawn())?.context("this program cannot start itself again")?;
         drop((inherited, listener));
@@ -107,7 +107,7 @@ impl Node {
             Ok(None) => return None,
             Err(error) => error.to_string(),
         };
-        // Whoever has seen the end of the process has not always seen the end of what it wrote.
+        // The end of the process may be seen before all that it wrote has been read.
         if let Some(reader) = self.log_reader.take() {
             let _ = reader.join();
         }
@@ -167,7 +167,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // Whoever is interested in how it went has ended it before.
+        // A caller who is interested in how it went has ended it before.
         let _ = self.end();
     }
 }
@@ -193,10 +193,10 @@ pub(super) fn serve(name: &str) -> Result<()> {
     let number = number.with_context(|| format!("--node is for the demo's own use: {UAPI_FD} names no file"))?;
     let mut options = adit_device::Options::new(name);
     options.uapi_fd = Some(adit_device::take_fd(number)?);
-    // As any daemon. The thread below is not of those that the device starts, and may do what it was made for.
+    // As any daemon. The thread below is not started by the device, so it is not confined.
     options.confinement = adit_device::Confinement::FULL;
     thread::Builder::new().name("parent".to_owned()).spawn(|| {
-        // It never says anything, but its end is the end of the demo.
+        // Standard input never carries anything, but its end is the end of the demo.
         let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
         let _ = kill_process(getpid(), Signal::TERM);
     })?;

@@ -1,4 +1,4 @@
-//! Pings: an ICMP echo at a time, of which each answer's delay is told.
+//! Pings: one ICMP echo at a time, whose delay is reported.
 
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -46,7 +46,7 @@ impl Pinger {
                 let start = Instant::now();
                 let loaded = is_loaded.load(Ordering::Relaxed);
                 let event = match ping(&mut socket, target, sequence) {
-                    // The load has begun meanwhile, or has ended: neither kind of figure.
+                    // The load has begun or ended meanwhile: this counts as neither.
                     Ok(_) if is_loaded.load(Ordering::Relaxed) != loaded => None,
                     Ok(rtt) => Some(Event::Ping { rtt, loaded }),
                     Err(error) => Some(Event::Failed(anyhow::Error::new(error).context("pings cannot be sent"))),

@@ -38,7 +38,7 @@ pub(crate) enum Field {
     Dump,
 }
 
-/// One line an interface or a peer, beginning with the interface's name if it is for all of them.
+/// One line per interface or peer, beginning with the interface's name if it is for all of them.
 pub(super) fn write(all: &[Named], field: Field, with_names: bool) -> Zeroizing<String> {
     let rows: usize = all.iter().map(|(_, state)| 1 + state.peers.len()).sum();
     let allowed_ips: usize = all.iter().flat_map(|(_, state)| &state.peers).map(|peer| peer.allowed_ips.len()).sum();

@@ -14,7 +14,7 @@ use super::Named;
 pub(super) fn write(all: &[Named], shows_keys: bool) -> anyhow::Result<Zeroizing<String>> {
     let all: BTreeMap<&str, Interface> =
         all.iter().map(|(name, state)| (name.as_str(), interface(state, shows_keys))).collect();
-    // What room it takes is found first: growing would leave copies of keys behind.
+    // Its size is found first: growing would leave copies of keys behind.
     let mut count = Count(1);
     serde_json::to_writer_pretty(&mut count, &all)?;
     let mut text = Zeroizing::new(Vec::with_capacity(count.0));
