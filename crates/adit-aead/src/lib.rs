@@ -84,8 +84,8 @@ pub use backend::{open_with, seal_with};
 /// Length of the authentication tag that ends every packet.
 pub const TAG_LEN: usize = 16;
 
-/// The longest text that one nonce has key stream for: the block counter has
-/// 32 bits, and block 0 makes the authenticator's key.
+/// What one nonce has key stream for: the block counter has 32 bits, and block 0 makes the authenticator's key. A text
+/// must be shorter.
 const MAX_TEXT_LEN: u64 = (u32::MAX as u64) * 64;
 
 /// Encrypts and authenticates each packet in place, and writes its tag.

@@ -8,7 +8,7 @@ use std::slice;
 use adit_aead::{Backend, Key, Packet, TAG_LEN, open_with, seal_with};
 
 const PAGE: usize = 4096;
-/// Packets that are worked on together.
+/// One packet more than are worked on together.
 const COUNT: usize = 9;
 
 #[test]

@@ -173,7 +173,7 @@ impl fmt::Debug for Batch {
 pub struct Packets(pub(crate) Batch, pub(crate) u16);
 
 impl Packets {
-    /// An empty burst for a tunnel with this MTU.
+    /// An empty burst for a tunnel with this MTU: that of [`Interface::set_mtu`](crate::Interface::set_mtu).
     pub fn new(mtu: u16) -> Self {
         Self(Batch::default(), mtu)
     }

@@ -17,7 +17,10 @@ pub struct Bounds {
     /// Handshake messages that wait to be computed. When an eighth of this many wait there is load: senders must then
     /// prove their address.
     pub handshake_queue: usize,
-    /// Handshake messages with a right mac1 in a second; when more than these arrive there is load as well.
+    /// Initiations, and responses to initiations of ours, with a right mac1 in a second; when more arrive there is load as
+    /// well. With [`Interface::handle_datagram`](crate::Interface::handle_datagram), which lets nothing wait, this bound
+    /// alone makes load: let it be what the CPU computes in a tenth of its time. An initiation costs some three
+    /// Diffie-Hellman operations.
     pub handshakes_per_second: u32,
     /// Sources whose handshakes are counted under load.
     pub rate_limited_sources: usize,

@@ -25,6 +25,17 @@ impl Interface {
         Ok(())
     }
 
+    /// Sets whether the peer's endpoint follows the peer, as the protocol has it (§6.5) and as it does unless this says
+    /// otherwise. If it does not, an endpoint that was set stays, whatever address authentic messages come from: for
+    /// callers whose firewall lets nothing out but to that address. One that was not set is learned all the same.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPeer`].
+    pub fn set_roaming(&mut self, id: PeerId, on: bool) -> Result<(), Error> {
+        self.peer_mut(id)?.is_pinned = !on;
+        Ok(())
+    }
+
     /// Forgets from which of this host's addresses answers to the peer should leave: that address
     /// has vanished, or the socket was bound anew.
     ///

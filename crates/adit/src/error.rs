@@ -120,7 +120,8 @@ drops! {
     /// There was no room for an answer: the queue was full, or more than half full and it was the turn of others to be
     /// sent a cookie.
     ReplyQueueFull = "reply_queue_full",
-    /// The peer was removed, its key changed, or it asked for a later session, while the packet was on its way.
+    /// While the message was on its way the peer was removed, the interface got another private key, or a later handshake
+    /// took its place.
     PeerGone = "peer_gone",
 }
 

@@ -5,6 +5,7 @@ use core::net::SocketAddr;
 use alloc::collections::VecDeque;
 
 use crate::error::Drop;
+use crate::key::PublicKey;
 use crate::peer::PeerId;
 
 /// Something that happened to a peer or a packet; taken by
@@ -17,8 +18,9 @@ pub enum Event {
         /// With whom.
         peer: PeerId,
     },
-    /// A handshake was not answered for 90 seconds, or the peer's endpoint was taken away meanwhile: it has been given up
-    /// until there is new data.
+    /// A handshake was not answered within 90 seconds after a packet last asked for it, or the peer's endpoint was taken
+    /// away meanwhile, or the peer's key is none: it has been given up until there is new data. While packets keep
+    /// asking this does not come; [`PeerState::attempting_since`](crate::PeerState::attempting_since) tells then.
     HandshakeGaveUp {
         /// With whom.
         peer: PeerId,
@@ -36,6 +38,16 @@ pub enum Event {
         /// With whom.
         peer: PeerId,
     },
+    /// Somebody with this key, which is no peer's, wants a session: a well-formed initiation came, of which only the
+    /// receiver of the answer could say whether it is a replay. Only if asked for, as for `PacketDropped`. If a peer
+    /// with this key is added, its next initiation, some 5 seconds later, is answered.
+    UnknownPeer {
+        /// The key that the initiation names, which only somebody who has seen this interface's public key can have
+        /// encrypted.
+        public_key: PublicKey,
+        /// Where it came from.
+        from: SocketAddr,
+    },
     /// A packet was dropped, or several at once for the same reason. Only if asked for:
     /// [`Interface::set_drop_events`](crate::Interface::set_drop_events).
     PacketDropped {
@@ -44,6 +56,13 @@ pub enum Event {
         /// Why.
         reason: Drop,
     },
+}
+
+impl Event {
+    /// Whether a stranger can cause as many as they like.
+    const fn is_cheap(&self) -> bool {
+        matches!(self, Self::PacketDropped { .. } | Self::UnknownPeer { .. })
+    }
 }
 
 /// The newest events, up to a bound.
@@ -58,14 +77,17 @@ impl Events {
         Self { queue: VecDeque::new(), bound }
     }
 
-    /// Keeps the event; the oldest one goes if there are too many.
+    /// Keeps the event. If there are too many, the oldest one goes that strangers can cause, or if there is none the
+    /// oldest of all; for one that strangers can cause nothing else goes.
     pub(crate) fn push(&mut self, event: Event) {
         if self.queue.len() >= self.bound {
-            self.queue.pop_front();
+            let cheap = self.queue.iter().position(Event::is_cheap);
+            let oldest = if event.is_cheap() { cheap } else { cheap.or(Some(0)) };
+            if oldest.and_then(|place| self.queue.remove(place)).is_none() {
+                return;
+            }
         }
-        if self.bound > 0 {
-            self.queue.push_back(event);
-        }
+        self.queue.push_back(event);
     }
 
     pub(crate) fn pop(&mut self) -> Option<Event> {

@@ -226,7 +226,7 @@ impl Interface {
         let Some((static_static, state, mut message)) = result else {
             // No handshake can be made with a key of small order, now or later.
             self.retire([local_index]);
-            self.clear_staged(id, Drop::HandshakeGaveUp);
+            self.give_up(now, id);
             return;
         };
         peer.static_static = Some(static_static);
@@ -251,8 +251,14 @@ impl Interface {
             self.drop(None, Drop::BadHandshake);
             return None;
         };
-        let peer = self.peer_id(&claimed.initiator).filter(|_| self.is_current(&identity));
-        let Some(peer) = peer else {
+        if !self.is_current(&identity) {
+            self.drop(None, Drop::PeerGone);
+            return None;
+        }
+        let Some(peer) = self.peer_id(&claimed.initiator) else {
+            if self.drop_events {
+                self.event(Event::UnknownPeer { public_key: claimed.initiator, from: path.remote });
+            }
             self.drop(None, Drop::UnknownPeer);
             return None;
         };
@@ -269,8 +275,11 @@ impl Interface {
         result: Option<(Arc<SharedSecret>, Box<ResponderState>, Tai64n)>,
     ) -> Option<Work> {
         let is_current = self.is_current(&identity);
-        let peer = self.peers.get_mut(id).filter(|_| is_current);
-        let (Some(peer), Some((static_static, state, timestamp))) = (peer, result) else {
+        let Some(peer) = self.peers.get_mut(id).filter(|_| is_current) else {
+            self.drop(Some(id), Drop::PeerGone);
+            return None;
+        };
+        let Some((static_static, state, timestamp)) = result else {
             self.drop(Some(id), Drop::BadHandshake);
             return None;
         };
@@ -324,6 +333,8 @@ impl Interface {
         peer.timers.session_derived(now);
         self.retire(retired);
         self.roam(id, &path);
+        // That is where the initiation came from, unless the endpoint stays where it was set.
+        let path = self.peers.get(id).and_then(|peer| peer.endpoint).unwrap_or(path);
         self.send(Outgoing::new(Some(id), path, HANDSHAKE_TOS, &message));
         self.reschedule(id);
     }
@@ -370,6 +381,9 @@ impl Interface {
     /// An authenticated message came by `path`: answers go back the same way.
     pub(crate) fn roam(&mut self, id: PeerId, path: &Path) {
         let Some(peer) = self.peers.get_mut(id) else { return };
+        if peer.is_pinned && peer.endpoint.is_some_and(|known| known.remote != path.remote) {
+            return;
+        }
         let before = peer.endpoint.replace(*path);
         if before.map(|before| before.remote) != Some(path.remote) {
             self.event(Event::EndpointMoved { peer: id, endpoint: path.remote });

@@ -46,7 +46,7 @@ pub struct Interface {
     pub(crate) incoming: VecDeque<Incoming>,
     /// Peers for which an initiation is to be computed.
     pub(crate) wanted: VecDeque<PeerId>,
-    /// Whether the next handshake to be computed is one of the wanted.
+    /// Whether the last handshake that was begun could be one of the wanted: the next may be an incoming one.
     pub(crate) is_own_turn: bool,
     /// Peers whose staged packets may be sent now.
     pub(crate) ready: VecDeque<PeerId>,
@@ -71,16 +71,17 @@ impl Interface {
     /// An interface without a key and without peers.
     ///
     /// `unix_time` is the time since the Unix epoch at the moment `now`; see
-    /// [`Interface::set_unix_time`]. `rng` must be fit for cryptography; a test may give one that
-    /// repeats itself.
+    /// [`Interface::set_unix_time`]. `rng` must be fit for cryptography; a test may give one with a
+    /// seed of its own, but not one that gives the same number for ever.
     pub fn new(now: Instant, unix_time: Duration, rng: Box<dyn CryptoRng + Send>) -> Self {
         Self::with_bounds(now, unix_time, rng, Bounds::default())
     }
 
     /// As [`Interface::new`], with other bounds.
     pub fn with_bounds(now: Instant, unix_time: Duration, mut rng: Box<dyn CryptoRng + Send>, bounds: Bounds) -> Self {
-        // Without room for a single message no timer could ever do its work.
-        let bounds = Bounds { outgoing: bounds.outgoing.max(1), ..bounds };
+        // Without room for a single message no timer could ever do its work, and no response would be read.
+        let (outgoing, handshake_queue) = (bounds.outgoing.max(1), bounds.handshake_queue.max(1));
+        let bounds = Bounds { outgoing, handshake_queue, ..bounds };
         // One secret serves both: what they do reveals nothing of it.
         let seed = [rng.next_u64(), rng.next_u64()];
         let (limiter, turns) = (RateLimiter::new(bounds.rate_limited_sources, seed), Turns::new(seed));
@@ -127,7 +128,8 @@ impl Interface {
     }
 
     /// Sets the tunnel's MTU in bytes, which padding does not exceed. With 0, the initial value, padding is not
-    /// bounded.
+    /// bounded, and the largest packets may not fit the path. Callers of [`Interface::begin_seal`] give their
+    /// [`Packets`] the same.
     pub fn set_mtu(&mut self, mtu: u16) {
         self.mtu = mtu;
     }
@@ -175,8 +177,12 @@ impl Interface {
         }
     }
 
-    /// The link has gone down: every session, handshake and waiting packet is given up, and nothing
-    /// is due any more. Configuration, counters and the memory of old handshakes stay.
+    /// The link has gone down: every session, handshake and waiting packet is given up, without an
+    /// event, and nothing is due any more. Configuration, counters and the memory of old handshakes stay.
+    ///
+    /// This is a step and no state: whatever the interface is given afterwards, a peer's initiation say, is answered as
+    /// ever. A caller whose link is down gives it nothing until [`Interface::link_up`]. To forget all keys but those
+    /// shared beforehand, [`Interface::set_private_key`] with `None` belongs to it.
     pub fn link_down(&mut self) {
         // With a new `Arc`, a handshake that is being computed belongs to another identity, and comes to nothing.
         self.identity = self.identity.as_deref().cloned().map(Arc::new);
@@ -284,13 +290,46 @@ impl Interface {
     }
 
     /// Sets the interval in seconds after which a silent tunnel sends an empty packet; 0 turns it
-    /// off. The first one is due at once: see [`Interface::poll_timeout`].
+    /// off. If it was off, the first one is due at once: see [`Interface::poll_timeout`].
     ///
     /// # Errors
     /// [`Error::NoSuchPeer`].
     pub fn set_persistent_keepalive(&mut self, now: Instant, id: PeerId, seconds: u16) -> Result<(), Error> {
         self.peer_mut(id)?.timers.set_persistent_keepalive(now, seconds);
         self.reschedule(id);
+        Ok(())
+    }
+
+    /// Asks for a new session with the peer, though there may be one: to use another preshared key, to show the peer a
+    /// new address of this host, or to see whether it answers. The initiation is due at once (see
+    /// [`Interface::poll_timeout`]), but no sooner than `REKEY_TIMEOUT` after the last one. Nothing happens without a
+    /// private key and the peer's endpoint.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPeer`].
+    pub fn initiate_handshake(&mut self, id: PeerId) -> Result<(), Error> {
+        let has_key = self.identity.is_some();
+        let peer = self.peer_mut(id)?;
+        if has_key && peer.endpoint.is_some() {
+            peer.timers.handshake_due();
+            self.reschedule(id);
+        }
+        Ok(())
+    }
+
+    /// Sends the peer an empty packet, by which it learns where this host is now. It is due at once: see
+    /// [`Interface::poll_timeout`]. If there is no session, one is asked for. Nothing happens without a private key and
+    /// the peer's endpoint.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPeer`].
+    pub fn send_keepalive(&mut self, id: PeerId) -> Result<(), Error> {
+        let has_key = self.identity.is_some();
+        let peer = self.peer_mut(id)?;
+        if has_key && peer.endpoint.is_some() {
+            peer.timers.keepalive_due();
+            self.reschedule(id);
+        }
         Ok(())
     }
 
@@ -348,8 +387,8 @@ impl Interface {
         &self.drops
     }
 
-    /// Sets whether dropped packets are [`Event`]s too. Several packets may share one event; [`Interface::drops`]
-    /// counts each. Off by default.
+    /// Sets whether dropped packets are [`Event`]s too, and initiations of strangers. Several packets may share one
+    /// event; [`Interface::drops`] counts each. Off by default.
     pub fn set_drop_events(&mut self, on: bool) {
         self.drop_events = on;
     }

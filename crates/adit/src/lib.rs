@@ -11,7 +11,7 @@
 //! use getrandom::SysRng;
 //! use rand_core::UnwrapErr;
 //!
-//! // Two interfaces that know each other, as if both ran at midnight of some day.
+//! // Two interfaces that know each other, as if both began at the same moment.
 //! let (now, unix_time) = (Instant::from_nanos(0), Duration::from_secs(1_700_000_000));
 //! let mut rng = UnwrapErr(SysRng);
 //! let keys = [PrivateKey::generate(&mut rng), PrivateKey::generate(&mut rng)];
@@ -62,9 +62,12 @@
 //!   [`Interface::handle_timeout`] no later than [`Interface::poll_timeout`] says.
 //! - Put every datagram of a [`Transmit`] on the wire as a datagram of its own: there may be several, back to back,
 //!   each of [`Transmit::segment_size`] bytes except the last, which may be shorter.
-//! - Give it a clock that never goes back and keeps running while the machine sleeps, and the wall clock's time
-//!   ([`Interface::set_unix_time`]), by which peers tell a new handshake from an old one.
+//! - Give it a clock that never goes back and keeps running while the machine sleeps (see [`time::Instant`]), and the
+//!   wall clock's time ([`Interface::set_unix_time`]), by which peers tell a new handshake from an old one.
 //! - Give it the true source of every datagram. A cookie proves an address; a made-up address proves nothing.
+//! - Give it the congestion bits of every datagram's outer header (`IP_RECVTOS`, `IPV6_RECVTCLASS`), and send with
+//!   [`Transmit::tos`]. With [`Ecn::NotEct`] always, the marks of routers on the way are lost.
+//! - Tell it the tunnel's MTU ([`Interface::set_mtu`]), lest padding make the largest packets too long for the path.
 //! - Give it a random generator fit for cryptography.
 //!
 //! # For threads
@@ -73,14 +76,17 @@
 //! by one, so that it holds its lock for bookkeeping only, and for a whole burst at once: [`Interface::begin_seal`] and
 //! [`Sealing::seal`] on the way out; [`Interface::begin_open`], [`Opening::open`] and [`Interface::commit`] on the way
 //! in; [`Interface::poll_handshake`], [`HandshakeWork::compute`] and [`Interface::finish_handshake`] for handshakes.
-//! [`Interface::poll_peer_transmit`] leaves answers to strangers to another thread.
+//! [`Interface::poll_peer_transmit`] leaves answers to strangers to another thread. After each step that may want a
+//! handshake ([`Interface::begin_seal`], [`Interface::commit`], [`Interface::expire`]) ask
+//! [`Interface::poll_handshake`] until it returns `None`: no deadline stands for what waits there.
 //!
 //! # Features
 //!
 //! - `std`, on by default: the cipher detects at run time which vector instructions the CPU has. Without it
 //!   (`default-features = false`) the crate is `no_std` with `alloc`, and uses those that the target has.
 //! - `aws-lc-rs`: AWS-LC instead of pure Rust for X25519, for sealing in handshakes and cookies, and for packets where
-//!   it is faster than the code here. It needs `std` and a C compiler.
+//!   it is faster than the code here. It needs `std` and a C compiler. Vector code of our own is for x86-64; elsewhere
+//!   this is what gives assembly for the cipher.
 //!
 //! # What it does not do
 //!

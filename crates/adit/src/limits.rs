@@ -6,7 +6,7 @@ use core::time::Duration;
 pub const REKEY_AFTER_MESSAGES: u64 = 1 << 60;
 /// After this many messages a key is used no more, in either direction.
 pub const REJECT_AFTER_MESSAGES: u64 = u64::MAX - (1 << 13);
-/// The age at which the initiator of a session asks for a new one before it sends.
+/// The age at which the initiator of a session asks for a new one when it sends.
 pub const REKEY_AFTER_TIME: Duration = Duration::from_secs(120);
 /// The age at which a session is used no more, in either direction.
 pub const REJECT_AFTER_TIME: Duration = Duration::from_secs(180);

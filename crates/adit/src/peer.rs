@@ -17,7 +17,8 @@ use crate::path::Path;
 use crate::time::{Instant, Tai64n};
 use crate::timers::Timers;
 
-/// A peer's handle. It is never used again for another peer.
+/// A peer's handle: in the interface that gave it, and until that is handed over by a [`Snapshot`](crate::Snapshot).
+/// There it is never used again for another peer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PeerId {
     pub(crate) slot: u32,
@@ -39,6 +40,14 @@ pub struct PeerState<'a> {
     pub persistent_keepalive: u16,
     /// When the last handshake was completed, since the Unix epoch.
     pub last_handshake: Option<Duration>,
+    /// When the session was made in which packets are sent to it, or were last if it has expired since; `None` if there
+    /// is none.
+    pub session_made: Option<Instant>,
+    /// When an authenticated message of any kind last came from it.
+    pub last_received: Option<Instant>,
+    /// When the first of the initiations was sent to it that nothing has come of so far; `None` if no handshake is being
+    /// tried. It tells for how long the peer has not answered, even while new packets keep the attempts going.
+    pub attempting_since: Option<Instant>,
     /// Bytes received from it in authenticated messages, overhead included.
     pub rx_bytes: u64,
     /// Bytes sent to it, overhead included.
@@ -59,6 +68,8 @@ pub(crate) struct Peer {
     /// Computed when it is first needed, so that adding a peer costs no Diffie-Hellman.
     pub(crate) static_static: Option<Arc<SharedSecret>>,
     pub(crate) endpoint: Option<Path>,
+    /// Whether the endpoint stays where it was set, wherever authentic messages come from.
+    pub(crate) is_pinned: bool,
     pub(crate) keypairs: Keypairs,
     pub(crate) handshake: Option<Box<Initiating>>,
     pub(crate) cookie: CookieGenerator,
@@ -90,6 +101,7 @@ impl Peer {
             preshared_key: None,
             static_static: None,
             endpoint: None,
+            is_pinned: false,
             keypairs: Keypairs::default(),
             handshake: None,
             cookie: CookieGenerator::default(),
@@ -138,6 +150,9 @@ impl Peer {
             endpoint: self.endpoint.map(|path| path.remote),
             persistent_keepalive: self.timers.persistent_keepalive(),
             last_handshake: self.last_handshake,
+            session_made: self.keypairs.current.as_ref().map(|keypair| keypair.created),
+            last_received: self.timers.last_received,
+            attempting_since: self.timers.attempting_since,
             rx_bytes: self.rx_bytes,
             tx_bytes: self.tx_bytes,
             has_session: self.can_send(now),

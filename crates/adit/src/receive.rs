@@ -38,6 +38,9 @@ impl Interface {
 
     /// The first step for a burst of datagrams, which lie in `buffer`: finds the session of each
     /// transport message, and takes cookie replies.
+    ///
+    /// [`Opening::open`] and [`Interface::commit`] must be given the same `buffer`, in which nothing was changed
+    /// meanwhile: what lies there at `commit` is taken for authentic.
     pub fn begin_open(&mut self, now: Instant, datagrams: Datagrams, buffer: &[u8]) -> Opening {
         let mut batch = datagrams.0;
         for (number, entry) in batch.entries.iter_mut().enumerate() {

@@ -38,7 +38,10 @@ impl Interface {
     }
 
     /// The first step for a burst of packets, which lie in `buffer`: finds the peer and session of
-    /// each, and reserves its counter. Packets without a session are copied, to wait for one.
+    /// each, and reserves its counter. Packets without a session are copied, to wait for one, and a
+    /// handshake may wait in [`Interface::poll_handshake`] afterwards.
+    ///
+    /// What lies in `buffer` must not change until it is sealed: a packet goes to the peer to which it was addressed now.
     pub fn begin_seal(&mut self, now: Instant, packets: Packets, buffer: &[u8]) -> Sealing {
         let Packets(mut batch, mtu) = packets;
         // Most bursts go to one place, so the last look-up is kept.
@@ -64,6 +67,7 @@ impl Interface {
                         }
                         bytes = 0;
                         let Some(keypair) = self.peers.get(id).and_then(|peer| peer.keypairs.current.as_ref()) else {
+                            entry.fate = Fate::Gone;
                             continue;
                         };
                         let (keys, index) = (keypair.keys.clone(), keypair.remote_index);

@@ -163,8 +163,8 @@ impl Interface {
     ///
     /// Steps that the caller has begun and not given back are not in it ([`Sealing`](crate::Sealing),
     /// [`Opening`](crate::Opening), [`HandshakeWork`](crate::HandshakeWork)): finish them before. Nor
-    /// are events that have not been taken, what the rate limiter remembers (a quarter of a second),
-    /// and the bounds.
+    /// are events that have not been taken, what the rate limiter (a quarter of a second) and the
+    /// detection of load (a second) remember, and the bounds.
     pub fn snapshot(&self, now: Instant) -> Snapshot {
         let mut out = Writer::default();
         out.put(MAGIC);
@@ -227,7 +227,7 @@ impl Interface {
     /// # Errors
     /// [`SnapshotError`].
     pub fn restore(
-        snapshot: &Snapshot,
+        snapshot: Snapshot,
         now: Instant,
         unix_time: Duration,
         rng: Box<dyn CryptoRng + Send>,
@@ -343,7 +343,15 @@ impl Interface {
         let (path, bytes, peer, tos) = read_datagram(value)?;
         let peer = peer.map(|key| self.named(key)).transpose()?;
         let outgoing = Outgoing::new(peer, path, tos, bytes);
-        self.send(Some(outgoing.ok_or(SnapshotError::Malformed("a message too long"))?));
+        let outgoing = outgoing.ok_or(SnapshotError::Malformed("a message too long"))?;
+        // Only cookie replies are for nobody in particular.
+        if outgoing.peer.is_some() {
+            self.send(Some(outgoing));
+        } else if self.cookie_replies.len() < self.bounds.outgoing {
+            self.cookie_replies.push_back(outgoing);
+        } else {
+            self.drop(None, Drop::ReplyQueueFull);
+        }
         Ok(())
     }
 

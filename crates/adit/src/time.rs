@@ -6,8 +6,8 @@ use core::time::Duration;
 
 /// A moment on the caller's monotonic clock: nanoseconds since a start that only the caller knows.
 ///
-/// The clock should go on while the machine sleeps (`CLOCK_BOOTTIME` on Linux), since keys must
-/// age then too.
+/// The clock should go on while the machine sleeps, since keys must age then too: `CLOCK_BOOTTIME` on Linux,
+/// `CLOCK_MONOTONIC_RAW` on macOS and iOS. On both `std::time::Instant` stands still meanwhile.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Instant(u64);
 

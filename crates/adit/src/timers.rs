@@ -23,12 +23,19 @@ pub(crate) enum Timer {
 pub(crate) const TIMERS: [Timer; 5] =
     [Timer::Retransmit, Timer::Keepalive, Timer::NewHandshake, Timer::ZeroKeyMaterial, Timer::PersistentKeepalive];
 
+/// A deadline that has passed, whatever the time.
+const AT_ONCE: Instant = Instant::from_nanos(0);
+
 /// The deadlines of one peer. Each is set or cleared by an event and computed nowhere else.
 #[derive(Default)]
 pub(crate) struct Timers {
     pub(crate) deadlines: [Option<Instant>; TIMERS.len()],
-    /// When the handshake that is being retransmitted was first tried.
+    /// When the handshake that is being retransmitted was first tried, or was last wanted by new data.
     pub(crate) attempt_began: Option<Instant>,
+    /// When an initiation was first sent that nothing has come of so far, however often it was wanted since.
+    pub(crate) attempting_since: Option<Instant>,
+    /// When any authenticated message last came from the peer.
+    pub(crate) last_received: Option<Instant>,
     /// Data arrived while the keepalive was already scheduled: another one must follow it.
     pub(crate) need_another_keepalive: bool,
     /// A packet received late in the session's life has already asked for a new session; once is enough.
@@ -74,6 +81,7 @@ impl Timers {
     /// Any authenticated message, with data or without, has come from the peer.
     pub(crate) fn any_authenticated_packet_received(&mut self, now: Instant) {
         *self.deadline(Timer::NewHandshake) = None;
+        self.last_received = Some(now);
         self.any_authenticated_packet_traversal(now);
     }
 
@@ -87,6 +95,7 @@ impl Timers {
     /// An initiation is on its way. `jitter` is up to a third of a second.
     pub(crate) fn handshake_initiated(&mut self, now: Instant, jitter: Duration) {
         self.attempt_began.get_or_insert(now);
+        self.attempting_since.get_or_insert(now);
         *self.deadline(Timer::Retransmit) = Some(now + REKEY_TIMEOUT + jitter);
     }
 
@@ -105,14 +114,23 @@ impl Timers {
     /// The private key or the endpoint that was missing for a handshake is there: packets that wait for a session need
     /// not wait for others to come, nor the persistent keepalive for its interval.
     pub(crate) fn handshake_possible(&mut self, has_waiting: bool) {
-        let at_once = Instant::from_nanos(0);
         if has_waiting {
-            self.attempt_began = None;
-            *self.deadline(Timer::Retransmit) = Some(at_once);
+            self.handshake_due();
         }
         if self.persistent_keepalive > 0 {
-            *self.deadline(Timer::PersistentKeepalive) = Some(at_once);
+            self.keepalive_due();
         }
+    }
+
+    /// A new session is wanted at once, whatever there is, with the whole of `REKEY_ATTEMPT_TIME` from the first try.
+    pub(crate) fn handshake_due(&mut self) {
+        self.attempt_began = None;
+        *self.deadline(Timer::Retransmit) = Some(AT_ONCE);
+    }
+
+    /// An empty packet is wanted at once.
+    pub(crate) fn keepalive_due(&mut self) {
+        *self.deadline(Timer::PersistentKeepalive) = Some(AT_ONCE);
     }
 
     /// Whether a handshake is being tried.
@@ -129,14 +147,14 @@ impl Timers {
     /// The handshake found no answer for `REKEY_ATTEMPT_TIME`.
     pub(crate) fn handshake_gave_up(&mut self, now: Instant) {
         *self.deadline(Timer::Keepalive) = None;
-        self.attempt_began = None;
+        (self.attempt_began, self.attempting_since) = (None, None);
         self.deadline(Timer::ZeroKeyMaterial).get_or_insert(now + REJECT_AFTER_TIME * 3);
     }
 
     /// Both ends have shown that they have the session's keys.
     pub(crate) fn handshake_complete(&mut self) {
         *self.deadline(Timer::Retransmit) = None;
-        self.attempt_began = None;
+        (self.attempt_began, self.attempting_since) = (None, None);
         self.renewed_on_receipt = false;
     }
 
@@ -181,9 +199,10 @@ impl Timers {
         }
     }
 
-    /// The link has gone down: nothing is due. The persistent keepalive's interval stays.
+    /// The link has gone down: nothing is due. The persistent keepalive's interval stays, and what is remembered.
     pub(crate) fn stop(&mut self) {
-        *self = Self { persistent_keepalive: self.persistent_keepalive, ..Self::default() };
+        let Self { persistent_keepalive, last_received, .. } = *self;
+        *self = Self { persistent_keepalive, last_received, ..Self::default() };
     }
 
     /// The link has come up: a persistent keepalive begins with a packet at once.

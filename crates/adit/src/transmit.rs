@@ -178,7 +178,7 @@ impl Interface {
             }
             Timer::Keepalive => {
                 let another = peer.timers.take_need_another_keepalive();
-                self.send_keepalive(now, id);
+                self.keepalive(now, id);
                 if let Some(peer) = self.peers.get_mut(id) {
                     peer.timers.keepalive_expired(now, another);
                 }
@@ -200,7 +200,7 @@ impl Interface {
                 self.event(Event::SessionExpired { peer: id });
             }
             Timer::PersistentKeepalive => {
-                self.send_keepalive(now, id);
+                self.keepalive(now, id);
                 if let Some(peer) = self.peers.get_mut(id) {
                     peer.timers.persistent_keepalive_expired(now);
                 }
@@ -221,7 +221,7 @@ impl Interface {
     /// A session has begun: sends what waited for it, or else an empty packet, which confirms it.
     pub(crate) fn send_staged_or_keepalive(&mut self, now: Instant, id: PeerId) {
         if self.peers.get(id).is_some_and(|peer| peer.staged.is_empty()) {
-            self.send_keepalive(now, id);
+            self.keepalive(now, id);
         } else {
             self.send_staged(id);
         }
@@ -237,7 +237,7 @@ impl Interface {
     }
 
     /// Sends an empty packet, or asks for the session that it needs.
-    pub(crate) fn send_keepalive(&mut self, now: Instant, id: PeerId) {
+    pub(crate) fn keepalive(&mut self, now: Instant, id: PeerId) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         let Some(path) = peer.endpoint else { return };
         let Some(keypair) = peer.keypairs.current.as_mut().filter(|keypair| keypair.can_send(now)) else {
@@ -299,7 +299,9 @@ impl Interface {
         self.staged_bytes -= before - peer.staged.bytes();
         if end == 0 {
             if !peer.staged.is_empty() {
-                self.want_session(now, id, false);
+                // By a deadline, since a caller who finds nothing to send asks for nothing else.
+                peer.timers.handshake_due();
+                self.reschedule(id);
             }
             return Ok(None);
         }

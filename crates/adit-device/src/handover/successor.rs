@@ -116,7 +116,7 @@ fn build(message: Message) -> Result<Received, String> {
 
     let snapshot = Snapshot::from_bytes(bytes).map_err(|error| error.to_string())?;
     let rng = Box::new(UnwrapErr(SysRng));
-    let interface = Interface::restore(&snapshot, now(), unix_time(), rng, Bounds::default());
+    let interface = Interface::restore(snapshot, now(), unix_time(), rng, Bounds::default());
     Ok(Received {
         tun,
         sockets,

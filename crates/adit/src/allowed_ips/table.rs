@@ -248,8 +248,7 @@ impl<A: Address, T: Copy + Eq + Hash> Table<A, T> {
 /// halves are folded together. The seed keeps collisions from being made at will.
 #[inline]
 fn hash_prefix<A: Address>(address: A, length: u8, seed: [u64; 2]) -> u64 {
-    // Digits of the golden ratio and of pi: no seed, not even zeros, makes the
-    // factors small.
+    // Digits of the golden ratio and of pi: a seed of zeros, which tests use, does not make the factors small either.
     const LENGTH: u64 = 0x9e37_79b9_7f4a_7c15;
     const FACTORS: [u64; 2] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7344];
     let [high, low] = address.words();

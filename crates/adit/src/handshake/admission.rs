@@ -31,7 +31,7 @@ use crate::transmit::Outgoing;
 pub(crate) struct Load {
     until: Option<Instant>,
     window: Instant,
-    /// How many messages with a right mac1 have arrived in this window.
+    /// How many messages with a right mac1 have arrived in this window, except responses that nobody waits for.
     come: u32,
 }
 
@@ -232,7 +232,7 @@ impl Interface {
                 Verdict::Proven | Verdict::Admitted => Ok(()),
             };
             if !matches!(candidate.verdict, Verdict::Refused(_)) {
-                // Messages count as load if the sender knows the public key, whether or not they are let in.
+                // Messages with a right mac1 count as load, whether or not they are let in.
                 self.load.note(now, self.incoming.len(), &self.bounds);
             }
             match outcome {

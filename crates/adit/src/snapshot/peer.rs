@@ -42,6 +42,7 @@ mod tag {
     pub(super) const HANDSHAKE: u16 = 20;
     pub(super) const STAGED: u16 = 21;
     pub(super) const SENT_TIMESTAMP: u16 = 22;
+    pub(super) const IS_PINNED: u16 = 23;
 }
 
 mod keypair {
@@ -65,6 +66,8 @@ mod timers {
     pub(super) const ATTEMPT_BEGAN: u16 = 32;
     pub(super) const NEED_ANOTHER_KEEPALIVE: u16 = 33;
     pub(super) const RENEWED_ON_RECEIPT: u16 = 34;
+    pub(super) const ATTEMPTING_SINCE: u16 = 35;
+    pub(super) const LAST_RECEIVED: u16 = 36;
 }
 
 pub(super) fn write(out: &mut Writer, peer: &Peer, allowed_ips: &AllowedIps<PeerId>, id: PeerId) {
@@ -75,6 +78,7 @@ pub(super) fn write(out: &mut Writer, peer: &Peer, allowed_ips: &AllowedIps<Peer
     if let Some(path) = &peer.endpoint {
         write_path(out, tag::ENDPOINT, path);
     }
+    out.flag(tag::IS_PINNED, peer.is_pinned);
     for network in allowed_ips.prefixes_of(id) {
         out.network(tag::ALLOWED_IP, network);
     }
@@ -139,6 +143,7 @@ pub(super) fn read(value: Value<'_>) -> Result<(Peer, Vec<IpNet>), SnapshotError
             tag::PUBLIC_KEY => {}
             tag::PRESHARED_KEY => peer.preshared_key = Some(Box::new(PresharedKey::from_bytes(*value.array()?))),
             tag::ENDPOINT => peer.endpoint = Some(read_path(value)?),
+            tag::IS_PINNED => peer.is_pinned = true,
             tag::ALLOWED_IP => allowed_ips.push(value.network()?),
             tag::PERSISTENT_KEEPALIVE => persistent_keepalive = value.u16()?,
             // Half of what fits, so that there is room to go on counting.
@@ -239,6 +244,8 @@ fn write_timers(out: &mut Writer, timers: &Timers) {
         write_moment(out, tag, deadline);
     }
     write_moment(out, timers::ATTEMPT_BEGAN, timers.attempt_began);
+    write_moment(out, timers::ATTEMPTING_SINCE, timers.attempting_since);
+    write_moment(out, timers::LAST_RECEIVED, timers.last_received);
     out.flag(timers::NEED_ANOTHER_KEEPALIVE, timers.need_another_keepalive);
     out.flag(timers::RENEWED_ON_RECEIPT, timers.renewed_on_receipt);
 }
@@ -254,6 +261,8 @@ fn read_timers(value: Value<'_>) -> Result<Timers, SnapshotError> {
                     *place = Some(read_moment(value)?);
                 }
             }
+            timers::ATTEMPTING_SINCE => timers.attempting_since = Some(read_moment(value)?),
+            timers::LAST_RECEIVED => timers.last_received = Some(read_moment(value)?),
             timers::ATTEMPT_BEGAN => timers.attempt_began = Some(read_moment(value)?),
             timers::NEED_ANOTHER_KEEPALIVE => timers.need_another_keepalive = true,
             timers::RENEWED_ON_RECEIPT => timers.renewed_on_receipt = true,

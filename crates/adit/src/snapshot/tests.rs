@@ -16,6 +16,7 @@ fn chance(seed: u64) -> Box<ChaCha8Rng> {
 }
 
 fn restore(snapshot: &Snapshot) -> Result<Interface, SnapshotError> {
+    let snapshot = Snapshot(snapshot.0.clone());
     Interface::restore(snapshot, LATER, Duration::from_secs(1_700_000_001), chance(9), Bounds::default())
 }
 

@@ -7,6 +7,7 @@ use loom::sync::{Arc, Mutex};
 use loom::thread::{Builder, JoinHandle};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
+use zeroize::Zeroizing;
 
 const START: Instant = Instant::from_nanos(1_000_000_000_000);
 const UNIX_START: Duration = Duration::from_secs(1_700_000_000);
@@ -83,6 +84,8 @@ fn connected() -> [Interface; 2] {
 }
 
 fn restore(end: usize, snapshot: &Snapshot) -> Interface {
+    // Each model runs many times, and has to begin anew each time.
+    let snapshot = Snapshot::from_bytes(Zeroizing::new(snapshot.as_bytes().to_vec())).unwrap();
     // Random numbers other than those that led to the snapshot.
     Interface::restore(snapshot, now(), UNIX_START, chance(10 + end), Bounds::default()).unwrap()
 }

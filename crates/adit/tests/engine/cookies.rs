@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use adit::{Bounds, Datagrams, Drop, Ecn, Path};
+use adit::{Bounds, Datagrams, Drop, Ecn, Interface, Path};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
@@ -393,6 +393,21 @@ fn strangers_keep_back_nothing_that_is_for_peers() {
     let others = std::iter::from_fn(|| sim[B].interface.poll_transmit(now, &mut buffer).unwrap());
     assert_eq!(others.map(|reply| (reply.peer, reply.range.len())).collect::<Vec<_>>(), [(None, 64); 10]);
     assert!(!sim[B].interface.has_cookie_replies());
+}
+
+#[test]
+fn strangers_keep_back_nothing_that_is_for_peers_in_the_next_process_either() {
+    let sim = with_ten_replies_waiting(22);
+    let snapshot = sim[B].interface.snapshot(sim.now);
+    let mut bounds = Bounds::default();
+    bounds.outgoing = 4;
+    let rng = Box::new(ChaCha8Rng::seed_from_u64(22));
+    let mut next = Interface::restore(snapshot, sim.now, UNIX_START, rng, bounds).unwrap();
+    assert!(!next.has_peer_transmits() && next.has_cookie_replies());
+    let mut buffer = [0; 148];
+    let replies = std::iter::from_fn(|| next.poll_transmit(sim.now, &mut buffer).unwrap());
+    assert_eq!(replies.map(|reply| (reply.peer, reply.range.len())).collect::<Vec<_>>(), [(None, 64); 4]);
+    assert_eq!(next.drops().get(Drop::ReplyQueueFull), 50 + 6);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod sim;
 
+mod asked;
 mod batch;
 mod config;
 mod cookies;

@@ -48,7 +48,7 @@ fn restore(snapshot: &Snapshot, now: Instant, chance: &Chance, bounds: Bounds) -
     let unix_time = UNIX_START + Duration::from_nanos(now.as_nanos() - crate::sim::START.as_nanos());
     // A new interface draws its own seeds; everything after that is to be as if it had not.
     let before = chance.0.lock().unwrap().clone();
-    let restored = Interface::restore(&snapshot, now, unix_time, Box::new(chance.clone()), bounds).unwrap();
+    let restored = Interface::restore(snapshot, now, unix_time, Box::new(chance.clone()), bounds).unwrap();
     *chance.0.lock().unwrap() = before;
     restored
 }
@@ -341,8 +341,8 @@ fn hand_over(
             }
         }
     }
-    // A new process that has been given no snapshot ends by itself.
-    (old, new.filter(|_| said_yes))
+    // A new process that was given no snapshot has not become anything.
+    (old, new)
 }
 
 /// The sessions and counters of all datagrams that were sent.
