@@ -35,7 +35,7 @@ pub(crate) fn start(format: LogFormat, audience: Audience) {
 
 /// Whether a daemon in the background is to go on logging to the standard error that it was started with.
 pub(crate) fn is_wanted() -> bool {
-    env::var("LOG_LEVEL").is_ok_and(|level| filter(&level) != Some(LevelFilter::OFF))
+    env::var("LOG_LEVEL").is_ok_and(|level| !level.is_empty() && filter(&level) != Some(LevelFilter::OFF))
 }
 
 /// Says that `LOG_LEVEL` holds no level, and so has not been followed.

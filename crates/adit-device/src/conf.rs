@@ -6,6 +6,7 @@
 
 mod endpoint;
 mod parse;
+mod rt_tables;
 mod write;
 
 use std::fmt;

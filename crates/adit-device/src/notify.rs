@@ -64,11 +64,6 @@ impl Notifier {
         self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={microseconds}\nSTATUS=Handing over"));
     }
 
-    /// The service's main process is `pid` from now on.
-    pub fn main_pid(&self, pid: u32) {
-        self.tell(&format!("MAINPID={pid}"));
-    }
-
     /// The daemon is about to end.
     pub fn stopping(&self) {
         self.tell("STOPPING=1\nSTATUS=Ending");
@@ -218,8 +213,6 @@ mod tests {
             notifier.reloading();
             let words = heard();
             assert!(words.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{words}");
-            notifier.main_pid(42);
-            assert_eq!(heard(), "MAINPID=42");
             notifier.stopping();
             assert!(heard().starts_with("STOPPING=1\n"));
         }

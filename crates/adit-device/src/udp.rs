@@ -14,6 +14,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use adit::{Ecn, Path};
 
@@ -45,6 +46,8 @@ pub struct Sockets {
 pub struct UdpSocket {
     socket: socket2::Socket,
     segmentation: Segmentation,
+    /// Datagrams of coalesced ones that found no room in the reader's buffer.
+    cut_off: AtomicU64,
 }
 
 /// One datagram, or several of one sender that the kernel coalesced, as [`UdpSocket::recv`] found them.
@@ -93,9 +96,12 @@ impl Sockets {
         self.v4.iter().chain(&self.v6)
     }
 
-    /// Datagrams that came and found no room in the sockets' buffers.
+    /// Datagrams that came and found no room, in the sockets' buffers or in those of [`UdpSocket::recv_many`].
     pub fn overflows(&self) -> u64 {
-        self.iter().filter_map(|socket| sys::dropped(socket.as_fd()).ok()).map(u64::from).sum()
+        let overflows = |socket: &UdpSocket| {
+            sys::dropped(socket.as_fd()).map_or(0, u64::from) + socket.cut_off.load(Ordering::Relaxed)
+        };
+        self.iter().map(overflows).sum()
     }
 
     /// Marks everything sent from now on (`SO_MARK`); 0 takes the mark away.
@@ -108,9 +114,13 @@ impl Sockets {
 }
 
 impl UdpSocket {
+    fn new(socket: socket2::Socket, offload: bool) -> Self {
+        Self { socket, segmentation: Segmentation::new(offload), cut_off: AtomicU64::new(0) }
+    }
+
     /// A socket that another process of this program has opened and set up.
     pub(crate) fn adopt(fd: OwnedFd, offload: bool) -> Self {
-        Self { socket: fd.into(), segmentation: Segmentation::new(offload) }
+        Self::new(fd.into(), offload)
     }
 
     /// Receives one datagram, or several that the kernel coalesced. What does not fit into `buffer` is lost: it should
@@ -143,6 +153,10 @@ impl UdpSocket {
         let size = size.max(1);
         let all = past_stale_errors(|| sys::receive_many(self.as_fd(), buffer, size))?;
         for (index, received) in all.iter().enumerate() {
+            let lost = received.cut_off();
+            if lost > 0 {
+                self.cut_off.fetch_add(lost as u64, Ordering::Relaxed);
+            }
             if let Some(received) = Received::new(received) {
                 take(index * size, &received);
             }

@@ -6,7 +6,7 @@ use std::str;
 use adit::{PresharedKey, PrivateKey, PublicKey};
 use ipnet::IpNet;
 
-use super::{Config, Endpoint, InterfaceConfig, PeerConfig, Table, Wrong};
+use super::{Config, Endpoint, InterfaceConfig, PeerConfig, Table, Wrong, rt_tables};
 use crate::uapi::value::{Quoted, number};
 
 pub(super) fn parse(text: &[u8]) -> Result<Config, Wrong> {
@@ -113,7 +113,7 @@ fn take_interface(interface: &mut InterfaceConfig, entry: &Entry<'_>) -> Result<
             interface.dns.extend(servers);
         }
         "table" => {
-            let expected = "auto, off, main, default, local or a number from 1 to 4294967295";
+            let expected = "auto, off, a number from 1 to 4294967295 or a name of /etc/iproute2/rt_tables";
             interface.table = entry.optional(table, expected)?.unwrap_or_default();
         }
         "preup" => interface.pre_up.extend(entry.command()?),
@@ -233,7 +233,7 @@ fn network(text: &str) -> Option<IpNet> {
     }
 }
 
-fn mark(text: &str) -> Option<u32> {
+pub(super) fn mark(text: &str) -> Option<u32> {
     if text.eq_ignore_ascii_case("off") {
         return Some(0);
     }
@@ -255,7 +255,7 @@ fn table(text: &str) -> Option<Table> {
         "default" => Table::Number(253),
         "main" => Table::Number(254),
         "local" => Table::Number(255),
-        _ => Table::Number(mark(text).filter(|&number| number != 0)?),
+        _ => Table::Number(mark(text).or_else(|| rt_tables::number(text)).filter(|&number| number != 0)?),
     })
 }
 

@@ -115,7 +115,7 @@ fn an_error_says_where_what_was_found_and_what_was_expected() {
         ("[Peer]\nAllowedIPs = 10.0.0.1/24,", "2:26: found \"\", expected ADDRESS or ADDRESS/LENGTH"),
         (
             "[Interface]\nTable = 0",
-            "2:9: found \"0\", expected auto, off, main, default, local or a number from 1 to 4294967295",
+            "2:9: found \"0\", expected auto, off, a number from 1 to 4294967295 or a name of /etc/iproute2/rt_tables",
         ),
         ("[Interface]\nfoo", "2:1: found a line without \"=\", expected KEY = VALUE, [Interface] or [Peer]"),
         ("# x\n  [Peer]\nAllowedIPs = ::/0\n", "2:3: found a peer without a key, expected PublicKey = KEY in it"),

@@ -79,7 +79,7 @@ fn scopes() -> landlock::BitFlags<Scope> {
 fn program_folders() -> BTreeSet<PathBuf> {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let mapped = maps.lines().filter_map(executable_file).filter_map(Path::parent).map(Path::to_owned);
-    // The name by which the loader was asked for may lead through a link.
+    // The folder of the program as well, by the name that the kernel has for it: a reload looks for the program there.
     let program = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.to_owned()));
     mapped.chain(program).collect()
 }

@@ -276,7 +276,8 @@ fn permitted(has_landlock: bool) -> Result<Rules, seccompiler::BackendError> {
     };
     permit(c::SYS_socket, sockets.map(socket).into())?;
 
-    // The numbers from 64 on belong to the firewall, in which holes have been found more than once.
+    // The numbers from 64 on (IPv4), and 64 and 65 (IPv6), belong to the firewall, in which holes have been found more
+    // than once.
     let level = |level: i32| equals(1, level as u64);
     permit(
         c::SYS_setsockopt,

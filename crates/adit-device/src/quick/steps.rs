@@ -280,7 +280,8 @@ fn run_hooks(machine: &mut impl Machine, kind: &str, commands: &[String], name: 
     Ok(())
 }
 
-/// What the file should become: its own settings for `wg-quick`, and everything else as it is now.
+/// What the file should become: what is in force now, and of the settings for `wg-quick` those that the interface does
+/// not have itself (`DNS`, `Table`, the commands, `SaveConfig`) as the file has them.
 fn current(machine: &mut impl Machine, index: u32, config: &Config, mut current: Config) -> Result<Config, QuickError> {
     let live = std::mem::take(&mut current.interface);
     // The kernel gives a link-local address unasked.

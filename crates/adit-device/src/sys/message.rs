@@ -44,10 +44,20 @@ pub(crate) struct Outgoing<'a> {
 pub(crate) struct Received {
     /// Bytes written to the buffer.
     pub(crate) len: usize,
+    /// Bytes that came: more than `len` if the buffer was too short.
+    pub(crate) came: usize,
     /// Who sent it; `None` for an address of neither IP family.
     pub(crate) remote: Option<SocketAddr>,
     /// Control messages.
     pub(crate) control: Control,
+}
+
+impl Received {
+    /// How many datagrams found no room in the buffer, not counting one that found some.
+    pub(crate) fn cut_off(&self) -> usize {
+        let size = self.control.segment_size.unwrap_or(self.came).max(1);
+        self.came.div_ceil(size) - self.len.div_ceil(size)
+    }
 }
 
 /// What the control messages of a received datagram tell.
@@ -136,9 +146,9 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Recei
     let mut header = empty_header(&mut name, &mut control, &mut vector);
     // SAFETY: `header` points to `name`, `control` and, through `vector`, to `buffer`, all writable and with their
     // lengths; all outlive the call.
-    let len = unsafe { libc::recvmsg(fd.as_raw_fd(), &mut header, 0) };
-    let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
-    Ok(received(&header, len.min(buffer.len()), name, control))
+    let len = unsafe { libc::recvmsg(fd.as_raw_fd(), &mut header, libc::MSG_TRUNC) };
+    let came = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
+    Ok(received(&header, came, buffer.len(), name, control))
 }
 
 /// Receives what is there, as [`receive`] does, but up to [`MAX_MESSAGES`] times in one system call: each into the next
@@ -164,11 +174,19 @@ pub(crate) fn receive_many(
     // `buffer`, all different, writable and with their lengths; all outlive the call, which waits for nothing.
     let filled = check(unsafe {
         let nothing = ptr::null_mut();
-        libc::recvmmsg(fd.as_raw_fd(), headers.as_mut_ptr(), count, libc::MSG_DONTWAIT as _, nothing)
+        libc::recvmmsg(
+            fd.as_raw_fd(),
+            headers.as_mut_ptr(),
+            count,
+            (libc::MSG_DONTWAIT | libc::MSG_TRUNC) as _,
+            nothing,
+        )
     })?;
     let filled = headers.iter().zip(names).zip(controls).take(usize::try_from(filled).unwrap_or(0));
-    let len = |header: &libc::mmsghdr| (header.msg_len as usize).min(size);
-    Ok(filled.map(|((header, name), control)| received(&header.msg_hdr, len(header), name, control)).collect())
+    let received = |((header, name), control): ((&libc::mmsghdr, _), _)| {
+        received(&header.msg_hdr, header.msg_len as usize, size, name, control)
+    };
+    Ok(filled.map(received).collect())
 }
 
 /// A vector for receiving.
@@ -189,12 +207,12 @@ fn empty_header(name: &mut Name, control: &mut ControlBuffer, vector: &mut libc:
 }
 
 /// What the kernel has written: `header`, and what it points to.
-fn received(header: &libc::msghdr, len: usize, mut name: Name, mut control: ControlBuffer) -> Received {
+fn received(header: &libc::msghdr, came: usize, room: usize, mut name: Name, mut control: ControlBuffer) -> Received {
     name.len = (header.msg_namelen as usize).min(NAME_LEN);
     #[allow(clippy::unnecessary_cast, reason = "the type differs between C libraries")]
     let control_len = header.msg_controllen as usize;
     control.len = control_len.min(CONTROL_LEN);
-    Received { len, remote: name.address(), control: control.parse() }
+    Received { len: came.min(room), came, remote: name.address(), control: control.parse() }
 }
 
 // SAFETY: `msghdr` is a C struct of integers and pointers, for which all zeros is a valid value.

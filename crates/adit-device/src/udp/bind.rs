@@ -7,7 +7,7 @@ use std::os::fd::AsFd;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::steer::steer;
-use super::{Segmentation, Sockets, UdpSocket};
+use super::{Sockets, UdpSocket};
 use crate::sys;
 
 /// The size asked for each socket's buffers, in bytes. A burst of 64 KiB from each of many peers must fit between two
@@ -181,5 +181,5 @@ fn open(family: Family, fwmark: u32, offload: bool) -> Result<UdpSocket, (&'stat
         // Linux 5.0 and later; without it every datagram is read by itself.
         let _ = set(libc::SOL_UDP, libc::UDP_GRO, 1);
     }
-    Ok(UdpSocket { socket, segmentation: Segmentation::new(offload) })
+    Ok(UdpSocket::new(socket, offload))
 }

@@ -101,6 +101,24 @@ fn what_finds_no_room_in_the_buffer_is_counted() {
     assert_eq!(sockets.overflows(), (SENT - received) as u64);
 }
 
+#[test]
+fn what_is_coalesced_and_finds_no_room_where_it_is_read_to_is_counted() {
+    const SIZE: usize = 16 * 148;
+    let sockets = bind(0, 1, 0, true).expect("bound").remove(0);
+    let socket = sockets.v4.as_ref().expect("IPv4");
+    let mut buffer = [0; 4 * SIZE];
+    let mut read = 0;
+    for (contents, segment_size) in
+        [(&[0; 60 * 148][..], 148), (&[0; 16 * 148], 148), (&[0; 50 * 100], 100), (&[0; 9_000], 0)]
+    {
+        let count = contents.len().div_ceil(if segment_size == 0 { contents.len() } else { segment_size });
+        assert_all_sent(&sockets.send(&to("127.0.0.1", &sockets), 0, contents, segment_size), count);
+        socket.recv_many(&mut buffer, SIZE, |_, received| read += received.datagrams().count()).expect("received");
+    }
+    // Of 100 bytes 23 are read, and part of another.
+    assert_eq!((read, sockets.overflows()), (16 + 16 + 24 + 1, 44 + 26));
+}
+
 pub(super) fn assert_all_sent(outcome: &SendOutcome, count: usize) {
     let SendOutcome { sent, dropped, unsent, error, .. } = outcome;
     assert_eq!((*sent, *dropped, *unsent), (count, 0, 0), "{error:?}");
