@@ -66,6 +66,7 @@ fn eventful() -> Interface {
     let [mut end, mut other] = ends;
     let id = end.peer_id(&keys[1].public_key()).unwrap();
     // As many sessions as a peer can have, and each flag set.
+    end.set_roaming(id, false).unwrap();
     let peer = end.peers.get_mut(id).unwrap();
     let current = peer.keypairs.current.as_ref().unwrap();
     let copies = [1, 2].map(|by| {
