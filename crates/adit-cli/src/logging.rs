@@ -1,9 +1,12 @@
 //! Log lines, to standard error.
 
 use std::env;
-use std::io::{self, IsTerminal as _};
+use std::io::{self, IsTerminal as _, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use crate::args::LogFormat;
 
@@ -19,8 +22,12 @@ pub(crate) enum Audience {
 /// Writes what happens from now on to standard error, as `LOG_LEVEL` asks.
 pub(crate) fn start(format: LogFormat, audience: Audience) {
     let level = env::var("LOG_LEVEL");
+    let writer = match audience {
+        Audience::Command => BoxMakeWriter::new(io::stderr),
+        Audience::Daemon => BoxMakeWriter::new(move || Unwaiting { format }),
+    };
     let builder = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
+        .with_writer(writer)
         .with_max_level(level.ok().as_deref().and_then(filter).unwrap_or(LevelFilter::INFO))
         .with_target(false)
         // What cannot be written is lost. The default is to complain, on the same standard error, and to panic if that
@@ -30,6 +37,56 @@ pub(crate) fn start(format: LogFormat, audience: Audience) {
         (LogFormat::Json, _) => builder.json().flatten_event(true).init(),
         (LogFormat::Text, Audience::Command) => builder.with_ansi(io::stderr().is_terminal()).without_time().init(),
         (LogFormat::Text, Audience::Daemon) => builder.with_ansi(io::stderr().is_terminal()).init(),
+    }
+}
+
+/// Standard error, for which no thread ever waits: a line that finds no room is lost. If whoever is to read has stopped,
+/// packets must not. How many lines were lost is told when there is room again.
+struct Unwaiting {
+    format: LogFormat,
+}
+
+/// How many lines were lost since there was room last.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// What a pipe takes at once if it has room at all.
+const AT_ONCE: usize = 4096;
+
+impl Write for Unwaiting {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        // Locked while it is asked and written: in between no other thread takes the room.
+        let mut stderr = io::stderr().lock();
+        let has_room = |stderr: &io::StderrLock<'_>| {
+            let mut polled = [PollFd::new(stderr, PollFlags::OUT)];
+            // If there is no telling, it is tried.
+            poll(&mut polled, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).map_or(true, |ready| ready > 0)
+        };
+        if has_room(&stderr) {
+            let lost = LOST.swap(0, Ordering::Relaxed);
+            if lost > 0 {
+                let words = match self.format {
+                    LogFormat::Text => format!("WARN {lost} log lines were lost, since nobody read them\n"),
+                    LogFormat::Json => {
+                        format!(
+                            "{{\"level\":\"WARN\",\"message\":\"log lines were lost, since nobody read them\",\"lines\":{lost}}}\n"
+                        )
+                    }
+                };
+                stderr.write_all(words.as_bytes())?;
+            }
+        }
+        for part in line.chunks(AT_ONCE) {
+            if !has_room(&stderr) {
+                LOST.fetch_add(1, Ordering::Relaxed);
+                break;
+            }
+            stderr.write_all(part)?;
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
