@@ -41,6 +41,11 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
 /// Starts a daemon in the background and returns when its interface can be used.
 pub(crate) fn spawn(name: &str, daemon: &DaemonArgs, format: LogFormat) -> io::Result<()> {
     let mut command = Command::new(env::current_exe()?);
+    // First, as people type it and look for it among the processes.
+    let looks_like_an_option = name.starts_with('-');
+    if !looks_like_an_option {
+        command.arg(name);
+    }
     command.args(["--foreground", "--report", "--log-format"]);
     command.arg(format.to_possible_value().map_or_else(|| "text".to_owned(), |value| value.get_name().to_owned()));
     if let Some(threads) = daemon.threads {
@@ -53,8 +58,11 @@ pub(crate) fn spawn(name: &str, daemon: &DaemonArgs, format: LogFormat) -> io::R
         command.arg("--busy-poll").arg(busy_poll.to_string());
     }
     command.args(daemon.confinement.words());
+    if looks_like_an_option {
+        command.arg("--").arg(name);
+    }
     // The daemon must not keep a file system from being unmounted.
-    command.arg("--").arg(name).current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped());
+    command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped());
     let mut child = command.spawn()?;
     let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let mut line = String::new();

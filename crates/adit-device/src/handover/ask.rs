@@ -45,8 +45,7 @@ pub fn reload(name: &str) -> io::Result<u32> {
 
 /// Opens the socket for the interface `name`; without it there still is the signal.
 pub(crate) fn listen(name: &str) -> Option<Listener> {
-    let path = path(name);
-    let listener = path.parent().map_or(Ok(()), std::fs::create_dir_all).and_then(|()| Listener::bind_at(&path));
+    let listener = Listener::make_directory().and_then(|()| Listener::bind_at(&path(name)));
     listener.inspect_err(|error| tracing::warn!(%error, "reloads cannot be asked for")).ok()
 }
 

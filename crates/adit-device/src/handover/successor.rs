@@ -100,9 +100,17 @@ fn build(message: Message) -> Result<Received, String> {
         let (v4, v6) = (v4?, v6?);
         sockets.push(Arc::new(Sockets { v4, v6, port: facts.number("port") }));
     }
-    let listener = Listener::from_fd(next("the UAPI socket")?).map_err(|error| error.to_string())?;
+    let mut adopt_listener = |what, has_file| {
+        let listener = Listener::from_fd(next(what)?).map_err(|error| error.to_string())?;
+        // The process that hands over notices by itself that its file is gone, and ends; this one never would.
+        if has_file && listener.file().is_none() {
+            return Err(format!("the file of {what} is gone"));
+        }
+        Ok(listener)
+    };
+    let listener = adopt_listener("the UAPI socket", facts.is_set("uapi_has_file"))?;
     let asks = match facts.is_set("asks") {
-        true => Some(Listener::from_fd(next("the socket for reloads")?).map_err(|error| error.to_string())?),
+        true => Some(adopt_listener("the socket for reloads", facts.is_set("asks_has_file"))?),
         false => None,
     };
     let link = match facts.is_set("link") {

@@ -40,8 +40,13 @@ impl Listener {
     /// # Errors
     /// `AddrInUse` when somebody answers there; any other when the socket cannot be made.
     pub fn bind(name: &str) -> io::Result<Self> {
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(directory())?;
+        Self::make_directory()?;
         Self::bind_at(&socket_path(name))
+    }
+
+    /// Makes the folder of the sockets, in which nobody else may put one.
+    pub(crate) fn make_directory() -> io::Result<()> {
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(directory())
     }
 
     /// Listens on a socket at `path`, for its owner alone, and replaces a socket there on which nobody listens.
@@ -178,8 +183,13 @@ impl File {
         Ok(Self { path: path.to_owned(), device: metadata.dev(), inode: metadata.ino(), inotify })
     }
 
+    /// A file that may not be looked at, since somebody has closed the folder, is taken to be there: clients that may
+    /// enter the folder still reach it.
     fn is_there(&self) -> bool {
-        fs::symlink_metadata(&self.path).is_ok_and(|now| (now.dev(), now.ino()) == (self.device, self.inode))
+        match fs::symlink_metadata(&self.path) {
+            Ok(now) => (now.dev(), now.ino()) == (self.device, self.inode),
+            Err(error) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+        }
     }
 }
 
@@ -209,6 +219,22 @@ mod tests {
 
     use super::*;
     use crate::scratch::Scratch;
+
+    #[test]
+    fn a_socket_that_cannot_be_looked_for_is_not_taken_for_deleted() {
+        let scratch = Scratch::new();
+        let folder = scratch.join("run");
+        fs::create_dir(&folder).unwrap();
+        let listener = Listener::bind_at(&folder.join("wg0.sock")).unwrap();
+        fs::rename(&folder, scratch.join("elsewhere")).unwrap();
+        assert!(listener.is_deleted());
+        // A way that leads nowhere stands for one that is closed, which it never is to root.
+        std::os::unix::fs::symlink(&folder, &folder).unwrap();
+        assert!(!listener.is_deleted());
+        fs::remove_file(&folder).unwrap();
+        fs::write(&folder, "").unwrap();
+        assert!(listener.is_deleted(), "no folder any more");
+    }
 
     #[test]
     fn the_socket_is_its_owners_and_goes_with_the_listener() {
