@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -242,6 +242,26 @@ fn adit_up_and_down_do_without_wg_quick() {
     pair.assert_a_reaches_b();
     adit("down").success();
     quick.assert_gone();
+}
+
+#[test]
+fn what_goes_down_comes_up_again_at_once_with_the_same_port() {
+    let host = Host::new("A");
+    let quick = Quick::new(&host, "[Interface]\nListenPort = 51820\n");
+    let adit = |verb: &str, what: &Path| {
+        let mut command = Command::new(Adit.binary());
+        command.arg(verb).arg(what);
+        host.complete(command, "")
+    };
+    for _ in 0..15 {
+        adit("up", &quick.file()).success();
+        adit("reload", Path::new("wg0")).success();
+        adit("down", &quick.file()).success();
+    }
+    for _ in 0..15 {
+        quick.run("up").success();
+        quick.run("down").success();
+    }
 }
 
 #[test]

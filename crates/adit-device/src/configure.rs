@@ -20,6 +20,11 @@ use crate::uapi::{Handler, Listener, SetError};
 const PATIENCE: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_micros(200);
 
+/// For how long a port may still be that of a daemon that is about to end, as when `wg-quick` brings an interface down and
+/// up again without waiting for it; and how often that is tried.
+const OTHERS_PATIENCE: Duration = Duration::from_millis(200);
+const OTHERS_PAUSE: Duration = Duration::from_millis(2);
+
 /// Carries out what clients ask.
 pub(crate) struct Configurator {
     pub(crate) shared: Arc<Shared>,
@@ -117,6 +122,8 @@ impl Configurator {
             ("far_monitor", far_monitor.is_some().into()),
             // Whether the files belong to somebody else: a program that does not tell owns all of them.
             ("keep_uapi", listener.path().is_none().into()),
+            ("uapi_has_file", listener.file().is_some().into()),
+            ("asks_has_file", asks.as_ref().is_some_and(|asks| asks.file().is_some()).into()),
             ("keep_asks", asks.as_ref().is_some_and(|asks| asks.path().is_none()).into()),
             ("port", device.port.into()),
             ("fwmark", device.fwmark.into()),
@@ -137,10 +144,24 @@ impl Configurator {
         Ok(State { text, snapshot: shared.interface().snapshot(now()), fds })
     }
 
+    /// Ends the workers and lets go of the port.
+    pub(crate) fn close(&mut self) {
+        self.workers.stop();
+        self.shared.replace_sockets(Vec::new());
+    }
+
     /// Binds sockets to another port; if that fails the present ones stay.
     fn bind(&mut self, port: u16, mark: u32) -> Result<(), SetError> {
-        let sockets = bind(port, self.workers.len(), mark, self.device.offload)
-            .map_err(|error| SetError { errno: error.errno(), message: error.to_string() })?;
+        let end = Instant::now() + OTHERS_PATIENCE;
+        let sockets = loop {
+            match bind(port, self.workers.len(), mark, self.device.offload) {
+                Err(error) if error.errno() == libc::EADDRINUSE && Instant::now() < end => {
+                    std::thread::sleep(OTHERS_PAUSE);
+                }
+                result => break result,
+            }
+        };
+        let sockets = sockets.map_err(|error| SetError { errno: error.errno(), message: error.to_string() })?;
         self.device.port = sockets.first().map_or(port, |sockets| sockets.port);
         let former = self.shared.replace_sockets(sockets);
         // Answers must not try to leave from what the old sockets were bound to.

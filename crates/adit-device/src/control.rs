@@ -212,8 +212,11 @@ impl Control {
         }
     }
 
-    /// Tells the process that stays that the interface has ended as it should.
-    pub(crate) fn tell_end(&self) {
+    /// Lets go of the port and of the files' names, which whoever waits for the end may want next: clients wait for the
+    /// end of their connections, which comes when this is dropped. The process that stays is told of the end.
+    pub(crate) fn close(&mut self) {
+        self.configurator.close();
+        drop(self.reloader.as_mut().and_then(|reloader| reloader.asks.take()));
         if let Some(link) = self.reloader.as_ref().and_then(|reloader| reloader.link.as_ref()) {
             link.end();
         }

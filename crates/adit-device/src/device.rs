@@ -222,7 +222,7 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
             }
         }
         Ok(End::Ended) => {
-            control.tell_end();
+            control.close();
             Ok(())
         }
         Err(error) => Err(error),

@@ -78,8 +78,9 @@ pub enum Status {
 /// The listening socket and its clients.
 #[derive(Debug)]
 pub struct Server {
-    clients: BTreeMap<usize, Client>,
+    /// Dropped before the clients: when their connections end, the socket's file is gone.
     listener: Listener,
+    clients: BTreeMap<usize, Client>,
     /// Once registered.
     registered: Option<Registered>,
     /// Counts what happens, to tell who has been silent for longest.
@@ -89,7 +90,7 @@ pub struct Server {
 impl Server {
     /// A server without clients.
     pub fn new(listener: Listener) -> Self {
-        Self { clients: BTreeMap::new(), listener, registered: None, moment: 0 }
+        Self { listener, clients: BTreeMap::new(), registered: None, moment: 0 }
     }
 
     /// Has the events of the listener and of its clients reported to the poll of `registry`, under these tokens: two and
