@@ -24,6 +24,7 @@ use crate::noise::Identity;
 use crate::peer::{Peer, PeerId, PeerState, Peers};
 use crate::rate_limiter::RateLimiter;
 use crate::time::{Instant, Tai64n};
+use crate::timers::Timers;
 use crate::transmit::Outgoing;
 
 /// A WireGuard interface: one private key, its peers, and all that the protocol keeps for them.
@@ -308,13 +309,7 @@ impl Interface {
     /// # Errors
     /// [`Error::NoSuchPeer`].
     pub fn initiate_handshake(&mut self, id: PeerId) -> Result<(), Error> {
-        let has_key = self.identity.is_some();
-        let peer = self.peer_mut(id)?;
-        if has_key && peer.endpoint.is_some() {
-            peer.timers.handshake_due();
-            self.reschedule(id);
-        }
-        Ok(())
+        self.make_due(id, Timers::handshake_due)
     }
 
     /// Sends the peer an empty packet, by which it learns where this host is now. It is due at once: see
@@ -324,10 +319,15 @@ impl Interface {
     /// # Errors
     /// [`Error::NoSuchPeer`].
     pub fn send_keepalive(&mut self, id: PeerId) -> Result<(), Error> {
+        self.make_due(id, Timers::keepalive_due)
+    }
+
+    /// Lets a deadline of the peer pass at once, if what it stands for is possible.
+    fn make_due(&mut self, id: PeerId, set: fn(&mut Timers)) -> Result<(), Error> {
         let has_key = self.identity.is_some();
         let peer = self.peer_mut(id)?;
         if has_key && peer.endpoint.is_some() {
-            peer.timers.keepalive_due();
+            set(&mut peer.timers);
             self.reschedule(id);
         }
         Ok(())
