@@ -97,7 +97,11 @@ impl Parser {
 
 fn take_interface(interface: &mut InterfaceConfig, entry: &Entry<'_>) -> Result<(), Wrong> {
     match entry.name.to_ascii_lowercase().as_str() {
-        "privatekey" => interface.private_key = Some(Box::new(entry.key(PrivateKey::from_base64)?)),
+        "privatekey" => {
+            // A private key is clamped when it is made, after which zeros are not known as such.
+            let private = |key: Box<PresharedKey>| Box::new(PrivateKey::from_bytes(*key.as_bytes()));
+            interface.private_key = entry.secret()?.map(private);
+        }
         "listenport" => interface.listen_port = Some(entry.value(number, "a port: 0 to 65535")?),
         "fwmark" => interface.fwmark = Some(entry.value(mark, "off, or a mark: 0 to 0xffffffff")?),
         "address" => {
@@ -134,11 +138,7 @@ fn take_peer(section: &mut PeerSection, entry: &Entry<'_>) -> Result<(), Wrong> 
     let peer = &mut section.peer;
     match entry.name.to_ascii_lowercase().as_str() {
         "publickey" => section.public_key = Some(entry.key(PublicKey::from_base64)?),
-        "presharedkey" => {
-            let key = entry.key(PresharedKey::from_base64)?;
-            // All zeros are none, as everywhere.
-            peer.preshared_key = Some(Box::new(key)).filter(|key| **key != PresharedKey::from_bytes([0; 32]));
-        }
+        "presharedkey" => peer.preshared_key = entry.secret()?,
         "endpoint" => peer.endpoint = Some(entry.value(Endpoint::parse, "HOST:PORT or [ADDRESS]:PORT")?),
         "persistentkeepalive" => {
             peer.persistent_keepalive = Some(entry.value(keepalive, "off, or seconds: 0 to 65535")?);
@@ -194,6 +194,12 @@ impl Entry<'_> {
     fn key<T, E>(&self, read: impl FnOnce(&str) -> Result<T, E>) -> Result<T, Wrong> {
         let found = format!("{} characters that are no key", self.value.chars().count());
         read(self.value).map_err(|_| self.place.wrong(found, "a key: 44 characters of base64, the last of them \"=\""))
+    }
+
+    /// A key's bytes as they are. All zeros are none, as everywhere.
+    fn secret(&self) -> Result<Option<Box<PresharedKey>>, Wrong> {
+        let key = Box::new(self.key(PresharedKey::from_base64)?);
+        Ok(Some(key).filter(|key| **key != PresharedKey::from_bytes([0; 32])))
     }
 
     fn command(&self) -> Result<Option<String>, Wrong> {

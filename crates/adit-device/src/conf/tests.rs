@@ -74,6 +74,17 @@ fn what_wg_quick_reads_by_itself_may_be_empty_and_lists_may_have_spaces_between(
 }
 
 #[test]
+fn a_key_of_zeros_is_none_and_no_key_that_everybody_knows() {
+    let zeros = PublicKey::from_bytes([0; 32]).to_base64();
+    let config = parse(&format!("[Interface]\nPrivateKey = {zeros}\n{PEER}PresharedKey = {zeros}\n"));
+    assert_eq!((&config.interface.private_key, &config.peers[0].preshared_key), (&None, &None));
+    assert_eq!(config.to_update(&[]).private_key, Some(None), "it takes a key away");
+    // Clamping makes the same key of these bits, but they are not zeros.
+    let one = zeros.replacen("AA", "AQ", 1);
+    assert!(parse(&format!("[Interface]\nPrivateKey = {one}\n")).interface.private_key.is_some());
+}
+
+#[test]
 fn a_comment_in_another_encoding_is_passed_over() {
     let config = Config::parse(b"# B\xfcro\n[Interface]\nListenPort = 1 # \xfc\n").unwrap();
     assert_eq!(config.interface.listen_port, Some(1));
