@@ -5,6 +5,7 @@ use std::str;
 
 use adit::{PresharedKey, PrivateKey, PublicKey};
 use ipnet::IpNet;
+use zeroize::Zeroizing;
 
 use super::{Config, Endpoint, InterfaceConfig, PeerConfig, Table, Wrong, rt_tables};
 use crate::uapi::value::{Quoted, number};
@@ -102,8 +103,8 @@ fn take_interface(interface: &mut InterfaceConfig, entry: &Entry<'_>) -> Result<
             let private = |key: Box<PresharedKey>| Box::new(PrivateKey::from_bytes(*key.as_bytes()));
             interface.private_key = entry.secret()?.map(private);
         }
-        "listenport" => interface.listen_port = Some(entry.value(number, "a port: 0 to 65535")?),
-        "fwmark" => interface.fwmark = Some(entry.value(mark, "off, or a mark: 0 to 0xffffffff")?),
+        "listenport" => interface.listen_port = Some(entry.joined(number, "a port: 0 to 65535")?),
+        "fwmark" => interface.fwmark = Some(entry.joined(mark, "off, or a mark: 0 to 0xffffffff")?),
         "address" => {
             let addresses: Vec<IpNet> = entry.words(network, "ADDRESS or ADDRESS/LENGTH")?;
             interface.addresses.extend(addresses);
@@ -139,9 +140,9 @@ fn take_peer(section: &mut PeerSection, entry: &Entry<'_>) -> Result<(), Wrong> 
     match entry.name.to_ascii_lowercase().as_str() {
         "publickey" => section.public_key = Some(entry.key(PublicKey::from_base64)?),
         "presharedkey" => peer.preshared_key = entry.secret()?,
-        "endpoint" => peer.endpoint = Some(entry.value(Endpoint::parse, "HOST:PORT or [ADDRESS]:PORT")?),
+        "endpoint" => peer.endpoint = Some(entry.joined(Endpoint::parse, "HOST:PORT or [ADDRESS]:PORT")?),
         "persistentkeepalive" => {
-            peer.persistent_keepalive = Some(entry.value(keepalive, "off, or seconds: 0 to 65535")?);
+            peer.persistent_keepalive = Some(entry.joined(keepalive, "off, or seconds: 0 to 65535")?);
         }
         "allowedips" => {
             let networks = entry.list(network, "ADDRESS or ADDRESS/LENGTH")?;
@@ -169,11 +170,20 @@ impl Entry<'_> {
         read(self.value).ok_or_else(|| self.place.wrong(Quoted(self.value), expected))
     }
 
+    /// For keys that `wg` reads: without white space, wherever it stands. A message quotes it without, too: a key with
+    /// spaces in it would not be known as one.
+    fn joined<T>(&self, read: impl FnOnce(&str) -> Option<T>, expected: &str) -> Result<T, Wrong> {
+        let value = without_white_space(self.value);
+        read(&value).ok_or_else(|| self.place.wrong(Quoted(&value), expected))
+    }
+
+    /// As [`joined`](Self::joined), of values separated by commas.
     fn list<T>(&self, read: impl Fn(&str) -> Option<T>, expected: &str) -> Result<Vec<T>, Wrong> {
         let read_item = |item: &str| {
             let item = item.trim();
-            let read = if item.is_empty() { None } else { read(item) };
-            read.ok_or_else(|| Place::of(self.place.line, self.text, item).wrong(Quoted(item), expected))
+            let joined = without_white_space(item);
+            let read = if joined.is_empty() { None } else { read(&joined) };
+            read.ok_or_else(|| Place::of(self.place.line, self.text, item).wrong(Quoted(&joined), expected))
         };
         self.value.split(',').map(read_item).collect()
     }
@@ -192,8 +202,9 @@ impl Entry<'_> {
     }
 
     fn key<T, E>(&self, read: impl FnOnce(&str) -> Result<T, E>) -> Result<T, Wrong> {
-        let found = format!("{} characters that are no key", self.value.chars().count());
-        read(self.value).map_err(|_| self.place.wrong(found, "a key: 44 characters of base64, the last of them \"=\""))
+        let value = without_white_space(self.value);
+        let found = format!("{} characters that are no key", value.chars().count());
+        read(&value).map_err(|_| self.place.wrong(found, "a key: 44 characters of base64, the last of them \"=\""))
     }
 
     /// A key's bytes as they are. All zeros are none, as everywhere.
@@ -229,6 +240,14 @@ impl Place {
     fn wrong(self, found: impl ToString, expected: &str) -> Wrong {
         Wrong { line: self.line, column: self.column, found: found.to_string(), expected: expected.to_owned() }
     }
+}
+
+/// What `wg` takes for white space is that of ASCII.
+fn without_white_space(text: &str) -> Zeroizing<String> {
+    // Room for everything: growing would leave copies of keys behind.
+    let mut joined = Zeroizing::new(String::with_capacity(text.len()));
+    joined.extend(text.chars().filter(|c| !(c.is_ascii() && c.is_whitespace())));
+    joined
 }
 
 /// Without a length it is a single address.

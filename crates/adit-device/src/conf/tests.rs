@@ -74,6 +74,34 @@ fn what_wg_quick_reads_by_itself_may_be_empty_and_lists_may_have_spaces_between(
 }
 
 #[test]
+fn white_space_within_the_values_that_wg_reads_is_passed_over() {
+    let spaced = KEY.replace('D', " D\t");
+    let config = parse(&format!(
+        "[Interface]\nPrivateKey = {spaced}\nListenPort = 518 20\nFwMark = 0x ca\t6c\n[Peer]\nPublicKey = {spaced}\n\
+         PresharedKey = {spaced}\nAllowedIPs = 10.0.0.0 /8, 10.1.0.0/ 16,1.2.3 .4 , : : / 0\nEndpoint = 1.2.3.4 : 51820\n\
+         PersistentKeepalive = 2 5\n"
+    ));
+    let InterfaceConfig { private_key, listen_port, fwmark, .. } = config.interface;
+    assert_eq!(private_key, Some(Box::new(PrivateKey::from_base64(KEY).unwrap())));
+    assert_eq!((listen_port, fwmark), (Some(51820), Some(0xca6c)));
+    let peer = &config.peers[0];
+    assert_eq!(peer.public_key, PublicKey::from_base64(KEY).unwrap());
+    assert_eq!(peer.preshared_key, Some(Box::new(PresharedKey::from_base64(KEY).unwrap())));
+    let networks = ["10.0.0.0/8", "10.1.0.0/16", "1.2.3.4/32", "::/0"];
+    assert_eq!(peer.allowed_ips, networks.map(|net| net.parse().unwrap()));
+    assert_eq!((&peer.endpoint, peer.persistent_keepalive), (&Endpoint::parse("1.2.3.4:51820"), Some(25)));
+}
+
+#[test]
+fn white_space_within_other_values_stays() {
+    let config = parse("[Interface]\nPostUp = a  b\nDNS = 1.1.1.1 example.com\n");
+    assert_eq!((config.interface.post_up, config.interface.dns.len()), (vec!["a  b".to_owned()], 2));
+    for value in ["Address = 10.0.0.1 /24", "MTU = 14 20", "Table = 12 34", "Table = o ff", "SaveConfig = t rue"] {
+        assert!(Config::parse(format!("[Interface]\n{value}\n").as_bytes()).is_err(), "{value}");
+    }
+}
+
+#[test]
 fn a_key_of_zeros_is_none_and_no_key_that_everybody_knows() {
     let zeros = PublicKey::from_bytes([0; 32]).to_base64();
     let config = parse(&format!("[Interface]\nPrivateKey = {zeros}\n{PEER}PresharedKey = {zeros}\n"));
@@ -136,6 +164,11 @@ fn an_error_says_where_what_was_found_and_what_was_expected() {
             "2:1: found the key \"PrivateKey\", expected PublicKey, PresharedKey, AllowedIPs, Endpoint or PersistentKeepalive",
         ),
         ("[Peer]\nEndpoint = host", "2:12: found \"host\", expected HOST:PORT or [ADDRESS]:PORT"),
+        (
+            "[Peer]\nAllowedIPs = 10.0.0.0 /8,  é ::/ 129 , ::/0",
+            "2:28: found \"é::/129\", expected ADDRESS or ADDRESS/LENGTH",
+        ),
+        ("[Peer]\nEndpoint = 1.2.3.4  : x", "2:12: found \"1.2.3.4:x\", expected HOST:PORT or [ADDRESS]:PORT"),
         ("[Peer]\nPersistentKeepalive = 1s", "2:23: found \"1s\", expected off, or seconds: 0 to 65535"),
     ] {
         assert_eq!(wrong(text), expected);
@@ -158,6 +191,8 @@ fn an_error_never_repeats_a_key() {
         format!("[Interface]\n{KEY}\n"),
         format!("[Interface]\nPrivateKey {KEY}\n"),
         format!("[Interface]\nListenPort = {KEY}\n"),
+        format!("[Interface]\nListenPort = {}\n", KEY.replace('D', "D ")),
+        format!("{PEER}AllowedIPs = {}\n", KEY.replace('D', "D ")),
         format!("[{KEY}]\n"),
         format!("{PEER}PresharedKey = {secret}"),
         format!("{PEER}PrivateKey = {KEY}"),
