@@ -52,18 +52,23 @@ pub(super) fn down(
     if interface.save_config {
         save(&current(machine, index, config, Config::from_state(&state))?)?;
     }
+    // The rest is cleaned up whatever becomes of the rules, of the daemon and of the name servers.
+    let mut removed = Ok(());
     let takes_all = |v6| move |net: &IpNet| net.prefix_len() == 0 && net.addr().is_ipv6() == v6;
     for v6 in [false, true] {
         let is_default = state.peers.iter().flat_map(|peer| &peer.allowed_ips).any(takes_all(v6));
         if interface.table == Table::Auto && state.fwmark != 0 && is_default {
-            remove_rules(machine, v6, state.fwmark)?;
+            removed = removed.and(remove_rules(machine, v6, state.fwmark));
         }
     }
-    // The rest is cleaned up whatever becomes of the daemon and of the name servers.
     let stopped = machine.stop(name, index);
+    removed.and(stopped).and(finish(machine, name, interface))
+}
+
+/// What is left to do when the interface is gone.
+fn finish(machine: &mut impl Machine, name: &str, interface: &InterfaceConfig) -> Result<(), QuickError> {
     let unset = if interface.dns.is_empty() { Ok(()) } else { machine.unset_dns(name) };
-    run_hooks(machine, "PostDown", &interface.post_down, name)?;
-    stopped.and(unset)
+    unset.and(run_hooks(machine, "PostDown", &interface.post_down, name))
 }
 
 /// One attempt to bring an interface up.
@@ -249,16 +254,20 @@ fn routes(config: &Config) -> Vec<IpNet> {
 
 fn remove_rules(machine: &mut impl Machine, v6: bool, table: u32) -> Result<(), QuickError> {
     let rules = machine.rules(v6)?;
+    // Whatever becomes of one, the others go too.
+    let mut removed = Ok(());
     for rule in rules.iter().filter(|rule| rule.table == table) {
-        remove_rule(machine, rule)?;
+        removed = removed.and(remove_rule(machine, rule));
     }
     // The other rule of this tunnel, unless another tunnel needs it too.
     let is_another = |rule: &&Rule| rule.invert && rule.fwmark == Some(rule.table) && rule.table != table;
     let suppresses = |rule: &&Rule| rule.table == MAIN_TABLE && rule.suppress_prefix_length == Some(0);
-    if rules.iter().any(|rule| is_another(&rule)) {
-        return Ok(());
+    if !rules.iter().any(|rule| is_another(&rule)) {
+        for rule in rules.iter().filter(suppresses) {
+            removed = removed.and(remove_rule(machine, rule));
+        }
     }
-    rules.iter().filter(suppresses).try_for_each(|rule| remove_rule(machine, rule))
+    removed
 }
 
 /// If somebody else has removed it, that is no reason to leave the rest.

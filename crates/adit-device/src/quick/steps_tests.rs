@@ -149,6 +149,7 @@ impl Machine for Paper {
     }
 
     fn rules(&mut self, v6: bool) -> Result<Vec<Rule>, QuickError> {
+        self.operate()?;
         Ok(self.rules.iter().filter(|rule| rule.v6 == v6).copied().collect())
     }
 
@@ -159,6 +160,7 @@ impl Machine for Paper {
     }
 
     fn remove_rule(&mut self, rule: &Rule) -> Result<(), QuickError> {
+        self.operate()?;
         let place = self.rules.iter().position(|there| there == rule).expect("there is such a rule");
         self.rules.remove(place);
         Ok(())
@@ -272,13 +274,31 @@ fn whatever_step_fails_all_before_it_are_undone() {
 }
 
 #[test]
-fn commands_clean_up_though_the_name_servers_stay() {
-    let mut machine = Paper::default();
-    up(&mut machine, "wg0", &full_tunnel(), |_, _| Ok(vec![None])).unwrap();
-    // After the command of PreDown.
-    machine.fails = Some(machine.operations + 2);
-    assert!(down(&mut machine, "wg0", &full_tunnel(), |_| Ok(())).is_err(), "and it is told");
-    assert_eq!(machine.hooks.last().unwrap(), "PostDown d wg0wg0");
+fn whatever_fails_while_an_interface_ends_the_rest_is_done_and_the_first_error_is_told() {
+    let make = || {
+        let mut machine = Paper::default();
+        up(&mut machine, "wg0", &full_tunnel(), |_, _| Ok(vec![None])).unwrap();
+        machine.operations = 0;
+        machine
+    };
+    let mut whole = make();
+    down(&mut whole, "wg0", &full_tunnel(), |_| Ok(())).unwrap();
+    // The command of PreDown, two lists of rules, four rules, the name servers, the command of PostDown.
+    assert_eq!(whole.operations, 9);
+    for fails in 2..=9 {
+        let mut machine = Paper { fails: Some(fails), lingers: true, ..make() };
+        let error = down(&mut machine, "wg0", &full_tunnel(), |_| Ok(())).unwrap_err();
+        assert_eq!(matches!(error, QuickError::Stop(_)), fails > 7, "operation {fails}: {error}");
+        assert_eq!(machine.hooks.last().unwrap(), "PostDown d wg0wg0", "operation {fails}");
+        let rules = match fails {
+            // The list of a family's.
+            2 | 5 => 2,
+            3 | 4 | 6 | 7 => 1,
+            _ => 0,
+        };
+        assert_eq!((machine.rules.len(), machine.routes.len()), (rules, 0), "operation {fails}");
+        assert_eq!(machine.there.len(), usize::from(fails == 8), "operation {fails}: {:?}", machine.there);
+    }
 }
 
 #[test]
