@@ -38,15 +38,25 @@ pub(super) fn up(
     })
 }
 
-/// Ends an interface. `save` is given what the file should become, if the file wants to be kept up to date.
+/// Ends an interface. `save` is given what the file should become, if the file wants to be kept up to date. Where the
+/// interface is missing, what its daemon may have left when it was killed is cleaned up.
 pub(super) fn down(
     machine: &mut impl Machine,
     name: &str,
     config: &Config,
     save: impl FnOnce(&Config) -> Result<(), QuickError>,
 ) -> Result<(), QuickError> {
-    let index = machine.find(name)?;
     let interface = &config.interface;
+    let index = match machine.find(name) {
+        Err(missing @ QuickError::Missing(_)) if !machine.exists(name)? => {
+            let removed = remove_dead_rules(machine, config);
+            if let Err(error) = removed.and(finish(machine, name, interface)) {
+                tracing::error!(interface = name, %error, "not all that was left is cleaned up");
+            }
+            return Err(missing);
+        }
+        found => found?,
+    };
     run_hooks(machine, "PreDown", &interface.pre_down, name)?;
     let state = machine.state(name)?;
     if interface.save_config {
@@ -260,14 +270,40 @@ fn remove_rules(machine: &mut impl Machine, v6: bool, table: u32) -> Result<(), 
         removed = removed.and(remove_rule(machine, rule));
     }
     // The other rule of this tunnel, unless another tunnel needs it too.
-    let is_another = |rule: &&Rule| rule.invert && rule.fwmark == Some(rule.table) && rule.table != table;
+    let is_another = |rule: &Rule| is_of_a_tunnel(rule) && rule.table != table;
     let suppresses = |rule: &&Rule| rule.table == MAIN_TABLE && rule.suppress_prefix_length == Some(0);
-    if !rules.iter().any(|rule| is_another(&rule)) {
+    if !rules.iter().any(is_another) {
         for rule in rules.iter().filter(suppresses) {
             removed = removed.and(remove_rule(machine, rule));
         }
     }
     removed
+}
+
+/// Removes the rules that the tunnel of a killed daemon may have left. Which table was its own only the file's mark
+/// tells. The routes of that table went with the interface, so one with routes is a living tunnel's.
+fn remove_dead_rules(machine: &mut impl Machine, config: &Config) -> Result<(), QuickError> {
+    let mark = config.interface.fwmark.filter(|&mark| mark != 0);
+    let may_be_its = |table| mark.map_or(table >= FIRST_TABLE, |mark| table == mark);
+    let mut remove = |v6| {
+        let mut removed = Ok(());
+        for rule in machine.rules(v6)?.iter().filter(|rule| is_of_a_tunnel(rule) && may_be_its(rule.table)) {
+            if !machine.is_in_use(rule.table)? {
+                removed = removed.and(remove_rules(machine, v6, rule.table));
+            }
+        }
+        removed
+    };
+    let mut removed = Ok(());
+    for net in routes(config).iter().filter(|net| config.interface.table == Table::Auto && net.prefix_len() == 0) {
+        removed = removed.and(remove(net.addr().is_ipv6()));
+    }
+    removed
+}
+
+/// Whether it is what sends packets to the table of a default route.
+fn is_of_a_tunnel(rule: &Rule) -> bool {
+    rule.invert && rule.fwmark == Some(rule.table)
 }
 
 /// If somebody else has removed it, that is no reason to leave the rest.
