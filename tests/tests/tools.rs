@@ -11,6 +11,8 @@ use std::time::Duration;
 
 use adit_tests::Implementation::Adit;
 use adit_tests::{Host, Keys, Node, Outcome, Outer, Pair, PairBuilder, Peer, Ping, Scratch, Side, eventually};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 #[test]
 fn wg_set_changes_what_it_names_and_nothing_else() {
@@ -262,6 +264,31 @@ fn what_goes_down_comes_up_again_at_once_with_the_same_port() {
         quick.run("up").success();
         quick.run("down").success();
     }
+}
+
+#[test]
+fn adit_down_cleans_up_once_after_a_daemon_that_was_killed() {
+    let host = Host::new("A");
+    let peer = Peer::new(&Keys::generate(), "0.0.0.0/0");
+    let interface = "[Interface]\nAddress = 10.0.0.1/24\nPostDown = ip link add ended type dummy\n";
+    let quick = Quick::new(&host, &format!("{interface}{}", peer.section()));
+    let adit = |verb: &str| {
+        let mut command = Command::new(Adit.binary());
+        command.arg(verb).arg(quick.file());
+        host.complete(command, "")
+    };
+    adit("up").success();
+    assert!(host.ip("rule show").contains("lookup 51820"));
+    for process in host.processes() {
+        kill(Pid::from_raw(process as i32), Signal::SIGKILL).expect("kill the daemon");
+    }
+    eventually("the interface is gone", || (!host.has_link("wg0")).then_some(()));
+    let error = adit("down").failure();
+    assert!(error.contains("wg0 is not the interface of a running WireGuard daemon"), "{error}");
+    assert!(!host.ip("rule show").contains("51820") && host.has_link("ended") && !host.has_socket("wg0"));
+    host.ip("link delete ended");
+    adit("down").failure();
+    assert!(!host.has_link("ended"), "PostDown has run before");
 }
 
 #[test]

@@ -32,6 +32,9 @@ pub(super) trait Machine {
     /// An error once the user has asked to end this.
     fn check_interrupted(&self) -> Result<(), QuickError>;
     fn exists(&mut self, name: &str) -> Result<bool, QuickError>;
+    /// Whether the daemon of an interface that is missing was killed: its socket's file is left then, on which nobody
+    /// listens. Removes the file.
+    fn take_remains(&mut self, name: &str) -> bool;
     /// Makes the interface, by starting its daemon.
     fn start(&mut self, name: &str) -> Result<u32, QuickError>;
     /// The index of an interface whose daemon answers.
@@ -88,6 +91,12 @@ impl Machine for Linux<'_> {
             Err(error) if error.is_not_found() => Ok(UnixStream::connect(socket_path(name)).is_ok()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn take_remains(&mut self, name: &str) -> bool {
+        let path = socket_path(name);
+        let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+        UnixStream::connect(&path).is_err_and(refused) && fs::remove_file(path).is_ok()
     }
 
     fn start(&mut self, name: &str) -> Result<u32, QuickError> {

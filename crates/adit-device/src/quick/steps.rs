@@ -39,7 +39,7 @@ pub(super) fn up(
 }
 
 /// Ends an interface. `save` is given what the file should become, if the file wants to be kept up to date. Where the
-/// interface is missing, what its daemon may have left when it was killed is cleaned up.
+/// interface is missing since its daemon was killed, what that left is cleaned up.
 pub(super) fn down(
     machine: &mut impl Machine,
     name: &str,
@@ -49,9 +49,11 @@ pub(super) fn down(
     let interface = &config.interface;
     let index = match machine.find(name) {
         Err(missing @ QuickError::Missing(_)) if !machine.exists(name)? => {
-            let removed = remove_dead_rules(machine, config);
-            if let Err(error) = removed.and(finish(machine, name, interface)) {
-                tracing::error!(interface = name, %error, "not all that was left is cleaned up");
+            if machine.take_remains(name) {
+                let removed = remove_dead_rules(machine, config);
+                if let Err(error) = removed.and(finish(machine, name, interface)) {
+                    tracing::error!(interface = name, %error, "not all that was left is cleaned up");
+                }
             }
             return Err(missing);
         }
