@@ -27,7 +27,8 @@ pub enum Side {
 }
 
 impl Side {
-    fn number(self) -> u8 {
+    /// The last part of each of its addresses.
+    pub fn number(self) -> u8 {
         match self {
             Self::A => 1,
             Self::B => 2,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use adit::{Instant, Interface, PeerId, Transmit};
+use adit::{Instant, Interface, Path, PeerId, Transmit};
 use arrayvec::ArrayVec;
 
 use crate::offload::Offloads;
@@ -251,17 +251,24 @@ fn joins(last: &mut Transmit, next: &Transmit) -> bool {
     joins
 }
 
+/// The link that datagrams on a path ask for (0: none).
+///
+/// An answer keeps its source address, but the routing table chooses the link (`control::routes` looks after what that
+/// means for the source). If a link without a route to the peer were forced, IPv4 would take the peer for a neighbour on
+/// that link and look for it nowhere else: a peer whose packets come in by another link than answers leave by would get
+/// none, and the addresses that strangers make up would fill the kernel's neighbour table. To IPv6, the link beside a
+/// source is no more than a preference. Link-local addresses mean nothing without
+/// their link, and keep it.
+pub(crate) fn link_asked_for(path: &Path) -> u32 {
+    match path.remote.ip() {
+        IpAddr::V4(remote) if !remote.is_link_local() => 0,
+        _ => path.ifindex,
+    }
+}
+
 /// A transmit of the engine as the sockets want it.
 pub(crate) fn group<'a>(transmit: &Transmit, buffer: &'a [u8]) -> Group<'a> {
-    let mut path = transmit.path;
-    // An answer keeps its source address, but the routing table chooses the link (`control::routes` looks after what
-    // that means for the source). If a link without a route to the peer were forced, IPv4 would take the peer for a
-    // neighbour on that link and look for it nowhere else: a peer whose packets come in by another link than answers
-    // leave by would get none, and the addresses that strangers make up would fill the kernel's neighbour table.
-    // Link-local addresses mean nothing without their link, and keep it.
-    if matches!(path.remote.ip(), IpAddr::V4(remote) if !remote.is_link_local()) {
-        path.ifindex = 0;
-    }
+    let path = Path { ifindex: link_asked_for(&transmit.path), ..transmit.path };
     Group {
         path,
         tos: transmit.tos,

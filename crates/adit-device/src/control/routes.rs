@@ -1,24 +1,24 @@
 //! Source addresses that follow the routes.
 //!
 //! Answers leave from the address that the peer reached. If the route to the peer then moves to another link, that
-//! address is usually wrong there, and nothing says so: what is sent from it is lost further on. This concerns IPv4
-//! only: over IPv6 an answer is bound to its link.
+//! address is usually wrong there, and nothing says so: what is sent from it is lost further on. IPv6 is no exception:
+//! once a datagram names its source, the link that it names as well holds it no longer.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
-use adit::Instant;
-use ipnet::{IpNet, Ipv4Net};
+use adit::{Instant, Path};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
 use super::{Control, ROUTES};
 use crate::netlink::{LinkEvent, LinkMonitor, Netlink, NetlinkError};
-use crate::shared::now;
+use crate::shared::{link_asked_for, now};
 
-/// How many changes are looked at one by one.
+/// How many changes of one IP family, or of links, are looked at one by one.
 const MAX_CHANGED: usize = 64;
 /// Looking at routes takes no more than one part in this many of the time, even if they change all the time.
 const SHARE: u32 = 10;
@@ -32,7 +32,7 @@ pub(super) struct Routes {
     monitor: Option<LinkMonitor>,
     /// Whether it may have something to tell.
     has_news: bool,
-    changed: Vec<Ipv4Net>,
+    changed: Vec<IpNet>,
     /// The links that have gone down or vanished.
     gone: Vec<u32>,
     /// When to look again at the earliest.
@@ -67,18 +67,24 @@ impl Routes {
 
     /// Any route may have changed.
     fn all_changed(&mut self) {
-        (self.changed, self.gone) = (vec![Ipv4Net::default()], Vec::new());
+        (self.changed, self.gone) = (vec![Ipv4Net::default().into(), Ipv6Net::default().into()], Vec::new());
     }
 
     /// A route to `destination` was added or removed.
-    fn changed(&mut self, destination: Ipv4Net) {
+    fn changed(&mut self, destination: IpNet) {
         if self.changed.iter().any(|net| net.contains(&destination)) {
             return;
         }
-        if self.changed.len() < MAX_CHANGED {
+        // Each family by itself: IPv6 has much more news, of addresses and of what routers announce.
+        let is_alike = |net: &IpNet| net.addr().is_ipv4() == destination.addr().is_ipv4();
+        if self.changed.iter().filter(|net| is_alike(net)).count() < MAX_CHANGED {
             self.changed.push(destination);
         } else {
-            self.all_changed();
+            self.changed.retain(|net| !is_alike(net));
+            self.changed.push(match destination {
+                IpNet::V4(_) => Ipv4Net::default().into(),
+                IpNet::V6(_) => Ipv6Net::default().into(),
+            });
         }
     }
 
@@ -89,7 +95,7 @@ impl Routes {
                 _ => return,
             };
             match event {
-                Ok(Some(LinkEvent::RouteChanged { destination: IpNet::V4(destination) })) => self.changed(destination),
+                Ok(Some(LinkEvent::RouteChanged { destination })) => self.changed(destination),
                 Ok(Some(LinkEvent::Lost)) => self.all_changed(),
                 Ok(Some(_)) => {}
                 Ok(None) => self.has_news = false,
@@ -118,28 +124,25 @@ impl Control {
         let Routes { changed, gone, .. } = &mut self.routes;
         let (changed, gone) = (std::mem::take(changed), std::mem::take(gone));
         let is_affected =
-            |remote: Ipv4Addr, ifindex: u32| gone.contains(&ifindex) || changed.iter().any(|net| net.contains(&remote));
+            |path: &Path| gone.contains(&path.ifindex) || changed.iter().any(|net| net.contains(&path.remote.ip()));
         let paths: Vec<_> = {
             let interface = self.shared.interface();
-            let paths = interface.paths().filter_map(|(id, path)| match (path.remote.ip(), path.local?) {
-                (IpAddr::V4(remote), IpAddr::V4(local)) if is_affected(remote, path.ifindex) => {
-                    Some((id, remote, local, path.ifindex))
-                }
-                _ => None,
-            });
-            paths.collect()
+            let paths = interface.paths().filter(|(_, path)| is_affected(path));
+            paths.filter_map(|(id, path)| Some((id, path, path.local?))).collect()
         };
         let mark = self.configurator.device.fwmark;
-        let leaves_elsewhere =
-            |netlink: &mut Result<Netlink, NetlinkError>, remote: Ipv4Addr, local: Ipv4Addr, ifindex| {
-                let Ok(netlink) = netlink else { return true };
-                netlink.route_from(local.into(), remote.into(), mark).map_or(true, |route| route.ifindex != ifindex)
-            };
+        let leaves_elsewhere = |netlink: &mut Result<Netlink, NetlinkError>, path: &Path, local: IpAddr| {
+            let Ok(netlink) = netlink else { return true };
+            // Asked as it is sent: a link-local peer is found on its link only. Whether the address suits the link is
+            // not asked: the peer has chosen it.
+            let route = netlink.route_from((local, link_asked_for(path)), path.remote.ip(), mark);
+            route.map_or(true, |route| route.ifindex != path.ifindex)
+        };
         if !paths.is_empty() {
             let mut netlink = Netlink::open();
-            for (id, remote, local, ifindex) in paths {
-                if leaves_elsewhere(&mut netlink, remote, local, ifindex) {
-                    tracing::debug!(%remote, %local, "packets leave by another link now, from an address of its own");
+            for (id, path, local) in paths {
+                if leaves_elsewhere(&mut netlink, &path, local) {
+                    tracing::debug!(remote = %path.remote, %local, "packets leave by another link now, from an address of its own");
                     // The peer may be gone by now, and its source with it.
                     let _ = self.shared.interface().forget_source(id);
                 }
@@ -158,14 +161,27 @@ mod tests {
     #[test]
     fn each_change_is_kept_once_and_too_many_are_all() {
         let mut routes = Routes::default();
-        let net = |number: u8| Ipv4Net::new([10, number, 0, 0].into(), 16).unwrap();
-        for number in (0..MAX_CHANGED as u8).chain([0, 1, 2]) {
-            routes.changed(net(number));
+        let net = |text: &str| text.parse::<IpNet>().unwrap();
+        for number in (0..MAX_CHANGED).chain([0, 1, 2]) {
+            routes.changed(net(&format!("10.{number}.0.0/16")));
         }
         assert_eq!(routes.changed.len(), MAX_CHANGED);
-        routes.changed("10.1.2.0/24".parse().unwrap());
+        routes.changed(net("10.1.2.0/24"));
         assert_eq!(routes.changed.len(), MAX_CHANGED, "a part of one that is there");
-        routes.changed(net(200));
-        assert_eq!(routes.changed, ["0.0.0.0/0".parse().unwrap()]);
+        routes.changed(net("10.200.0.0/16"));
+        assert_eq!(routes.changed, [net("0.0.0.0/0")]);
+    }
+
+    #[test]
+    fn too_many_changes_of_one_family_are_not_all_of_the_other() {
+        let mut routes = Routes::default();
+        let net = |text: &str| text.parse::<IpNet>().unwrap();
+        routes.changed(net("10.0.0.0/16"));
+        for number in 0..=MAX_CHANGED {
+            routes.changed(net(&format!("fd00:{number}::/32")));
+        }
+        assert_eq!(routes.changed, [net("10.0.0.0/16"), net("::/0")]);
+        routes.changed(net("10.1.0.0/16"));
+        assert_eq!(routes.changed, [net("10.0.0.0/16"), net("::/0"), net("10.1.0.0/16")]);
     }
 }

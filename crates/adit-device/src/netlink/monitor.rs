@@ -5,18 +5,19 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 
 use super::address::address_of;
-use super::route::destination_of;
+use super::route::{destination_of, everywhere, is_cached};
 use super::{BUFFER_SIZE, Link, NetlinkError, Result, messages};
 use crate::sys;
 
 const LINK_GROUPS: [u32; 3] = [libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV6_IFADDR];
-const ROUTE_GROUPS: [u32; 2] = [libc::RTNLGRP_IPV4_ROUTE, libc::RTNLGRP_IPV4_RULE];
+const ROUTE_GROUPS: [u32; 4] =
+    [libc::RTNLGRP_IPV4_ROUTE, libc::RTNLGRP_IPV4_RULE, libc::RTNLGRP_IPV6_ROUTE, libc::RTNLGRP_IPV6_RULE];
 
 /// Something happened to an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,7 +34,7 @@ pub enum LinkEvent {
         /// The address.
         address: IpAddr,
     },
-    /// A route was added or removed; a changed rule counts as a route to everywhere.
+    /// A route was added or removed; a changed rule counts as a route to everywhere, of its IP family.
     RouteChanged {
         /// Where it leads.
         destination: IpNet,
@@ -65,8 +66,8 @@ impl LinkMonitor {
         socket().and_then(|socket| LinkMonitor::listen(socket, &LINK_GROUPS)).map_err(cannot_listen)
     }
 
-    /// As [`open`](Self::open), for IPv4's routes and rules. They have a monitor of their own, since there may be so
-    /// many that other events would be lost among them.
+    /// As [`open`](Self::open), for routes and rules. They have a monitor of their own, since there may be so many that
+    /// other events would be lost among them.
     ///
     /// # Errors
     /// Those of [`open`](Self::open).
@@ -186,10 +187,15 @@ fn event_of(message: &RouteNetlinkMessage) -> Option<LinkEvent> {
             Some(LinkEvent::AddressRemoved { ifindex: message.header.index, address: address_of(message)? })
         }
         RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message) => {
-            Some(LinkEvent::RouteChanged { destination: destination_of(message)? })
+            // What the kernel remembers of a destination follows from the routes, and changes with the traffic.
+            let is_route = !is_cached(message);
+            is_route
+                .then(|| destination_of(message))
+                .flatten()
+                .map(|destination| LinkEvent::RouteChanged { destination })
         }
-        RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => {
-            Some(LinkEvent::RouteChanged { destination: Ipv4Net::default().into() })
+        RouteNetlinkMessage::NewRule(message) | RouteNetlinkMessage::DelRule(message) => {
+            Some(LinkEvent::RouteChanged { destination: everywhere(message.header.family)? })
         }
         _ => None,
     }

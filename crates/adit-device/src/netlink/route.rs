@@ -3,13 +3,13 @@
 use std::io;
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
     RouteType,
 };
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{Netlink, NetlinkError, Result, family};
 
@@ -75,10 +75,7 @@ impl Netlink {
             RouteNetlinkMessage::NewRoute(message) => Some(message),
             _ => None,
         });
-        // Entries of the kernel's cache are no routes.
-        Ok(routes
-            .filter(|route| table_of(route) == table && !route.header.flags.contains(RouteFlags::Cloned))
-            .collect())
+        Ok(routes.filter(|route| table_of(route) == table && !is_cached(route)).collect())
     }
 
     /// Asks which way a packet to `address` would take, if it carried this mark (0: none).
@@ -89,24 +86,29 @@ impl Netlink {
         self.look_up(None, address, mark)
     }
 
-    /// As [`route_to`](Self::route_to), for a packet from `source`.
+    /// As [`route_to`](Self::route_to), for a packet from the address of `source` that asks for the interface of this
+    /// index (0: none). The source that is told is not the one that was named, but that of a packet that names none.
     ///
     /// # Errors
-    /// EINVAL if that is no address of this host, ENETUNREACH if there is no way.
-    pub fn route_from(&mut self, source: IpAddr, address: IpAddr, mark: u32) -> Result<RouteLookup> {
+    /// EINVAL if an IPv4 source is no address of this host (of an IPv6 one this is not looked at), ENETUNREACH if there
+    /// is no way.
+    pub fn route_from(&mut self, source: (IpAddr, u32), address: IpAddr, mark: u32) -> Result<RouteLookup> {
         self.look_up(Some(source), address, mark)
     }
 
-    fn look_up(&mut self, source: Option<IpAddr>, address: IpAddr, mark: u32) -> Result<RouteLookup> {
+    fn look_up(&mut self, source: Option<(IpAddr, u32)>, address: IpAddr, mark: u32) -> Result<RouteLookup> {
         let action = format!("cannot find a route to {address}");
         let mut request = RouteMessage::default();
         request.header.address_family = family(&address);
         request.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
         request.header.flags = RouteFlags::LookupTable;
         request.attributes.push(RouteAttribute::Destination(address.into()));
-        if let Some(source) = source {
+        if let Some((source, ifindex)) = source {
             request.header.source_prefix_length = request.header.destination_prefix_length;
             request.attributes.push(RouteAttribute::Source(source.into()));
+            if ifindex != 0 {
+                request.attributes.push(RouteAttribute::Oif(ifindex));
+            }
         }
         if mark != 0 {
             request.attributes.push(RouteAttribute::Mark(mark));
@@ -182,12 +184,22 @@ pub(super) fn destination_of(message: &RouteMessage) -> Option<IpNet> {
         _ => None,
     });
     // The default route has no destination attribute.
-    let everywhere = match message.header.address_family {
-        netlink_packet_route::AddressFamily::Inet => IpAddr::from([0; 4]),
-        netlink_packet_route::AddressFamily::Inet6 => IpAddr::from([0; 16]),
-        _ => return None,
-    };
-    IpNet::new(destination.unwrap_or(everywhere), message.header.destination_prefix_length).ok()
+    let everywhere = everywhere(message.header.address_family)?;
+    IpNet::new(destination.unwrap_or(everywhere.addr()), message.header.destination_prefix_length).ok()
+}
+
+/// All addresses of a family, if it is one of IP: forwarded multicast has families of its own.
+pub(super) fn everywhere(family: AddressFamily) -> Option<IpNet> {
+    match family {
+        AddressFamily::Inet => Some(IpNet::V4(Ipv4Net::default())),
+        AddressFamily::Inet6 => Some(IpNet::V6(Ipv6Net::default())),
+        _ => None,
+    }
+}
+
+/// Whether this is an entry of the kernel's cache, and no route.
+pub(super) fn is_cached(message: &RouteMessage) -> bool {
+    message.header.flags.contains(RouteFlags::Cloned)
 }
 
 fn route_of(message: &RouteMessage) -> Option<Route> {

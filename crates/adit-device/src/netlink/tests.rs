@@ -3,7 +3,9 @@ use std::os::fd::AsFd;
 use std::process::Command;
 use std::time::Duration;
 
-use super::testing::{connect, in_new_namespace, net, new_namespace};
+use ipnet::IpNet;
+
+use super::testing::{add_address, connect, in_new_namespace, net, new_namespace};
 use super::*;
 
 #[test]
@@ -206,6 +208,66 @@ fn the_monitor_tells_of_changes_deletions_and_lost_addresses() {
         netlink.delete_link(index).expect("deleted");
         assert!(news().iter().any(|event| matches!(event, LinkEvent::Deleted(l) if l.index == index && l.name == "a")));
         assert_eq!(news(), [], "then it is silent");
+    });
+}
+
+#[test]
+fn the_monitor_tells_of_routes_and_rules_of_both_families() {
+    in_new_namespace(|| {
+        let mut netlink = Netlink::open().expect("netlink");
+        netlink.create_veth("a", "b", None).expect("veth");
+        let [ifindex, other] = ["a", "b"].map(|name| netlink.link(name).expect("link").index);
+        netlink.set_up(ifindex, true).expect("up");
+        netlink.set_up(other, true).expect("up");
+        let mut monitor = LinkMonitor::open_for_routes().expect("monitor");
+        let mut news = || std::iter::from_fn(|| monitor.next_event().expect("monitor")).collect::<Vec<_>>();
+        for destination in ["192.0.2.0/24", "2001:db8::/32", "0.0.0.0/0", "::/0"].map(net) {
+            netlink.add_route(&Route { destination, table: MAIN_TABLE, ifindex, metric: None }).expect("route");
+            assert!(news().contains(&LinkEvent::RouteChanged { destination }), "{destination}");
+        }
+        for (v6, destination) in [(false, net("0.0.0.0/0")), (true, net("::/0"))] {
+            netlink.add_rule(&Rule::unless_marked(v6, 7, 99)).expect("rule");
+            assert_eq!(news(), [LinkEvent::RouteChanged { destination }]);
+        }
+        let command = "-6 route add 2001:db8:1::/48 nexthop via fe80::1 dev a nexthop via fe80::2 dev b";
+        assert!(Command::new("ip").args(command.split(' ')).status().expect("ip").success());
+        assert!(
+            news().contains(&LinkEvent::RouteChanged { destination: net("2001:db8:1::/48") }),
+            "over several links"
+        );
+    });
+}
+
+#[test]
+fn the_way_of_a_packet_that_names_its_source_and_a_link_is_told() {
+    in_new_namespace(|| {
+        let mut netlink = Netlink::open().expect("netlink");
+        let [first, second] = [("a", "b", "fd00::1/128"), ("c", "d", "fd01::1/128")].map(|(name, other, address)| {
+            netlink.create_veth(name, other, None).expect("veth");
+            let [index, other] = [name, other].map(|name| netlink.link(name).expect("link").index);
+            netlink.set_up(other, true).expect("up");
+            netlink.set_up(index, true).expect("up");
+            add_address(&mut netlink, index, address);
+            index
+        });
+        let far = net("2001:db8::1/128");
+        netlink
+            .add_route(&Route { destination: far, table: MAIN_TABLE, ifindex: first, metric: Some(100) })
+            .expect("route");
+        let source = net("fd00::1/128").addr();
+        let link = |netlink: &mut Netlink, to: IpNet, index| {
+            netlink.route_from((source, index), to.addr(), 0).expect("found").ifindex
+        };
+        for index in [first, second] {
+            assert_eq!(link(&mut netlink, net("fe80::5/64"), index), index, "link-local");
+        }
+        assert_eq!(link(&mut netlink, far, first), first);
+        netlink
+            .add_route(&Route { destination: far, table: MAIN_TABLE, ifindex: second, metric: Some(50) })
+            .expect("route");
+        assert_eq!(link(&mut netlink, far, first), second, "the better route, whatever link is named");
+        let nowhere = netlink.route_from((source, first), net("2001:db8::2/128").addr(), 0);
+        assert_eq!(nowhere.expect_err("no way").errno(), libc::ENETUNREACH);
     });
 }
 
