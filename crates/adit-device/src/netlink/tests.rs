@@ -227,7 +227,7 @@ fn the_monitor_tells_of_routes_and_rules_of_both_families() {
         }
         for (v6, destination) in [(false, net("0.0.0.0/0")), (true, net("::/0"))] {
             netlink.add_rule(&Rule::unless_marked(v6, 7, 99)).expect("rule");
-            assert_eq!(news(), [LinkEvent::RouteChanged { destination }]);
+            assert!(news().contains(&LinkEvent::RouteChanged { destination }), "a rule of {destination}");
         }
         let command = "-6 route add 2001:db8:1::/48 nexthop via fe80::1 dev a nexthop via fe80::2 dev b";
         assert!(Command::new("ip").args(command.split(' ')).status().expect("ip").success());
