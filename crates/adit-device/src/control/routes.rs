@@ -142,7 +142,8 @@ impl Control {
             let mut netlink = Netlink::open();
             for (id, path, local) in paths {
                 if leaves_elsewhere(&mut netlink, &path, local) {
-                    tracing::debug!(remote = %path.remote, %local, "packets leave by another link now, from an address of its own");
+                    let remote = path.remote;
+                    tracing::debug!(%remote, %local, "packets leave by another link now, from an address of its own");
                     // The peer may be gone by now, and its source with it.
                     let _ = self.shared.interface().forget_source(id);
                 }

@@ -186,13 +186,9 @@ fn event_of(message: &RouteNetlinkMessage) -> Option<LinkEvent> {
         RouteNetlinkMessage::DelAddress(message) => {
             Some(LinkEvent::AddressRemoved { ifindex: message.header.index, address: address_of(message)? })
         }
-        RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message) => {
-            // What the kernel remembers of a destination follows from the routes, and changes with the traffic.
-            let is_route = !is_cached(message);
-            is_route
-                .then(|| destination_of(message))
-                .flatten()
-                .map(|destination| LinkEvent::RouteChanged { destination })
+        // What the kernel remembers of a destination follows from the routes, and changes with the traffic.
+        RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message) if !is_cached(message) => {
+            Some(LinkEvent::RouteChanged { destination: destination_of(message)? })
         }
         RouteNetlinkMessage::NewRule(message) | RouteNetlinkMessage::DelRule(message) => {
             Some(LinkEvent::RouteChanged { destination: everywhere(message.header.family)? })
