@@ -24,8 +24,8 @@ pub struct Bounds {
     pub handshakes_per_second: u32,
     /// Sources whose handshakes are counted under load.
     pub rate_limited_sources: usize,
-    /// Handshake messages and keepalives that wait to be sent; and, separately, as many cookie replies, where addresses
-    /// take turns for the second half.
+    /// Handshake messages and keepalives that wait to be sent; and, separately, as many cookie replies. The second half of
+    /// the room for these goes to networks that ask for few, and to the addresses whose turn it is.
     pub outgoing: usize,
     /// Events that wait to be taken; beyond it the oldest are dropped.
     pub events: usize,

@@ -4,6 +4,7 @@
 //! A forged message changes nothing: everything that it leads to is computed on local values.
 
 mod admission;
+mod crowd;
 mod turns;
 mod work;
 
@@ -28,6 +29,7 @@ use crate::time::{Instant, Tai64n};
 use crate::transmit::Outgoing;
 
 pub(crate) use admission::{Admission, Load};
+pub(crate) use crowd::Crowd;
 pub(crate) use turns::Turns;
 use work::{Done, Work};
 pub use work::{HandshakeDone, HandshakeWork};

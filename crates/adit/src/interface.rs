@@ -18,7 +18,7 @@ use crate::bounds::Bounds;
 use crate::cookie::CookieChecker;
 use crate::error::{Drop, DropCounters, Error};
 use crate::event::{Event, Events};
-use crate::handshake::{Incoming, Load, Turns};
+use crate::handshake::{Crowd, Incoming, Load, Turns};
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::noise::Identity;
 use crate::peer::{Peer, PeerId, PeerState, Peers};
@@ -56,6 +56,7 @@ pub struct Interface {
     pub(crate) cookie_replies: VecDeque<Outgoing>,
     pub(crate) limiter: RateLimiter,
     pub(crate) load: Load,
+    pub(crate) crowd: Crowd,
     pub(crate) turns: Turns,
     /// The timestamp of the last initiation sent, to whichever peer.
     pub(crate) last_timestamp: Tai64n,
@@ -83,7 +84,7 @@ impl Interface {
         // Without room for a single message no timer could ever do its work, and no response would be read.
         let (outgoing, handshake_queue) = (bounds.outgoing.max(1), bounds.handshake_queue.max(1));
         let bounds = Bounds { outgoing, handshake_queue, ..bounds };
-        // One secret serves both: what they do reveals nothing of it.
+        // One secret serves all that hash by it: what they do reveals nothing of it.
         let seed = [rng.next_u64(), rng.next_u64()];
         let (limiter, turns) = (RateLimiter::new(bounds.rate_limited_sources, seed), Turns::new(seed));
         let allowed_ips = AllowedIps::new([rng.next_u64(), rng.next_u64()]);
@@ -107,6 +108,7 @@ impl Interface {
             cookie_replies: VecDeque::new(),
             limiter,
             load: Load::default(),
+            crowd: Crowd::new(seed),
             turns,
             last_timestamp: Tai64n::default(),
             staged_bytes: 0,

@@ -75,7 +75,8 @@ impl Interface {
                 }
                 Message::CookieReply(reply) => self.take_cookie(now, &reply).map(|()| Fate::Gone),
                 Message::Initiation(_) | Message::Response(_) => {
-                    self.note_candidate(&mut batch.admission, number, &message);
+                    let path = batch.paths.get(entry.path as usize);
+                    self.note_candidate(&mut batch.admission, number, &message, path);
                     Ok(Fate::Handshake)
                 }
             });

@@ -12,6 +12,7 @@ use core::time::Duration;
 use zeroize::Zeroizing;
 
 use super::Incoming;
+use super::crowd::Networks;
 use super::turns::Turns;
 use crate::batch::{Batch, Fate};
 use crate::bounds::Bounds;
@@ -79,6 +80,9 @@ struct Candidate {
     sender_index: u32,
     /// It begins a handshake, or answers one that was begun here.
     is_expected: bool,
+    networks: Networks,
+    /// While cookies are scarce: it comes from a network that asks for few of them.
+    is_quiet: bool,
     verdict: Verdict,
 }
 
@@ -143,7 +147,9 @@ impl Judge {
         if is_high && !self.checker.mac2_is_good(self.now, datagram, path.remote) {
             // When less than half of the room is left, the less there is, the fewer addresses have their turn.
             let (room, half) = (self.room, self.bounds.outgoing / 2);
-            if room == 0 || room < half && !self.turns.is_among(self.now, path.remote.ip(), (room, half)) {
+            let is_passed_over =
+                || !candidate.is_quiet && !self.turns.is_among(self.now, path.remote.ip(), (room, half));
+            if room == 0 || room < half && is_passed_over() {
                 return Verdict::NoCookie;
             }
             self.room -= 1;
@@ -167,7 +173,13 @@ fn nonce(seed: &[u8; 32], number: usize) -> [u8; NONCE_LEN] {
 
 impl Interface {
     /// The first step, for one message: notes it down.
-    pub(crate) fn note_candidate(&self, admission: &mut Admission, entry: usize, message: &Message<'_>) {
+    pub(crate) fn note_candidate(
+        &self,
+        admission: &mut Admission,
+        entry: usize,
+        message: &Message<'_>,
+        path: Option<&Path>,
+    ) {
         let (sender_index, is_expected) = match message {
             Message::Initiation(message) => (message.sender_index, true),
             Message::Response(message) => {
@@ -180,9 +192,12 @@ impl Interface {
             }
             _ => return,
         };
+        let Some(path) = path else { return };
         // The verdict until it is judged, which without a private key it never is.
         let verdict = Verdict::Refused(Drop::NoPrivateKey);
-        admission.candidates.push(Candidate { entry, sender_index, is_expected, verdict });
+        let networks = self.crowd.networks(path.remote.ip());
+        let is_quiet = self.crowd.is_quiet(networks);
+        admission.candidates.push(Candidate { entry, sender_index, is_expected, networks, is_quiet, verdict });
     }
 
     /// The first step, at the end of the burst: hands over what it takes to judge the messages.
@@ -231,6 +246,9 @@ impl Interface {
                 Verdict::Proven | Verdict::Admitted if self.incoming.len() >= bound => Err(Drop::HandshakeQueueFull),
                 Verdict::Proven | Verdict::Admitted => Ok(()),
             };
+            if matches!(candidate.verdict, Verdict::Cookie(_) | Verdict::NoCookie) {
+                self.crowd.note(now, candidate.networks);
+            }
             if !matches!(candidate.verdict, Verdict::Refused(_)) {
                 // Messages with a right mac1 count as load, whether or not they are let in.
                 self.load.note(now, self.incoming.len(), &self.bounds);

@@ -56,3 +56,19 @@ fn no_stranger_is_passed_over_three_times_while_more_than_two_of_five_are_answer
     }
     assert!(passed_over[0] > 20 && passed_over[2] == 0, "{passed_over:?}");
 }
+
+#[test]
+fn nobody_is_passed_over_who_comes_from_a_network_that_asks_for_few_cookies() {
+    let mut sim = with_room_for_a_hundred_replies(29);
+    // Each from another network.
+    let newcomer = |number: u8| SocketAddr::from(([11 + number, 0, 0, 1], 51_820));
+    // Until enough was asked for to tell who crowds in, all take turns.
+    let at_first = (0..20).filter(|&number| is_answered(&mut sim, 78, newcomer(number))).count();
+    let mut others = 0..;
+    while sim.drops(B, Drop::ReplyQueueFull) < 40_000 {
+        assert!(!is_answered(&mut sim, 100, address(others.next().unwrap())));
+    }
+    let then = (20..120).filter(|&number| is_answered(&mut sim, 78, newcomer(number))).count();
+    assert!(at_first < 20 && then > 95, "{at_first} of 20, {then} of 100");
+    assert!(!is_answered(&mut sim, 100, newcomer(120)), "there is no room");
+}

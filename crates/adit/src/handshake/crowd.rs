@@ -1,0 +1,195 @@
+//! Which networks ask for few cookies, while others ask for more than can be sent.
+//!
+//! Most floods come from some networks more than from others: from the hosts that an attacker has got hold of, or from
+//! the addresses that its provider lets it forge. Whoever asks from a network that asks far less than the average is
+//! then answered first, and need not wait for its turn (`turns`). Networks are counted in two sizes, and a quiet one of
+//! either size is enough: the larger show that a flood comes from few providers, the smaller that it comes from few
+//! hosts of many. If all networks ask alike, none is quiet, and all addresses take turns.
+//!
+//! The table has few places, and networks that share one are counted together. What is quiet asks for at most an eighth
+//! of all, so even addresses that are chosen to look quiet cannot take away the turns of the others.
+
+use alloc::vec::Vec;
+use core::hash::Hasher as _;
+use core::net::IpAddr;
+use core::time::Duration;
+
+use siphasher::sip::SipHasher13;
+
+use crate::time::Instant;
+
+/// Places for networks of each size.
+const PLACES: usize = 2_048;
+/// A network is quiet if it asks for less than the average by this factor.
+const QUIET: u32 = 16;
+/// The time after which what has been counted counts half.
+const MEMORY: Duration = Duration::from_secs(2);
+
+/// How often networks have asked for a cookie of late.
+pub(crate) struct Crowd {
+    seed: [u64; 2],
+    /// Two times `PLACES` while anything is counted, and empty otherwise.
+    counts: Vec<u32>,
+    total: u32,
+    halved: Instant,
+}
+
+/// The places of an address's networks in the table.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Networks([u16; 2]);
+
+impl Crowd {
+    /// The seed must be random and secret: nobody is to choose networks that share a place with others.
+    pub(crate) fn new(seed: [u64; 2]) -> Self {
+        Self { seed, counts: Vec::new(), total: 0, halved: Instant::default() }
+    }
+
+    pub(crate) fn networks(&self, source: IpAddr) -> Networks {
+        let [large, small] = match source.to_canonical() {
+            IpAddr::V4(address) => [address.to_bits() >> 16, address.to_bits() >> 8].map(u64::from),
+            IpAddr::V6(address) => [address.to_bits() >> 96, address.to_bits() >> 80].map(|prefix| prefix as u64),
+        };
+        let [key0, key1] = self.seed;
+        let place = |prefix| {
+            let mut hasher = SipHasher13::new_with_keys(key0, key1);
+            hasher.write_u64(prefix);
+            (hasher.finish() % PLACES as u64) as u16
+        };
+        Networks([place(large), place(small) + PLACES as u16])
+    }
+
+    /// Whether one of these networks asks for far less than the average.
+    pub(crate) fn is_quiet(&self, Networks(places): Networks) -> bool {
+        let few = self.total / PLACES as u32 / QUIET;
+        places.iter().any(|&place| self.counts.get(usize::from(place)).is_some_and(|&count| count < few))
+    }
+
+    /// Takes note that somebody in these networks asks.
+    pub(crate) fn note(&mut self, now: Instant, Networks(places): Networks) {
+        let times = now.saturating_since(self.halved).as_nanos() / MEMORY.as_nanos();
+        if times > 0 {
+            self.halved = now;
+            let halve = |count: &mut u32| *count = count.checked_shr(times.min(32) as u32).unwrap_or(0);
+            halve(&mut self.total);
+            self.counts.iter_mut().for_each(halve);
+        }
+        if self.counts.is_empty() {
+            self.counts = alloc::vec![0; 2 * PLACES];
+        }
+        self.total = self.total.saturating_add(1);
+        for place in places {
+            if let Some(count) = self.counts.get_mut(usize::from(place)) {
+                *count = count.saturating_add(1);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::net::{Ipv4Addr, Ipv6Addr};
+
+    use super::*;
+
+    /// Asks made in the tests: the average place has seen 64 of them.
+    const ASKS: u32 = 64 * PLACES as u32;
+    const NEWCOMER: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
+
+    /// A crowd in which as many addresses have asked at once.
+    fn crowd(address: impl Fn(u32) -> IpAddr) -> Crowd {
+        let mut crowd = Crowd::new([1, 2]);
+        for number in 0..ASKS {
+            let networks = crowd.networks(address(number));
+            crowd.note(Instant::default(), networks);
+        }
+        crowd
+    }
+
+    fn v4(bits: u32) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::from_bits(bits))
+    }
+
+    fn v6(bits: u128) -> IpAddr {
+        IpAddr::V6(Ipv6Addr::from_bits(bits))
+    }
+
+    fn is_quiet(crowd: &Crowd, address: IpAddr) -> bool {
+        crowd.is_quiet(crowd.networks(address))
+    }
+
+    /// Spreads numbers over all 32 bits.
+    fn anywhere(number: u32) -> u32 {
+        number.wrapping_mul(0x9e37_79b1)
+    }
+
+    #[test]
+    fn a_flood_of_forged_addresses_of_one_provider_leaves_the_networks_of_others_quiet() {
+        let crowd = crowd(|number| v4(0x6440_0000 + anywhere(number) % (1 << 22)));
+        assert!(is_quiet(&crowd, NEWCOMER));
+        assert!((0..64).all(|number| !is_quiet(&crowd, v4(0x6440_0000 + (number << 16)))));
+    }
+
+    #[test]
+    fn a_flood_from_a_few_hundred_hosts_all_over_the_world_leaves_those_beside_them_quiet() {
+        let host = |number: u32| v4(anywhere(number % 300));
+        let crowd = crowd(host);
+        // In the same large network as one of them, each in another small one.
+        let neighbour = |number| v4(anywhere(number) ^ 0x100);
+        assert!((0..300).filter(|&number| is_quiet(&crowd, neighbour(number))).count() > 250);
+        assert!((0..300).all(|number| !is_quiet(&crowd, host(number))));
+    }
+
+    #[test]
+    fn when_all_networks_ask_alike_none_is_quiet() {
+        let crowd = crowd(|number| v4(anywhere(number)));
+        assert!((0..1_000).all(|number| !is_quiet(&crowd, v4(anywhere(number + ASKS)))));
+    }
+
+    #[test]
+    fn networks_of_ipv6_are_told_apart_by_provider_and_by_customer() {
+        let provider = |number: u32| u128::from(0x2001_0000 + number) << 96;
+        let customer = |number: u32| u128::from(number % 0x1_0000) << 80;
+        let of_all_customers = crowd(|number| v6(provider(1) + customer(number)));
+        assert!(is_quiet(&of_all_customers, v6(provider(9) + customer(7))), "another provider");
+        assert!(!is_quiet(&of_all_customers, v6(provider(1) + customer(7))));
+        // Each address is another one.
+        let of_one_customer = crowd(|number| v6(provider(1) + customer(7) + u128::from(number)));
+        assert!(is_quiet(&of_one_customer, v6(provider(1) + customer(8))), "another customer");
+        assert!(!is_quiet(&of_one_customer, v6(provider(1) + customer(7) + (1 << 79))), "another network of the same");
+    }
+
+    #[test]
+    fn nobody_is_quiet_before_much_was_asked_for() {
+        let mut crowd = Crowd::new([1, 2]);
+        assert!(!is_quiet(&crowd, NEWCOMER));
+        let networks = crowd.networks(v4(0x6440_0000));
+        for _ in 0..QUIET * PLACES as u32 - 1 {
+            crowd.note(Instant::default(), networks);
+        }
+        assert!(!is_quiet(&crowd, NEWCOMER));
+        crowd.note(Instant::default(), networks);
+        assert!(is_quiet(&crowd, NEWCOMER));
+    }
+
+    #[test]
+    fn what_was_asked_for_long_ago_counts_no_more() {
+        let loud = v4(0x6440_0000);
+        let asks_again = |after: Duration| {
+            let mut crowd = crowd(|_| loud);
+            let networks = crowd.networks(loud);
+            crowd.note(Instant::default() + after, networks);
+            (crowd.total, crowd.counts.iter().sum::<u32>())
+        };
+        assert_eq!(asks_again(MEMORY - Duration::from_nanos(1)), (ASKS + 1, 2 * (ASKS + 1)));
+        assert_eq!(asks_again(MEMORY), (ASKS / 2 + 1, 2 * (ASKS / 2 + 1)));
+        assert_eq!(asks_again(4 * MEMORY), (ASKS / 16 + 1, 2 * (ASKS / 16 + 1)));
+        assert_eq!(asks_again(1_000 * MEMORY), (1, 2));
+    }
+
+    #[test]
+    fn an_ipv4_address_is_in_the_same_networks_however_it_is_written() {
+        let crowd = crowd(|_| NEWCOMER);
+        let IpAddr::V4(address) = NEWCOMER else { unreachable!() };
+        assert!(!is_quiet(&crowd, address.to_ipv6_mapped().into()));
+    }
+}
