@@ -98,6 +98,20 @@ fn sessions_go_on_while_initiations_flood_as_fast_as_a_core_can_send_them() {
     assert_eq!(arena.trio.a.daemon().ended(), None, "the daemon goes on");
 }
 
+/// More cookies are asked for than can be sent, but not from where the newcomer is.
+#[test]
+fn a_newcomer_gets_in_while_initiations_flood_as_fast_as_a_core_can_send_them() {
+    for kind in [FloodKind::ForgedInitiations, FloodKind::Replay] {
+        let arena = Arena::new(Implementation::Adit);
+        let flood = arena.flood(kind, Rate::Max);
+        eventually("some are passed over", || {
+            (arena.victim().shown().dropped(&["reply_queue_full"]) >= 4 * ENOUGH).then_some(())
+        });
+        arena.newcomer(PATIENCE).assert_all_answered();
+        end(flood);
+    }
+}
+
 /// Held to the link by which a datagram came, IPv4 would ask there for a neighbour of every address that was made up, and
 /// the kernel keeps so many neighbours only, whoever needs them.
 #[test]

@@ -65,7 +65,7 @@ fn nobody_is_passed_over_who_comes_from_a_network_that_asks_for_few_cookies() {
     // Until enough was asked for to tell who crowds in, all take turns.
     let at_first = (0..20).filter(|&number| is_answered(&mut sim, 78, newcomer(number))).count();
     let mut others = 0..;
-    while sim.drops(B, Drop::ReplyQueueFull) < 40_000 {
+    while sim.drops(B, Drop::CookieSent) + sim.drops(B, Drop::ReplyQueueFull) < 66_000 {
         assert!(!is_answered(&mut sim, 100, address(others.next().unwrap())));
     }
     let then = (20..120).filter(|&number| is_answered(&mut sim, 78, newcomer(number))).count();
