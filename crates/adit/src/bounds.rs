@@ -22,7 +22,8 @@ pub struct Bounds {
     /// alone makes load: let it be what the CPU computes in a tenth of its time. An initiation costs some three
     /// Diffie-Hellman operations.
     pub handshakes_per_second: u32,
-    /// Sources whose handshakes are counted under load.
+    /// Sources whose handshakes are counted under load. The table of networks that ask for cookies has a quarter of this
+    /// many places.
     pub rate_limited_sources: usize,
     /// Handshake messages and keepalives that wait to be sent; and, separately, as many cookie replies. The second half of
     /// the room for these goes to networks that ask for few, and to the addresses whose turn it is.

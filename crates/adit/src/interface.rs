@@ -108,7 +108,7 @@ impl Interface {
             cookie_replies: VecDeque::new(),
             limiter,
             load: Load::default(),
-            crowd: Crowd::new(seed),
+            crowd: Crowd::new(bounds.rate_limited_sources, seed),
             turns,
             last_timestamp: Tai64n::default(),
             staged_bytes: 0,

@@ -21,8 +21,6 @@ use crate::time::Instant;
 
 /// Rows of places: two for each size of networks.
 const ROWS: usize = 4;
-/// Places in a row.
-const PLACES: usize = 2_048;
 /// A network is quiet if it asks for less than the average by this factor.
 const QUIET: u32 = 32;
 /// The time after which what has been counted counts half.
@@ -31,20 +29,24 @@ const MEMORY: Duration = Duration::from_secs(4);
 /// How often networks have asked for a cookie of late.
 pub(crate) struct Crowd {
     seed: [u64; 2],
-    /// For each place, those of all rows; empty before anybody has asked.
-    counts: Vec<[u32; ROWS]>,
+    /// Places in a row.
+    places: u32,
+    /// For each place, the counts of all rows; empty before anybody has asked.
+    counts: Vec<[u16; ROWS]>,
     total: u32,
     halved: Instant,
 }
 
 /// The places of an address's networks in the table.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Networks([u16; ROWS]);
+#[derive(Clone, Copy)]
+pub(crate) struct Networks([u32; ROWS]);
 
 impl Crowd {
-    /// The seed must be random and secret: nobody is to choose networks that share a place with others.
-    pub(crate) fn new(seed: [u64; 2]) -> Self {
-        Self { seed, counts: Vec::new(), total: 0, halved: Instant::default() }
+    /// A table of at most 2 bytes for each of `max_entries`, which takes no memory before anybody has asked. The seed must
+    /// be random and secret: nobody is to choose networks that share a place with others.
+    pub(crate) fn new(max_entries: usize, seed: [u64; 2]) -> Self {
+        let places = u32::try_from(max_entries / ROWS).unwrap_or(u32::MAX).max(1);
+        Self { seed, places, counts: Vec::new(), total: 0, halved: Instant::default() }
     }
 
     pub(crate) fn networks(&self, source: IpAddr) -> Networks {
@@ -59,15 +61,15 @@ impl Crowd {
             hasher.finish()
         };
         let (large, small) = (hash(large), hash(small));
-        Networks([large, large >> 32, small, small >> 32].map(|hash| (hash % PLACES as u64) as u16))
+        Networks([large, large >> 32, small, small >> 32].map(|hash| hash as u32 % self.places))
     }
 
     /// Whether one of these networks asks for far less than the average.
     pub(crate) fn is_quiet(&self, Networks(places): Networks) -> bool {
-        let few = self.total / PLACES as u32 / QUIET;
+        let few = self.total / self.places / QUIET;
         let mut counts =
-            places.iter().enumerate().filter_map(|(row, &place)| self.counts.get(usize::from(place))?.get(row));
-        counts.any(|&count| count < few)
+            places.iter().enumerate().filter_map(|(row, &place)| self.counts.get(place as usize)?.get(row));
+        counts.any(|&count| u32::from(count) < few)
     }
 
     /// Takes note that somebody in these networks asks.
@@ -75,16 +77,18 @@ impl Crowd {
         let times = now.saturating_since(self.halved).as_nanos() / MEMORY.as_nanos();
         if times > 0 {
             self.halved = now;
-            let halve = |count: &mut u32| *count = count.checked_shr(times.min(32) as u32).unwrap_or(0);
-            halve(&mut self.total);
-            self.counts.iter_mut().flatten().for_each(halve);
+            let times = times.min(32) as u32;
+            self.total = self.total.checked_shr(times).unwrap_or(0);
+            for count in self.counts.iter_mut().flatten() {
+                *count = count.checked_shr(times).unwrap_or(0);
+            }
         }
         if self.counts.is_empty() {
-            self.counts = alloc::vec![[0; ROWS]; PLACES];
+            self.counts = alloc::vec![[0; ROWS]; self.places as usize];
         }
         self.total = self.total.saturating_add(1);
         for (row, place) in places.into_iter().enumerate() {
-            if let Some(count) = self.counts.get_mut(usize::from(place)).and_then(|counts| counts.get_mut(row)) {
+            if let Some(count) = self.counts.get_mut(place as usize).and_then(|counts| counts.get_mut(row)) {
                 *count = count.saturating_add(1);
             }
         }
@@ -97,13 +101,14 @@ mod tests {
 
     use super::*;
 
+    const PLACES: u32 = 2_048;
     /// Asks made in the tests: the average place has seen 64 of them.
-    const ASKS: u32 = 64 * PLACES as u32;
+    const ASKS: u32 = 64 * PLACES;
     const NEWCOMER: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 7));
 
     /// A crowd in which as many addresses have asked at once.
     fn crowd(address: impl Fn(u32) -> IpAddr) -> Crowd {
-        let mut crowd = Crowd::new([1, 2]);
+        let mut crowd = Crowd::new(8_192, [1, 2]);
         for number in 0..ASKS {
             let networks = crowd.networks(address(number));
             crowd.note(Instant::default(), networks);
@@ -166,10 +171,10 @@ mod tests {
 
     #[test]
     fn nobody_is_quiet_before_much_was_asked_for() {
-        let mut crowd = Crowd::new([1, 2]);
+        let mut crowd = Crowd::new(8_192, [1, 2]);
         assert!(!is_quiet(&crowd, NEWCOMER));
         let networks = crowd.networks(v4(0x6440_0000));
-        for _ in 0..QUIET * PLACES as u32 - 1 {
+        for _ in 0..QUIET * PLACES - 1 {
             crowd.note(Instant::default(), networks);
         }
         assert!(!is_quiet(&crowd, NEWCOMER));
@@ -179,17 +184,25 @@ mod tests {
 
     #[test]
     fn what_was_asked_for_long_ago_counts_no_more() {
-        let loud = v4(0x6440_0000);
         let asks_again = |after: Duration| {
-            let mut crowd = crowd(|_| loud);
-            let networks = crowd.networks(loud);
+            let mut crowd = Crowd::new(8_192, [1, 2]);
+            let networks = crowd.networks(NEWCOMER);
+            for _ in 0..1_000 {
+                crowd.note(Instant::default(), networks);
+            }
             crowd.note(Instant::default() + after, networks);
-            (crowd.total, crowd.counts.iter().flatten().sum::<u32>())
+            (crowd.total, crowd.counts.iter().flatten().map(|&count| u32::from(count)).sum::<u32>() / ROWS as u32)
         };
-        assert_eq!(asks_again(MEMORY - Duration::from_nanos(1)), (ASKS + 1, ROWS as u32 * (ASKS + 1)));
-        assert_eq!(asks_again(MEMORY), (ASKS / 2 + 1, ROWS as u32 * (ASKS / 2 + 1)));
-        assert_eq!(asks_again(4 * MEMORY), (ASKS / 16 + 1, ROWS as u32 * (ASKS / 16 + 1)));
-        assert_eq!(asks_again(1_000 * MEMORY), (1, ROWS as u32));
+        assert_eq!(asks_again(MEMORY - Duration::from_nanos(1)), (1_001, 1_001));
+        assert_eq!(asks_again(MEMORY), (501, 501));
+        assert_eq!(asks_again(3 * MEMORY), (126, 126));
+        assert_eq!(asks_again(1_000 * MEMORY), (1, 1));
+    }
+
+    #[test]
+    fn counts_stop_at_their_end() {
+        let crowd = crowd(|_| NEWCOMER);
+        assert_eq!((crowd.total, is_quiet(&crowd, NEWCOMER)), (ASKS, false));
     }
 
     #[test]
