@@ -155,6 +155,20 @@ fn a_queue_that_fills_up_is_load() {
 }
 
 #[test]
+fn a_cookie_reply_can_be_read_by_whoever_follows_the_paper_and_its_cookie_is_the_key_of_mac2() {
+    let mut sim = under_load(30, B);
+    sim.send(A, B);
+    sim.run_for(secs(6));
+    let initiations = sim.sent(A, Kind::Initiation);
+    let [first, second] = initiations.as_slice() else { panic!("{} initiations", initiations.len()) };
+    let reply = sim.last_sent(B, Kind::CookieReply).bytes;
+    assert_eq!((reply[..4].to_vec(), &reply[4..8]), (vec![3, 0, 0, 0], &first.bytes[4..8]), "to the sender's index");
+    let mac1 = &first.bytes[116..132];
+    let cookie = forge::open_cookie(&sim[B].private_key.public_key(), &reply, mac1).expect("a cookie");
+    assert_eq!(mac2(second), forge::mac(&cookie, &second.bytes[..132]));
+}
+
+#[test]
 fn a_cookie_is_bound_to_the_address_and_to_the_port() {
     let mut sim = under_load(7, B);
     sim.send(A, B);

@@ -6,6 +6,7 @@ use adit::{Instant, Interface, PrivateKey, PublicKey};
 use blake2::digest::consts::U16;
 use blake2::digest::{Digest, FixedOutput, KeyInit, Update};
 use blake2::{Blake2s256, Blake2sMac};
+use chacha20poly1305::{AeadInOut, XChaCha20Poly1305};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 
@@ -32,10 +33,21 @@ pub(crate) fn put_mac1(message: &mut [u8], receiver: &PublicKey) {
     message[at..at + 16].copy_from_slice(&mac1);
 }
 
-fn mac(key: &[u8], data: &[u8]) -> [u8; 16] {
+/// The keyed hash of which mac1 and mac2 are made.
+pub(crate) fn mac(key: &[u8], data: &[u8]) -> [u8; 16] {
     let mut mac = Blake2sMac::<U16>::new_from_slice(key).unwrap();
     Update::update(&mut mac, data);
     mac.finalize_fixed().into()
+}
+
+/// The cookie in a reply of the interface with this key, to a message with this mac1.
+pub(crate) fn open_cookie(sender: &PublicKey, reply: &[u8], mac1: &[u8]) -> Option<[u8; 16]> {
+    let key = Blake2s256::new().chain(b"cookie--").chain(sender.as_bytes()).finalize_fixed();
+    let (nonce, tag): ([u8; 24], [u8; 16]) = (reply[8..32].try_into().ok()?, reply[48..].try_into().ok()?);
+    let mut cookie: [u8; 16] = reply[32..48].try_into().ok()?;
+    let cipher = XChaCha20Poly1305::new(&key);
+    cipher.decrypt_inout_detached(&nonce.into(), mac1, cookie.as_mut_slice().into(), &tag.into()).ok()?;
+    Some(cookie)
 }
 
 /// Each message that differs from `message` in one bit, with the number of that bit.
