@@ -36,7 +36,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const BUFFER_SIZE: usize = 64 * 1024;
 /// Length of the header of every message.
 const MESSAGE_HEADER: usize = 16;
-/// How often a listing is begun again because something changed meanwhile.
+/// How often a listing is made when something changes meanwhile; the last one has to do.
 const MAX_DUMPS: usize = 8;
 
 /// A request that the kernel refused, or could not be made.

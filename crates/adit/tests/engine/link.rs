@@ -62,14 +62,32 @@ fn a_link_that_comes_up_again_makes_its_sessions_anew() {
     let (now, b) = (sim.now, sim.id(A, B));
     sim[A].interface.set_persistent_keepalive(now, b, 10).unwrap();
     sim[A].interface.link_down();
+    sim.network.cut_both(A, B);
     sim.run_for(secs(30));
+    sim.network.heal();
     let now = sim.now;
     sim[A].interface.link_up(now);
     sim.run_for(RTT + DELAY);
     assert!(sim.peer(A, B).has_session, "the persistent keepalive asks for one at once");
+    assert_eq!(sim.count(A, Kind::Initiation), 2);
     let packet = sim.send(B, A);
     sim.run_for(DELAY);
     assert!(sim[A].has_arrived(&packet));
+}
+
+#[test]
+fn a_link_that_comes_up_again_goes_on_with_nothing_that_was_due_before() {
+    let mut sim = Sim::pair(13);
+    sim.connect(A, B);
+    // Unless an answer comes, a new session is due.
+    sim.network.cut_both(A, B);
+    sim.send(A, B);
+    sim[A].interface.link_down();
+    let sent = sim.wire.len();
+    let now = sim.now;
+    sim[A].interface.link_up(now);
+    sim.run_for(secs(100));
+    assert_eq!(sim.wire[sent..].iter().filter(|datagram| datagram.from == A).count(), 0);
 }
 
 #[test]

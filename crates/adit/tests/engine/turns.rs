@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use adit::{Bounds, Drop, Ecn, Path};
+use adit::{Bounds, Datagrams, Drop, Ecn, Path};
 
 use crate::cookies::{address, junk};
 use crate::sim::{B, Calls, Sim, millis};
@@ -39,6 +39,22 @@ fn the_less_room_there_is_for_cookies_the_fewer_addresses_have_their_turn() {
         let answered = (0..100).filter(|&source| is_answered(&mut sim, waiting, address(source))).count();
         assert!(answered.abs_diff(expected) <= 15 * usize::from(expected < 100), "{answered} of 100 behind {waiting}");
     }
+}
+
+#[test]
+fn the_room_that_is_left_is_reckoned_within_a_burst_as_well() {
+    let mut sim = with_room_for_a_hundred_replies(31);
+    let now = sim.now;
+    let mut buffer = junk(&sim, B, 1).repeat(120);
+    let mut burst = Datagrams::new();
+    for number in 0..120 {
+        assert!(burst.push(number * 148..(number + 1) * 148, &Path::to(address(number as u32)), Ecn::NotEct));
+    }
+    let opened = sim[B].interface.begin_open(now, burst, &buffer).open(&mut buffer);
+    assert_eq!(sim[B].interface.commit(now, opened, &mut buffer).packets().count(), 0);
+    // The first fifty are answered, and of the other seventy some three in four of whom it is the turn then.
+    let answered = sim.drops(B, Drop::CookieSent);
+    assert!((80..97).contains(&answered), "{answered} of 120");
 }
 
 #[test]
