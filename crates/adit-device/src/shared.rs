@@ -1,5 +1,7 @@
 //! What the threads of a device have in common.
 
+#[cfg(test)]
+mod tests;
 mod wake;
 
 use std::io;
