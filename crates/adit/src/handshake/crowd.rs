@@ -2,13 +2,15 @@
 //!
 //! Most floods come from some networks more than from others: from the hosts that an attacker has got hold of, or from
 //! the addresses that its provider lets it forge. Whoever asks from a network that asks far less than the average is
-//! then answered first, and need not wait for its turn (`turns`). Networks are counted in two sizes, and a quiet one of
-//! either size is enough: the larger show that a flood comes from few providers, the smaller that it comes from few
-//! hosts of many. If all networks ask alike, none is quiet, and all addresses take turns.
+//! then answered first, and need not wait for its turn (`turns`). Networks are counted in two sizes (/16 and /24 of IPv4,
+//! /32 and /48 of IPv6), and a quiet one of either size is enough: the larger show that a flood comes from few providers,
+//! the smaller that it comes from few hosts of many. If all networks ask alike, none is quiet, and all addresses take
+//! turns.
 //!
 //! The table has few places, and networks that share one are counted together there. So each network has two, of which
-//! the lower count is right, or nearer to it. What is quiet asks for at most an eighth of all (a thirty-second for each of
-//! the four rows of places), so that even addresses chosen to look quiet cannot take away the turns of the others.
+//! the lower count is right, or nearer to it. All quiet networks together ask for at most an eighth of what is asked for (a
+//! thirty-second in each of the four rows of places), so that even addresses chosen to look quiet cannot take away the
+//! turns of the others.
 
 use alloc::vec::Vec;
 use core::hash::Hasher as _;
@@ -49,6 +51,7 @@ impl Crowd {
         Self { seed, places, counts: Vec::new(), total: 0, halved: Instant::default() }
     }
 
+    /// The networks that this address belongs to.
     pub(crate) fn networks(&self, source: IpAddr) -> Networks {
         let [large, small] = match source.to_canonical() {
             IpAddr::V4(address) => [address.to_bits() >> 16, address.to_bits() >> 8].map(u64::from),
@@ -74,7 +77,7 @@ impl Crowd {
 
     /// Takes note that somebody in these networks asks.
     pub(crate) fn note(&mut self, now: Instant, Networks(places): Networks) {
-        let times = now.saturating_since(self.halved).as_nanos() / MEMORY.as_nanos();
+        let times = now.saturating_since(self.halved).as_secs() / MEMORY.as_secs();
         if times > 0 {
             self.halved = now;
             let times = times.min(32) as u32;
