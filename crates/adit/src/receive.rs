@@ -75,8 +75,7 @@ impl Interface {
                 }
                 Message::CookieReply(reply) => self.take_cookie(now, &reply).map(|()| Fate::Gone),
                 Message::Initiation(_) | Message::Response(_) => {
-                    let path = batch.paths.get(entry.path as usize);
-                    self.note_candidate(&mut batch.admission, number, &message, path);
+                    self.note_candidate(&mut batch.admission, number, &message);
                     Ok(Fate::Handshake)
                 }
             });
@@ -85,7 +84,7 @@ impl Interface {
                 Fate::Gone
             });
         }
-        self.begin_admission(now, &mut batch.admission);
+        self.begin_admission(now, &mut batch);
         Opening(batch)
     }
 

@@ -12,7 +12,6 @@ use core::time::Duration;
 use zeroize::Zeroizing;
 
 use super::Incoming;
-use super::crowd::Networks;
 use super::turns::Turns;
 use crate::batch::{Batch, Fate};
 use crate::bounds::Bounds;
@@ -80,8 +79,7 @@ struct Candidate {
     sender_index: u32,
     /// It begins a handshake, or answers one that was begun here.
     is_expected: bool,
-    networks: Networks,
-    /// While cookies are scarce: it comes from a network that asks for few of them.
+    /// It comes from a network that asks for few cookies; looked at only while they may be scarce.
     is_quiet: bool,
     verdict: Verdict,
 }
@@ -173,13 +171,7 @@ fn nonce(seed: &[u8; 32], number: usize) -> [u8; NONCE_LEN] {
 
 impl Interface {
     /// The first step, for one message: notes it down.
-    pub(crate) fn note_candidate(
-        &self,
-        admission: &mut Admission,
-        entry: usize,
-        message: &Message<'_>,
-        path: Option<&Path>,
-    ) {
+    pub(crate) fn note_candidate(&self, admission: &mut Admission, entry: usize, message: &Message<'_>) {
         let (sender_index, is_expected) = match message {
             Message::Initiation(message) => (message.sender_index, true),
             Message::Response(message) => {
@@ -192,19 +184,25 @@ impl Interface {
             }
             _ => return,
         };
-        let Some(path) = path else { return };
         // The verdict until it is judged, which without a private key it never is.
         let verdict = Verdict::Refused(Drop::NoPrivateKey);
-        let networks = self.crowd.networks(path.remote.ip());
-        let is_quiet = self.crowd.is_quiet(networks);
-        admission.candidates.push(Candidate { entry, sender_index, is_expected, networks, is_quiet, verdict });
+        admission.candidates.push(Candidate { entry, sender_index, is_expected, is_quiet: false, verdict });
     }
 
     /// The first step, at the end of the burst: hands over what it takes to judge the messages.
-    pub(crate) fn begin_admission(&mut self, now: Instant, admission: &mut Admission) {
+    pub(crate) fn begin_admission(&mut self, now: Instant, batch: &mut Batch) {
+        let Batch { entries, paths, admission, .. } = batch;
         let Some(checker) = self.checker.as_ref().filter(|_| !admission.candidates.is_empty()) else { return };
         let (load, queued, bounds, turns) = (self.load, self.incoming.len(), self.bounds, self.turns);
         let room = bounds.outgoing.saturating_sub(self.cookie_replies.len());
+        // Otherwise nobody in this burst can be passed over.
+        if room < bounds.outgoing / 2 + admission.candidates.len() {
+            for candidate in &mut admission.candidates {
+                let entry = entries.get(candidate.entry);
+                let path = entry.and_then(|entry| paths.get(entry.path as usize));
+                candidate.is_quiet = path.is_some_and(|path| self.crowd.is_quiet(path.remote.ip()));
+            }
+        }
         let mut checker = checker.clone();
         let seed = load.may_become_high(now, queued, admission.candidates.len(), &bounds).then(|| {
             if checker.is_stale(now) {
@@ -247,7 +245,7 @@ impl Interface {
                 Verdict::Proven | Verdict::Admitted => Ok(()),
             };
             if matches!(candidate.verdict, Verdict::Cookie(_) | Verdict::NoCookie) {
-                self.crowd.note(now, candidate.networks);
+                self.crowd.note(now, path.remote.ip());
             }
             if !matches!(candidate.verdict, Verdict::Refused(_)) {
                 // Messages with a right mac1 count as load, whether or not they are let in.

@@ -39,10 +39,6 @@ pub(crate) struct Crowd {
     halved: Instant,
 }
 
-/// The places of an address's networks in the table.
-#[derive(Clone, Copy)]
-pub(crate) struct Networks([u32; ROWS]);
-
 impl Crowd {
     /// A table of at most 2 bytes for each of `max_entries`, which takes no memory before anybody has asked. The seed must
     /// be random and secret: nobody is to choose networks that share a place with others.
@@ -51,32 +47,16 @@ impl Crowd {
         Self { seed, places, counts: Vec::new(), total: 0, halved: Instant::default() }
     }
 
-    /// The networks that this address belongs to.
-    pub(crate) fn networks(&self, source: IpAddr) -> Networks {
-        let [large, small] = match source.to_canonical() {
-            IpAddr::V4(address) => [address.to_bits() >> 16, address.to_bits() >> 8].map(u64::from),
-            IpAddr::V6(address) => [address.to_bits() >> 96, address.to_bits() >> 80].map(|prefix| prefix as u64),
-        };
-        let [key0, key1] = self.seed;
-        let hash = |prefix| {
-            let mut hasher = SipHasher13::new_with_keys(key0, key1);
-            hasher.write_u64(prefix);
-            hasher.finish()
-        };
-        let (large, small) = (hash(large), hash(small));
-        Networks([large, large >> 32, small, small >> 32].map(|hash| hash as u32 % self.places))
-    }
-
-    /// Whether one of these networks asks for far less than the average.
-    pub(crate) fn is_quiet(&self, Networks(places): Networks) -> bool {
+    /// Whether this address is in a network that asks for far less than the average.
+    pub(crate) fn is_quiet(&self, source: IpAddr) -> bool {
         let few = self.total / self.places / QUIET;
-        let mut counts =
-            places.iter().enumerate().filter_map(|(row, &place)| self.counts.get(place as usize)?.get(row));
+        let places = self.places_of(source).into_iter().enumerate();
+        let mut counts = places.filter_map(|(row, place)| self.counts.get(place as usize)?.get(row));
         counts.any(|&count| u32::from(count) < few)
     }
 
-    /// Takes note that somebody in these networks asks.
-    pub(crate) fn note(&mut self, now: Instant, Networks(places): Networks) {
+    /// Takes note that this address asks.
+    pub(crate) fn note(&mut self, now: Instant, source: IpAddr) {
         let times = now.saturating_since(self.halved).as_secs() / MEMORY.as_secs();
         if times > 0 {
             self.halved = now;
@@ -90,11 +70,27 @@ impl Crowd {
             self.counts = alloc::vec![[0; ROWS]; self.places as usize];
         }
         self.total = self.total.saturating_add(1);
-        for (row, place) in places.into_iter().enumerate() {
+        for (row, place) in self.places_of(source).into_iter().enumerate() {
             if let Some(count) = self.counts.get_mut(place as usize).and_then(|counts| counts.get_mut(row)) {
                 *count = count.saturating_add(1);
             }
         }
+    }
+
+    /// The place in each row of the networks that this address is in.
+    fn places_of(&self, source: IpAddr) -> [u32; ROWS] {
+        let [large, small] = match source.to_canonical() {
+            IpAddr::V4(address) => [address.to_bits() >> 16, address.to_bits() >> 8].map(u64::from),
+            IpAddr::V6(address) => [address.to_bits() >> 96, address.to_bits() >> 80].map(|prefix| prefix as u64),
+        };
+        let [key0, key1] = self.seed;
+        let hash = |prefix| {
+            let mut hasher = SipHasher13::new_with_keys(key0, key1);
+            hasher.write_u64(prefix);
+            hasher.finish()
+        };
+        let (large, small) = (hash(large), hash(small));
+        [large, large >> 32, small, small >> 32].map(|hash| hash as u32 % self.places)
     }
 }
 
@@ -113,8 +109,7 @@ mod tests {
     fn crowd(address: impl Fn(u32) -> IpAddr) -> Crowd {
         let mut crowd = Crowd::new(8_192, [1, 2]);
         for number in 0..ASKS {
-            let networks = crowd.networks(address(number));
-            crowd.note(Instant::default(), networks);
+            crowd.note(Instant::default(), address(number));
         }
         crowd
     }
@@ -127,10 +122,6 @@ mod tests {
         IpAddr::V6(Ipv6Addr::from_bits(bits))
     }
 
-    fn is_quiet(crowd: &Crowd, address: IpAddr) -> bool {
-        crowd.is_quiet(crowd.networks(address))
-    }
-
     /// Spreads numbers over all 32 bits.
     fn anywhere(number: u32) -> u32 {
         number.wrapping_mul(0x9e37_79b1)
@@ -139,8 +130,8 @@ mod tests {
     #[test]
     fn a_flood_of_forged_addresses_of_one_provider_leaves_the_networks_of_others_quiet() {
         let crowd = crowd(|number| v4(0x6440_0000 + anywhere(number) % (1 << 22)));
-        assert!((0..1_000).all(|number| is_quiet(&crowd, v4(number << 16))), "few share both places with a loud one");
-        assert!((0..64).all(|number| !is_quiet(&crowd, v4(0x6440_0000 + (number << 16)))));
+        assert!((0..1_000).all(|number| crowd.is_quiet(v4(number << 16))), "few share both places with a loud one");
+        assert!((0..64).all(|number| !crowd.is_quiet(v4(0x6440_0000 + (number << 16)))));
     }
 
     #[test]
@@ -149,14 +140,14 @@ mod tests {
         let crowd = crowd(host);
         // In the same large network as one of them, each in another small one.
         let neighbour = |number| v4(anywhere(number) ^ 0x100);
-        assert!((0..300).filter(|&number| is_quiet(&crowd, neighbour(number))).count() > 285);
-        assert!((0..300).all(|number| !is_quiet(&crowd, host(number))));
+        assert!((0..300).filter(|&number| crowd.is_quiet(neighbour(number))).count() > 285);
+        assert!((0..300).all(|number| !crowd.is_quiet(host(number))));
     }
 
     #[test]
     fn when_all_networks_ask_alike_none_is_quiet() {
         let crowd = crowd(|number| v4(anywhere(number)));
-        assert!((0..1_000).all(|number| !is_quiet(&crowd, v4(anywhere(number + ASKS)))));
+        assert!((0..1_000).all(|number| !crowd.is_quiet(v4(anywhere(number + ASKS)))));
     }
 
     #[test]
@@ -164,36 +155,35 @@ mod tests {
         let provider = |number: u32| u128::from(0x2001_0000 + number) << 96;
         let customer = |number: u32| u128::from(number % 0x1_0000) << 80;
         let of_all_customers = crowd(|number| v6(provider(1) + customer(number)));
-        assert!(is_quiet(&of_all_customers, v6(provider(9) + customer(7))), "another provider");
-        assert!(!is_quiet(&of_all_customers, v6(provider(1) + customer(7))));
+        assert!(of_all_customers.is_quiet(v6(provider(9) + customer(7))), "another provider");
+        assert!(!of_all_customers.is_quiet(v6(provider(1) + customer(7))));
         // Each address is another one.
         let of_one_customer = crowd(|number| v6(provider(1) + customer(7) + u128::from(number)));
-        assert!(is_quiet(&of_one_customer, v6(provider(1) + customer(8))), "another customer");
-        assert!(!is_quiet(&of_one_customer, v6(provider(1) + customer(7) + (1 << 79))), "another network of the same");
+        assert!(of_one_customer.is_quiet(v6(provider(1) + customer(8))), "another customer");
+        assert!(!of_one_customer.is_quiet(v6(provider(1) + customer(7) + (1 << 79))), "another network of the same");
     }
 
     #[test]
     fn nobody_is_quiet_before_much_was_asked_for() {
         let mut crowd = Crowd::new(8_192, [1, 2]);
-        assert!(!is_quiet(&crowd, NEWCOMER));
-        let networks = crowd.networks(v4(0x6440_0000));
+        assert!(!crowd.is_quiet(NEWCOMER));
+        let loud = v4(0x6440_0000);
         for _ in 0..QUIET * PLACES - 1 {
-            crowd.note(Instant::default(), networks);
+            crowd.note(Instant::default(), loud);
         }
-        assert!(!is_quiet(&crowd, NEWCOMER));
-        crowd.note(Instant::default(), networks);
-        assert!(is_quiet(&crowd, NEWCOMER));
+        assert!(!crowd.is_quiet(NEWCOMER));
+        crowd.note(Instant::default(), loud);
+        assert!(crowd.is_quiet(NEWCOMER));
     }
 
     #[test]
     fn what_was_asked_for_long_ago_counts_no_more() {
         let asks_again = |after: Duration| {
             let mut crowd = Crowd::new(8_192, [1, 2]);
-            let networks = crowd.networks(NEWCOMER);
             for _ in 0..1_000 {
-                crowd.note(Instant::default(), networks);
+                crowd.note(Instant::default(), NEWCOMER);
             }
-            crowd.note(Instant::default() + after, networks);
+            crowd.note(Instant::default() + after, NEWCOMER);
             (crowd.total, crowd.counts.iter().flatten().map(|&count| u32::from(count)).sum::<u32>() / ROWS as u32)
         };
         assert_eq!(asks_again(MEMORY - Duration::from_nanos(1)), (1_001, 1_001));
@@ -205,13 +195,13 @@ mod tests {
     #[test]
     fn counts_stop_at_their_end() {
         let crowd = crowd(|_| NEWCOMER);
-        assert_eq!((crowd.total, is_quiet(&crowd, NEWCOMER)), (ASKS, false));
+        assert_eq!((crowd.total, crowd.is_quiet(NEWCOMER)), (ASKS, false));
     }
 
     #[test]
     fn an_ipv4_address_is_in_the_same_networks_however_it_is_written() {
         let crowd = crowd(|_| NEWCOMER);
         let IpAddr::V4(address) = NEWCOMER else { unreachable!() };
-        assert!(!is_quiet(&crowd, address.to_ipv6_mapped().into()));
+        assert!(!crowd.is_quiet(address.to_ipv6_mapped().into()));
     }
 }

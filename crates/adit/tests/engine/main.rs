@@ -3,6 +3,7 @@
 
 mod sim;
 
+mod answers;
 mod asked;
 mod batch;
 mod config;

@@ -32,6 +32,17 @@ fn with_room_for_a_hundred_replies(seed: u64) -> Sim {
     Sim::group_with(seed, 2, Calls::Single, bounds)
 }
 
+/// Lets one message of each of these sources arrive at B, all in one burst.
+fn arrive_together(sim: &mut Sim, sources: &[SocketAddr]) {
+    let (now, mut buffer) = (sim.now, junk(sim, B, 1).repeat(sources.len()));
+    let mut burst = Datagrams::new();
+    for (number, source) in sources.iter().enumerate() {
+        assert!(burst.push(number * 148..(number + 1) * 148, &Path::to(*source), Ecn::NotEct));
+    }
+    let opened = sim[B].interface.begin_open(now, burst, &buffer).open(&mut buffer);
+    assert_eq!(sim[B].interface.commit(now, opened, &mut buffer).packets().count(), 0);
+}
+
 #[test]
 fn the_less_room_there_is_for_cookies_the_fewer_addresses_have_their_turn() {
     let mut sim = with_room_for_a_hundred_replies(27);
@@ -44,14 +55,7 @@ fn the_less_room_there_is_for_cookies_the_fewer_addresses_have_their_turn() {
 #[test]
 fn the_room_that_is_left_is_reckoned_within_a_burst_as_well() {
     let mut sim = with_room_for_a_hundred_replies(31);
-    let now = sim.now;
-    let mut buffer = junk(&sim, B, 1).repeat(120);
-    let mut burst = Datagrams::new();
-    for number in 0..120 {
-        assert!(burst.push(number * 148..(number + 1) * 148, &Path::to(address(number as u32)), Ecn::NotEct));
-    }
-    let opened = sim[B].interface.begin_open(now, burst, &buffer).open(&mut buffer);
-    assert_eq!(sim[B].interface.commit(now, opened, &mut buffer).packets().count(), 0);
+    arrive_together(&mut sim, &(0..120).map(address).collect::<Vec<_>>());
     // The first fifty are answered, and of the other seventy some three in four of whom it is the turn then.
     let answered = sim.drops(B, Drop::CookieSent);
     assert!((80..97).contains(&answered), "{answered} of 120");
@@ -87,4 +91,13 @@ fn nobody_is_passed_over_who_comes_from_a_network_that_asks_for_few_cookies() {
     let then = (20..120).filter(|&number| is_answered(&mut sim, 78, newcomer(number))).count();
     assert!(at_first < 20 && then > 95, "{at_first} of 20, {then} of 100");
     assert!(!is_answered(&mut sim, 100, newcomer(120)), "there is no room");
+
+    // Nor at the end of a burst, at whose beginning there was room for all.
+    let newcomers: Vec<_> = (130..150).map(newcomer).collect();
+    let sources: Vec<_> = (0..80).map(address).chain(newcomers.iter().copied()).collect();
+    arrive_together(&mut sim, &sources);
+    let (now, mut buffer) = (sim.now, [0; 148]);
+    let answers = std::iter::from_fn(|| sim[B].interface.poll_transmit(now, &mut buffer).unwrap());
+    let count = answers.filter(|answer| newcomers.contains(&answer.path.remote)).count();
+    assert!(count > 18, "{count} of 20");
 }
