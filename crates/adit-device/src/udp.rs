@@ -27,9 +27,6 @@ use send::Segmentation;
 /// Room for the longest read: everything the kernel may coalesce into one.
 pub const MAX_RECEIVED: usize = 65_535;
 
-/// How many errors of earlier datagrams (ICMP messages) one [`UdpSocket::recv`] passes over.
-const MAX_STALE_ERRORS: usize = 16;
-
 /// The sockets of one thread: of a worker, which has at least one of them, or of the one for handshakes.
 #[derive(Debug)]
 pub struct Sockets {
@@ -124,18 +121,16 @@ impl UdpSocket {
     }
 
     /// Receives one datagram, or several that the kernel coalesced. What does not fit into `buffer` is lost: it should
-    /// hold [`MAX_RECEIVED`] bytes. Errors that ICMP messages caused are passed over.
+    /// hold [`MAX_RECEIVED`] bytes.
     ///
     /// # Errors
     /// `WouldBlock` if there is none, or what the kernel says of the socket itself.
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<Received> {
-        past_stale_errors(|| {
-            loop {
-                if let Some(received) = Received::new(&sys::receive(self.as_fd(), buffer)?) {
-                    return Ok(received);
-                }
+        loop {
+            if let Some(received) = Received::new(&sys::receive(self.as_fd(), buffer)?) {
+                return Ok(received);
             }
-        })
+        }
     }
 
     /// Receives as [`UdpSocket::recv`] does, but many times in one system call: as long as datagrams wait, and `buffer`
@@ -151,7 +146,7 @@ impl UdpSocket {
         mut take: impl FnMut(usize, &Received),
     ) -> io::Result<(usize, bool)> {
         let size = size.max(1);
-        let all = past_stale_errors(|| sys::receive_many(self.as_fd(), buffer, size))?;
+        let all = sys::receive_many(self.as_fd(), buffer, size)?;
         for (index, received) in all.iter().enumerate() {
             let lost = received.cut_off();
             if lost > 0 {
@@ -184,34 +179,4 @@ impl AsRawFd for UdpSocket {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
-}
-
-/// Receives, passing over the errors of earlier datagrams.
-fn past_stale_errors<T>(mut receive: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    for _ in 0..MAX_STALE_ERRORS {
-        match receive() {
-            Err(error) if is_stale(&error) => {}
-            result => return result,
-        }
-    }
-    Err(io::ErrorKind::WouldBlock.into())
-}
-
-/// Whether the error tells of an earlier datagram, or of a signal, and the call is to be made again.
-fn is_stale(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(
-            libc::EINTR
-                | libc::ECONNREFUSED
-                | libc::ECONNRESET
-                | libc::EHOSTUNREACH
-                | libc::ENETUNREACH
-                | libc::EHOSTDOWN
-                | libc::ENETDOWN
-                | libc::EPROTO
-                | libc::ENOPROTOOPT
-                | libc::EMSGSIZE
-        )
-    )
 }

@@ -119,6 +119,24 @@ fn what_is_coalesced_and_finds_no_room_where_it_is_read_to_is_counted() {
     assert_eq!((read, sockets.overflows()), (16 + 16 + 24 + 1, 44 + 26));
 }
 
+#[test]
+fn a_remote_that_cannot_be_reached_does_not_get_in_the_way_of_what_waits() {
+    in_new_namespace(|| {
+        let here = bind(0, 1, 0, true).expect("bound").remove(0);
+        let [gone, there] = [sockets(1).remove(0), sockets(1).remove(0)];
+        let nobody = ["127.0.0.1", "::1"].map(|address| to(address, &gone));
+        drop(gone);
+        for (path, socket) in nobody.iter().zip(here.iter()) {
+            assert_all_sent(&here.send(path, 0, b"to nobody", 0), 1);
+            // The kernel has answered with an ICMP message by now.
+            let address = path.remote.ip().to_string();
+            assert_all_sent(&there.send(&to(&address, &here), 0, b"hello", 0), 1);
+            let received = socket.recv(&mut [0; 100]).expect("the datagram, and no error of an earlier one");
+            assert_eq!(received.len, 5);
+        }
+    });
+}
+
 pub(super) fn assert_all_sent(outcome: &SendOutcome, count: usize) {
     let SendOutcome { sent, dropped, unsent, error, .. } = outcome;
     assert_eq!((*sent, *dropped, *unsent), (count, 0, 0), "{error:?}");
