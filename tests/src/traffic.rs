@@ -338,7 +338,17 @@ impl Udp {
     /// Sends so many numbered datagrams of this length there as fast as it goes and says which arrived, in their order.
     #[track_caller]
     pub fn burst(&self, count: u32, length: usize) -> Vec<u32> {
-        self.there.set_read_timeout(Some(Duration::from_secs(1))).expect("a time-out");
+        self.send_many(count, length, None, Duration::from_secs(1))
+    }
+
+    /// As [`Udp::burst`]; once so many have arrived one datagram goes back, in the midst of the others.
+    #[track_caller]
+    pub fn answered_burst(&self, count: u32, length: usize, answer_after: usize) -> Vec<u32> {
+        self.send_many(count, length, Some(answer_after), Duration::from_millis(100))
+    }
+
+    fn send_many(&self, count: u32, length: usize, answer_after: Option<usize>, patience: Duration) -> Vec<u32> {
+        self.there.set_read_timeout(Some(patience)).expect("a time-out");
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for number in 0..count {
@@ -350,6 +360,9 @@ impl Udp {
             });
             let mut arrived = Vec::new();
             while let Some(datagram) = receive(&self.there) {
+                if answer_after == Some(arrived.len()) {
+                    self.there.send_to(b"answer", address(&self.here)).expect("an answer");
+                }
                 let number = datagram.first_chunk().expect("a numbered datagram");
                 arrived.push(u32::from_be_bytes(*number));
             }

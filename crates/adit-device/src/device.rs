@@ -17,6 +17,7 @@ use rand_core::UnwrapErr;
 
 use crate::confine;
 use crate::control::{self, Control, End};
+use crate::flows::Flows;
 use crate::handover::{self, Guardian, Received, Reload, Reloader};
 use crate::netlink::{FarLinkMonitor, LinkMonitor, Netlink, NetlinkError};
 use crate::options::Options;
@@ -146,7 +147,10 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
     let poll = Poll::new().map_err(system("events cannot be waited for"))?;
     let waker = Waker::new(poll.registry(), control::WAKER).map_err(system("a thread cannot be woken"))?;
     let port = sockets.first().map_or(0, |sockets| sockets.port);
-    let shared = Arc::new(Shared::new(interface, sockets, tun.offloads, tun.vnet_header, busy_poll, waker));
+    let mut shared = Shared::new(interface, sockets, tun.offloads, tun.vnet_header, busy_poll, waker);
+    let queues: io::Result<_> = tun.queues.iter().map(|queue| queue.as_fd().try_clone_to_owned()).collect();
+    shared.flows = Flows::new(queues.map_err(system(OPEN_AGAIN))?);
+    let shared = Arc::new(shared);
     shared.is_up.store(parts.is_up, Ordering::Relaxed);
     shared.mtu.store(parts.mtu, Ordering::Relaxed);
     shared.earlier_overflows.store(parts.earlier_overflows, Ordering::Relaxed);
@@ -180,7 +184,7 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
     let ours = removed(&listener, will_be_ours);
     let ours = ours.or_else(|| asks.as_ref().and_then(|asks| removed(asks, asks_will_be_ours)));
     let confinement = confine::give_up(&confinement, ours.as_deref());
-    let workers = Workers::start(&shared, tun.queues)?;
+    let workers = Workers::start(&shared, tun.queues, tun.aside)?;
     let can_be_asked = reload.is_some() || asks.is_some();
     let reloader = can_be_asked.then(|| Reloader::new(reload.map(|reload| reload.program), asks, link));
     let mut control = Control::new(
@@ -248,6 +252,7 @@ pub(crate) struct Workers {
     shared: Arc<Shared>,
     /// A duplicate of each queue, to be handed over or served again.
     queues: Vec<OwnedFd>,
+    aside: Option<Arc<TunQueue>>,
     wakers: Vec<Waker>,
     /// What holds the threads back until they may begin.
     gates: Vec<mpsc::Sender<()>>,
@@ -256,9 +261,10 @@ pub(crate) struct Workers {
 
 impl Workers {
     /// Starts the threads, which wait for [`Workers::begin`].
-    fn start(shared: &Arc<Shared>, queues: Vec<TunQueue>) -> Result<Self, Error> {
-        let (shared, gates) = (shared.clone(), Vec::new());
-        let mut workers = Self { shared, queues: Vec::new(), wakers: Vec::new(), gates, threads: Vec::new() };
+    fn start(shared: &Arc<Shared>, queues: Vec<TunQueue>, aside: Option<TunQueue>) -> Result<Self, Error> {
+        let (shared, aside) = (shared.clone(), aside.map(Arc::new));
+        let (wakers, gates, threads) = (Vec::new(), Vec::new(), Vec::new());
+        let mut workers = Self { shared, queues: Vec::new(), aside, wakers, gates, threads };
         let copies: io::Result<_> = queues.iter().map(|queue| queue.as_fd().try_clone_to_owned()).collect();
         workers.queues = copies.map_err(system(OPEN_AGAIN))?;
         workers.start_threads(queues)?;
@@ -266,7 +272,10 @@ impl Workers {
     }
 
     fn start_threads(&mut self, queues: Vec<TunQueue>) -> Result<(), Error> {
-        let mut strays = queues.first().map(TunQueue::try_clone).transpose().map_err(system(OPEN_AGAIN))?;
+        // A single queue serves as well: all packets come from there in any case.
+        let first = || queues.first().map(TunQueue::try_clone).transpose();
+        let aside = self.aside.clone().map_or_else(|| Ok(first()?.map(Arc::new)), |aside| Ok(Some(aside)));
+        let aside = aside.map_err(system(OPEN_AGAIN))?;
         // The last is for handshakes, and has no queue of its own.
         for (index, queue) in queues.into_iter().map(Some).chain([None]).enumerate() {
             let name = if queue.is_some() { format!("worker {index}") } else { "handshakes".to_owned() };
@@ -275,12 +284,7 @@ impl Workers {
             let start = || {
                 let poll = Poll::new()?;
                 let waker = Waker::new(poll.registry(), worker::WAKER)?;
-                let is_for_handshakes = queue.is_none();
-                let worker = Worker::new(shared.clone(), index, poll, queue)?;
-                let worker = match strays.take_if(|_| is_for_handshakes) {
-                    Some(strays) => worker.with_strays(strays),
-                    None => worker,
-                };
+                let worker = Worker::new(shared.clone(), index, poll, queue, aside.clone())?;
                 let thread = std::thread::Builder::new().name(name).spawn(move || {
                     // Nothing is ever sent: this returns when the other end is dropped.
                     let _ = opened.recv();
@@ -330,6 +334,11 @@ impl Workers {
     /// The TUN queues, in the order of the workers.
     pub(crate) fn queues(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.queues.iter().map(AsFd::as_fd)
+    }
+
+    /// The queue for writing only.
+    pub(crate) fn aside(&self) -> Option<BorrowedFd<'_>> {
+        self.aside.as_deref().map(AsFd::as_fd)
     }
 
     /// How many there are.

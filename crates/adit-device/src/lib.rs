@@ -28,6 +28,7 @@ mod configure;
 mod confine;
 mod control;
 mod device;
+mod flows;
 pub mod handover;
 #[allow(unsafe_code, reason = "taking over a file descriptor by its number")]
 mod inherited;

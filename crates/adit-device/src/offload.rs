@@ -16,8 +16,8 @@ pub use split::{Split, SplitError};
 pub use vnet::{Gso, NEEDS_CSUM, VnetHeader};
 
 /// The shortest headers.
-const IPV4_HEADER: usize = 20;
-const IPV6_HEADER: usize = 40;
+pub(crate) const IPV4_HEADER: usize = 20;
+pub(crate) const IPV6_HEADER: usize = 40;
 const TCP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
 /// The flag of TCP that wants the data delivered now.

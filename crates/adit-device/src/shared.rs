@@ -13,6 +13,7 @@ use std::time::Duration;
 use adit::{Instant, Interface, Path, PeerId, Transmit};
 use arrayvec::ArrayVec;
 
+use crate::flows::Flows;
 use crate::offload::Offloads;
 use crate::sys;
 use crate::udp::{Group, SendOutcome, Sockets};
@@ -41,6 +42,8 @@ pub(crate) struct Shared {
     interface: Mutex<Interface>,
     /// The sockets of each worker, and of the one for handshakes; replaced when the port changes.
     sockets: Mutex<Vec<Arc<Sockets>>>,
+    /// Set where there are several TUN queues.
+    pub(crate) flows: Flows,
     pub(crate) offloads: Offloads,
     pub(crate) vnet_header: bool,
     /// How long a worker polls for packets before it sleeps, if the user has set that.
@@ -85,6 +88,7 @@ impl Shared {
     ) -> Self {
         Self {
             interface: Mutex::new(interface),
+            flows: Flows::default(),
             sockets: Mutex::new(sockets),
             offloads,
             vnet_header,

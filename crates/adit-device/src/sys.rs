@@ -149,6 +149,13 @@ pub(crate) fn tun_namespace(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(namespace) })
 }
 
+/// `TUNSETQUEUE`: the kernel gives this queue no more packets, and learns nothing from what is written to it.
+pub(crate) fn tun_detach(fd: BorrowedFd<'_>) -> io::Result<()> {
+    let request = InterfaceRequest::new("", libc::IFF_DETACH_QUEUE).ok_or(io::ErrorKind::InvalidInput)?;
+    // SAFETY: TUNSETQUEUE reads one `ifreq`, which `request` holds.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETQUEUE as _, &raw const request.raw) }).map(drop)
+}
+
 /// `TUNSETOFFLOAD`: what the kernel may hand over unfinished.
 pub(crate) fn tun_set_offload(fd: BorrowedFd<'_>, flags: u32) -> io::Result<()> {
     // SAFETY: TUNSETOFFLOAD takes its argument by value and touches no memory of ours.

@@ -20,6 +20,9 @@ pub struct Tun {
     /// One queue per worker; at least one, but fewer than asked for if the device allows only one, or no more can be
     /// had.
     pub queues: Vec<TunQueue>,
+    /// One more queue, for writing only, if the device has several of the others: the kernel gives it no packets, and
+    /// what is written there does not change from which queue a flow's packets come (see [`crate::flows`]).
+    pub aside: Option<TunQueue>,
     /// The offloads in use: which packets are read, and may be written, unfinished.
     pub offloads: Offloads,
     /// Whether a [`VnetHeader`] stands before every packet read and written.
@@ -89,6 +92,8 @@ fn queues_of(name: &str) -> Option<u32> {
 
 const TUN_FILE: &str = "/dev/net/tun";
 const KIND: i32 = libc::IFF_TUN | libc::IFF_NO_PI;
+/// What all queues of a device have in common besides.
+const MULTI: i32 = libc::IFF_MULTI_QUEUE | libc::IFF_VNET_HDR;
 
 impl Tun {
     /// Creates the interface `name`, in which `%d` stands for a number of the kernel's choice, or attaches to the
@@ -162,7 +167,7 @@ impl Tun {
 
         let mut files = vec![first];
         if flags & libc::IFF_MULTI_QUEUE != 0 {
-            let flags = KIND | flags & (libc::IFF_MULTI_QUEUE | libc::IFF_VNET_HDR);
+            let flags = KIND | flags & MULTI;
             while files.len() < queues {
                 match another_queue(&name, flags) {
                     Ok(file) => files.push(file),
@@ -175,16 +180,31 @@ impl Tun {
                 }
             }
         }
+        let aside = (files.len() > 1).then(|| detached_queue(&name, KIND | flags & MULTI)).transpose();
+        let aside = aside.unwrap_or_else(|error| {
+            tracing::warn!(%error, "packets of a flow may overtake each other when its first answer comes");
+            None
+        });
         let mut queues = Vec::with_capacity(files.len());
         for file in files {
-            sys::set_nonblocking(file.as_fd()).map_err(error("it cannot be made non-blocking"))?;
-            queues.push(TunQueue { file });
+            queues.push(TunQueue::new(file).map_err(error("it cannot be made non-blocking"))?);
         }
-        Ok(Tun { name, ifindex, queues, offloads, vnet_header: flags & libc::IFF_VNET_HDR != 0, is_new: false })
+        let vnet_header = flags & libc::IFF_VNET_HDR != 0;
+        Ok(Tun { name, ifindex, queues, aside, offloads, vnet_header, is_new: false })
     }
 }
 
 impl TunQueue {
+    fn new(file: File) -> io::Result<TunQueue> {
+        sys::set_nonblocking(file.as_fd())?;
+        Ok(TunQueue { file })
+    }
+
+    /// A queue that another process of this program has opened and set up.
+    pub(crate) fn adopt(fd: OwnedFd) -> TunQueue {
+        TunQueue { file: File::from(fd) }
+    }
+
     /// Takes up a queue that was served before, and may have been set up for another process since. The interface need
     /// not be found by its name: it may be in another network namespace by now.
     pub(crate) fn again(fd: OwnedFd, offload: bool) -> Result<TunQueue, TunError> {
@@ -201,12 +221,6 @@ impl TunQueue {
     /// There are no file descriptors left.
     pub(crate) fn try_clone(&self) -> io::Result<TunQueue> {
         Ok(TunQueue { file: self.file.try_clone()? })
-    }
-
-    /// Anything that preserves message boundaries, in place of a device.
-    #[cfg(test)]
-    pub(crate) fn from_fd(fd: OwnedFd) -> TunQueue {
-        TunQueue { file: File::from(fd) }
     }
 
     /// Reads one packet, with its [`VnetHeader`] before it if the device has them. What does not fit into `buffer` is
@@ -253,6 +267,13 @@ fn another_queue(name: &str, flags: i32) -> Result<File, TunError> {
         }
         Err(source) => Err(system(name, "a queue cannot be added", source)),
     }
+}
+
+/// One more queue of a device that has several, to which the kernel gives no packets.
+fn detached_queue(name: &str, flags: i32) -> Result<TunQueue, TunError> {
+    let file = another_queue(name, flags)?;
+    let detached = sys::tun_detach(file.as_fd()).and_then(|()| TunQueue::new(file));
+    detached.map_err(|source| system(name, "a queue cannot be set aside", source))
 }
 
 /// Attaches a freshly opened file and returns the interface's name.

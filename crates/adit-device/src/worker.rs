@@ -5,6 +5,7 @@
 //! thread only if no packet waits for it.
 
 mod patience;
+mod reading;
 #[cfg(test)]
 mod tests;
 
@@ -14,13 +15,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use adit::limits::{INITIATION_LEN, PADDING, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD};
+use adit::limits::{INITIATION_LEN, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD};
 use adit::{Datagrams, Packets, Sealed};
 use arrayvec::ArrayVec;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::offload::{Joiner, Split, SplitError, VnetHeader};
+use crate::flows::{Moved, Way};
+use crate::offload::{Joiner, VnetHeader};
 use crate::shared::{Shared, Waiting, group, is_idle, now};
 use crate::tun::TunQueue;
 use crate::udp::{Group, MAX_RECEIVED, MAX_SENT, Received, Sockets};
@@ -58,8 +60,9 @@ pub(crate) struct Worker {
     index: usize,
     poll: Poll,
     tun: Option<TunQueue>,
-    /// The TUN queue to which the handshake worker writes data packets that the kernel has coalesced with a handshake.
-    strays: Option<TunQueue>,
+    /// Where packets are written that are not to change from which queue their flow comes: see [`crate::flows`]. All that
+    /// the handshake worker writes (data packets that the kernel has coalesced with a handshake) is of this kind.
+    aside: Option<Arc<TunQueue>>,
     sockets: Arc<Sockets>,
     /// Whether this worker sends the answers to strangers (cookie replies), and whether some may have been put off.
     answers: bool,
@@ -67,6 +70,8 @@ pub(crate) struct Worker {
     /// The burst from inside, and the burst from the network.
     outbound: Box<[u8]>,
     inbound: Box<[u8]>,
+    /// A flow that has come here from another worker, whose packets must leave first.
+    moved: Option<Moved>,
     packets: Packets,
     datagrams: Datagrams,
     joiner: Joiner,
@@ -104,7 +109,13 @@ impl Ready {
 }
 
 impl Worker {
-    pub(crate) fn new(shared: Arc<Shared>, index: usize, poll: Poll, tun: Option<TunQueue>) -> io::Result<Self> {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        index: usize,
+        poll: Poll,
+        tun: Option<TunQueue>,
+        aside: Option<Arc<TunQueue>>,
+    ) -> io::Result<Self> {
         let sockets = shared.sockets(index).ok_or(io::ErrorKind::NotFound)?;
         if let Some(tun) = &tun {
             poll.registry().register(&mut SourceFd(&tun.as_raw_fd()), TUN, Interest::READABLE)?;
@@ -118,24 +129,20 @@ impl Worker {
             index,
             poll,
             tun,
-            strays: None,
+            aside,
             sockets,
             outbound: vec![0; outbound_len].into_boxed_slice(),
             inbound: vec![0; IN_LEN].into_boxed_slice(),
             packets: Packets::default(),
             datagrams: Datagrams::default(),
             joiner: Joiner::new(),
+            moved: None,
             rest: None,
             is_bulk: false,
             first: First::default(),
             ready: Ready::default(),
             v6_is_next: false,
         })
-    }
-
-    /// Gives the handshake worker a TUN queue, for packets that are no handshakes.
-    pub(crate) fn with_strays(self, strays: TunQueue) -> Self {
-        Self { strays: Some(strays), ..self }
     }
 
     /// Serves until the device ends.
@@ -152,7 +159,10 @@ impl Worker {
                 std::thread::yield_now();
                 continue;
             }
-            let Some(turn) = self.serve(&mut events) else { return };
+            self.shared.flows.at_work(self.index, true);
+            let turn = self.serve(&mut events);
+            self.shared.flows.at_work(self.index, false);
+            let Some(turn) = turn else { return };
             patience.moved(turn, Instant::now());
         }
         // Segments that were read but not yet sent exist nowhere else.
@@ -166,8 +176,13 @@ impl Worker {
         let mut turn = Turn::default();
         let mut bursts = 0;
         while self.ready.any() && !self.shared.ends.load(Ordering::Relaxed) {
-            if self.ready.tun {
+            if self.ready.tun && self.has_to_wait() {
+                std::thread::yield_now();
+            } else if self.ready.tun {
                 let count = self.serve_tun();
+                if !self.ready.tun {
+                    self.shared.flows.has_sent_all(self.index);
+                }
                 turn.outbound += count;
                 if self.gives_way(count) {
                     std::thread::yield_now();
@@ -187,6 +202,12 @@ impl Worker {
             self.first = First::after(turn);
         }
         Some(turn)
+    }
+
+    /// Whether packets that come from this worker's queue may have to wait for earlier ones of another worker.
+    fn has_to_wait(&mut self) -> bool {
+        self.moved = self.moved.filter(|moved| !self.shared.flows.has_arrived(moved));
+        self.moved.is_some()
     }
 
     /// Waits until something can be read, at most for `timeout`, and notes what in `ready`. Returns whether the poll
@@ -282,78 +303,6 @@ impl Worker {
         count
     }
 
-    /// Reads once from the TUN device, and adds what comes to the burst, at `start`. Returns where the next datagram
-    /// may begin.
-    ///
-    /// A whole packet is read into its place in the burst, a segmented one to where it is cut up. Which of the two
-    /// comes is not known before; usually it is the same kind as the last one. A wrong guess costs a copy.
-    fn read_packet(&mut self, start: usize, packets: &mut Packets) -> io::Result<usize> {
-        let begin = if self.is_bulk { UNCUT } else { start + TRANSPORT_HEADER_LEN };
-        let header_len = if self.shared.vnet_header { VnetHeader::LEN } else { 0 };
-        // The device's header lands where the tunnel's will be.
-        let place = self.outbound.get_mut(begin - header_len..begin + MAX_READ).ok_or(io::ErrorKind::OutOfMemory)?;
-        let len = self.tun.as_ref().ok_or(io::ErrorKind::NotFound)?.read(place)?;
-        if len == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let vnet = match place.first_chunk().filter(|_| header_len > 0) {
-            Some(header) => VnetHeader::from_bytes(header),
-            None => VnetHeader::default(),
-        };
-        // Shorter than its own header is no packet.
-        let Some(len) = len.checked_sub(header_len) else { return Ok(start) };
-        self.is_bulk = vnet.is_segmented();
-        if begin != UNCUT {
-            if !self.is_bulk && start + TRANSPORT_OVERHEAD + len + PADDING <= OUT_LEN {
-                return Ok(self.finish_in_place(&vnet, start, len, packets));
-            }
-            self.outbound.copy_within(begin..begin + len, UNCUT);
-        }
-        Ok(self.cut(Uncut { vnet, len, segment: 0 }, start, packets))
-    }
-
-    /// Adds the one packet that was read to its place in the burst.
-    fn finish_in_place(&mut self, vnet: &VnetHeader, start: usize, len: usize, packets: &mut Packets) -> usize {
-        let begin = start + TRANSPORT_HEADER_LEN;
-        let packet = self.outbound.get_mut(begin..begin + len).unwrap_or_default();
-        match Split::new(vnet, packet) {
-            Ok(mut split) => {
-                split.finish_in_place();
-                packets.push(start, len).unwrap_or(start)
-            }
-            Err(error) => self.unusable(&error, start),
-        }
-    }
-
-    /// Cuts what was read into packets and adds them to the burst, from `start` on; segments that find no room are kept
-    /// in `self.rest`. Returns where the next datagram may begin.
-    fn cut(&mut self, uncut: Uncut, start: usize, packets: &mut Packets) -> usize {
-        let (burst, read) = self.outbound.split_at_mut(OUT_LEN);
-        let read = read.get_mut(UNCUT - OUT_LEN..).and_then(|read| read.get_mut(..uncut.len)).unwrap_or_default();
-        let split = match Split::new(&uncut.vnet, read) {
-            Ok(split) => split,
-            Err(error) => return self.unusable(&error, start),
-        };
-        let mut end = start;
-        for segment in uncut.segment..split.count() {
-            let len = split.len(segment);
-            let begin = end + TRANSPORT_HEADER_LEN;
-            // Room for the padding and the tag as well.
-            let room = burst.get_mut(begin..begin + len + PADDING + TAG_LEN);
-            let Some(place) = room.and_then(|room| room.get_mut(..len)) else {
-                // An empty burst has room for any packet.
-                if !packets.is_empty() {
-                    self.rest = Some(Uncut { segment, ..uncut });
-                }
-                break;
-            };
-            if split.write(segment, place).is_some() {
-                end = packets.push(end, len).unwrap_or(end);
-            }
-        }
-        end
-    }
-
     /// Sends what the engine has queued of its own accord. While datagrams wait to be read, answers to strangers are
     /// put off after one send: those who wait may include somebody who has a cookie already.
     fn transmit(&mut self) {
@@ -365,25 +314,6 @@ impl Worker {
         };
         self.owes_answers = waiting == Waiting::OneSend;
         self.shared.transmit(waiting, &self.sockets, &mut self.inbound);
-    }
-
-    fn unusable(&self, error: &SplitError, start: usize) -> usize {
-        tracing::debug!(%error, "a packet from inside cannot be used");
-        self.shared.tun_errors.fetch_add(1, Ordering::Relaxed);
-        start
-    }
-
-    fn tun_failed(&self, error: &io::Error) {
-        if is_idle(error) {
-            return;
-        }
-        // EIO and the like pass when the link's state changes; without the device nothing is left to do.
-        if matches!(error.raw_os_error(), Some(libc::EBADFD | libc::EBADF | libc::ENODEV)) {
-            self.shared.tun_is_gone.store(true, Ordering::Relaxed);
-            self.shared.wake_control();
-        } else {
-            tracing::debug!(%error, "the TUN device cannot be read");
-        }
     }
 
     fn send(&self, sealed: &Sealed) {
@@ -470,10 +400,20 @@ impl Worker {
         };
         let ranges = delivered.packets().map(|(_, range)| range);
         for run in self.joiner.join(&mut self.inbound, ranges, self.shared.offloads) {
-            let tun = self.tun.as_ref().or(self.strays.as_ref());
+            let first = run.parts().next().unwrap_or_default();
+            let way = match self.shared.flows.way(self.index, first) {
+                // One at a time.
+                Way::OwnFrom(_) if self.moved.is_some() => Way::Aside,
+                way => way,
+            };
+            let own = self.tun.as_ref().filter(|_| way != Way::Aside);
+            let tun = own.or(self.aside.as_deref()).or(self.tun.as_ref());
             let written = run.with_slices(self.shared.vnet_header, |slices| {
                 tun.ok_or(io::ErrorKind::NotFound)?.write_vectored(slices)
             });
+            if let Way::OwnFrom(worker) = way {
+                self.moved = self.shared.flows.moved(worker);
+            }
             if let Err(error) = written {
                 self.shared.tun_errors.fetch_add(run.count() as u64, Ordering::Relaxed);
                 tracing::debug!(%error, packets = run.count(), "the TUN device did not take a packet");

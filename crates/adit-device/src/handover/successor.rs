@@ -14,7 +14,7 @@ use super::channel::{self, Kind, Message};
 use super::guardian::Link;
 use crate::netlink::FarLinkMonitor;
 use crate::shared::{now, unix_time};
-use crate::tun::Tun;
+use crate::tun::{Tun, TunQueue};
 use crate::uapi::Listener;
 use crate::udp::{Sockets, UdpSocket};
 
@@ -121,6 +121,9 @@ fn build(message: Message) -> Result<Received, String> {
         true => Some(FarLinkMonitor::adopt(next("the way to listen everywhere")?)),
         false => None,
     };
+    if facts.is_set("aside") {
+        tun.aside = Some(TunQueue::adopt(next("the TUN queue for writing only")?));
+    }
 
     let snapshot = Snapshot::from_bytes(bytes).map_err(|error| error.to_string())?;
     let rng = Box::new(UnwrapErr(SysRng));

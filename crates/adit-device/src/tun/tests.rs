@@ -240,6 +240,7 @@ fn the_device_vanishes_with_its_last_queue() {
         let mut tun = tun(2, true, &[]);
         let mut netlink = Netlink::open().expect("netlink");
         tun.queues.pop();
+        tun.aside = None;
         assert!(netlink.link(&tun.name).is_ok());
         tun.queues.pop();
         assert!(netlink.link(&tun.name).is_err_and(|error| error.is_not_found()));

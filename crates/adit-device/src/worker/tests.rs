@@ -91,8 +91,8 @@ fn connected() -> [End; 2] {
         let sockets = vec![Arc::new(sockets)];
         let shared = Shared::new(interface, sockets, Offloads::ALL, true, None, waker);
         shared.mtu.store(MTU, Ordering::Relaxed);
-        let queue = TunQueue::from_fd(device.into());
-        End { worker: Worker::new(Arc::new(shared), 0, poll, Some(queue)).unwrap(), inside }
+        let queue = TunQueue::adopt(device.into());
+        End { worker: Worker::new(Arc::new(shared), 0, poll, Some(queue), None).unwrap(), inside }
     });
     [ends.next().unwrap(), ends.next().unwrap()]
 }
@@ -234,8 +234,8 @@ fn strangers_are_answered_by_whoever_gets_handshakes_and_by_every_worker_where_t
         let waker = Waker::new(Poll::new().unwrap().registry(), WAKER).unwrap();
         let sockets = sockets.into_iter().map(Arc::new).collect();
         let shared = Arc::new(Shared::new(interface, sockets, Offloads::ALL, true, None, waker));
-        let found =
-            [0, 1, 2].map(|index| Worker::new(shared.clone(), index, Poll::new().unwrap(), None).unwrap().answers);
+        let found = [0, 1, 2]
+            .map(|index| Worker::new(shared.clone(), index, Poll::new().unwrap(), None, None).unwrap().answers);
         assert_eq!(found, answers);
     }
 }
@@ -352,8 +352,8 @@ fn a_flood_over_one_family_does_not_keep_the_other_waiting() {
         let poll = Poll::new().unwrap();
         let waker = Waker::new(poll.registry(), WAKER).unwrap();
         let shared = Shared::new(interface, sockets, Offloads::ALL, true, None, waker);
-        let tun = (index == 0).then(|| TunQueue::from_fd(UnixDatagram::pair().unwrap().0.into()));
-        let mut worker = Worker::new(Arc::new(shared), index, poll, tun).unwrap();
+        let tun = (index == 0).then(|| TunQueue::adopt(UnixDatagram::pair().unwrap().0.into()));
+        let mut worker = Worker::new(Arc::new(shared), index, poll, tun, None).unwrap();
         let mut message = [0; 64];
         message[0] = kind;
         let (v4, v6) = (std::net::UdpSocket::bind("127.0.0.1:0"), std::net::UdpSocket::bind("[::1]:0"));
@@ -378,9 +378,9 @@ fn a_source_that_never_becomes_empty_keeps_neither_others_nor_new_sockets_waitin
     let sockets = bound();
     let port = sockets[0].port;
     let shared = Arc::new(Shared::new(interface, sockets, Offloads::ALL, true, None, waker));
-    let inside = TunQueue::from_fd(UnixDatagram::pair().unwrap().0.into());
-    let mut worker = Worker::new(shared.clone(), 0, poll, Some(inside)).unwrap();
-    worker.tun = Some(TunQueue::from_fd(std::fs::File::open("/dev/zero").unwrap().into()));
+    let inside = TunQueue::adopt(UnixDatagram::pair().unwrap().0.into());
+    let mut worker = Worker::new(shared.clone(), 0, poll, Some(inside), None).unwrap();
+    worker.tun = Some(TunQueue::adopt(std::fs::File::open("/dev/zero").unwrap().into()));
     worker.ready.tun = true;
     let thread = std::thread::spawn(move || worker.run());
 

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn a_packet_that_the_kernel_has_joined_to_a_handshake_is_delivered() {
     let [mut a, mut b] = connected();
-    b.worker.strays = b.worker.tun.take();
+    b.worker.aside = b.worker.tun.take().map(Arc::new);
     let packet = finished(Spec::udp4(100).build());
     a.put(&packet);
     a.serve_tun();
