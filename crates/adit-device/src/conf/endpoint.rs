@@ -58,13 +58,18 @@ impl Endpoint {
             })),
             Err(_) => Some(RETRIES),
         };
-        self.ask(retries, is_wanted, || (self.host.as_str(), self.port).to_socket_addrs().map(|mut all| all.next()))
+        self.ask(
+            retries,
+            |pause| wait(pause, is_wanted),
+            || (self.host.as_str(), self.port).to_socket_addrs().map(|mut all| all.next()),
+        )
     }
 
+    /// `wait` returns whether the address is still wanted.
     fn ask(
         &self,
         mut retries: Option<u32>,
-        is_wanted: &dyn Fn() -> bool,
+        mut wait: impl FnMut(Duration) -> bool,
         look_up: impl Fn() -> io::Result<Option<SocketAddr>>,
     ) -> io::Result<SocketAddr> {
         let mut pause = Duration::from_secs(1);
@@ -79,12 +84,8 @@ impl Endpoint {
             }
             retries = retries.map(|retries| retries - 1);
             tracing::warn!(host = self.host, %error, "cannot resolve, trying again in {:.1} s", pause.as_secs_f32());
-            let end = Instant::now() + pause;
-            while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
-                if !is_wanted() {
-                    return Err(io::ErrorKind::Interrupted.into());
-                }
-                thread::sleep(left.min(SLICE));
+            if !wait(pause) {
+                return Err(io::ErrorKind::Interrupted.into());
             }
             pause = (pause * 6 / 5).min(Duration::from_secs(20));
         }
@@ -110,6 +111,18 @@ impl From<SocketAddr> for Endpoint {
         };
         Self { host, port: address.port() }
     }
+}
+
+/// Waits, but not on once the address is not wanted any more; returns whether it is.
+fn wait(pause: Duration, is_wanted: &dyn Fn() -> bool) -> bool {
+    let end = Instant::now() + pause;
+    while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        if !is_wanted() {
+            return false;
+        }
+        thread::sleep(left.min(SLICE));
+    }
+    true
 }
 
 /// The name of a link, or its number if there is none.
@@ -194,21 +207,81 @@ mod tests {
         assert_eq!(Endpoint::parse("localhost:7").unwrap().address(), None);
     }
 
+    /// What the resolver says of a name server that does not answer.
+    const PASSING: &str = "failed to lookup address information: Temporary failure in name resolution";
+
+    /// Asks for a name that is never found, and gives up waiting after `patience` waits: the error, how often it was
+    /// looked up, and the waits in milliseconds.
+    fn ask_in_vain(retries: Option<u32>, patience: usize, error: fn() -> io::Error) -> (io::Error, usize, Vec<u128>) {
+        let (looked_up, mut waits) = (std::cell::Cell::new(0), Vec::new());
+        let wait = |pause: Duration| {
+            waits.push(pause.as_millis());
+            waits.len() < patience
+        };
+        let look_up = || {
+            looked_up.set(looked_up.get() + 1);
+            Err(error())
+        };
+        let error = Endpoint::parse("adit.invalid:7").unwrap().ask(retries, wait, look_up).unwrap_err();
+        (error, looked_up.get(), waits)
+    }
+
     #[test]
     fn a_name_that_is_not_wanted_any_more_is_not_looked_up_again() {
-        let looked_up = std::cell::Cell::new(0);
-        let passing = || {
-            looked_up.set(looked_up.get() + 1);
-            Err(io::Error::other("failed to lookup address information: Temporary failure in name resolution"))
-        };
+        let (error, looked_up, waits) = ask_in_vain(None, 1, || io::Error::other(PASSING));
+        assert_eq!((error.kind(), looked_up, waits.len()), (io::ErrorKind::Interrupted, 1, 1));
+    }
+
+    #[test]
+    fn waiting_ends_as_soon_as_the_address_is_not_wanted_any_more() {
         let asked = std::cell::Cell::new(0);
         let is_wanted = || {
             asked.set(asked.get() + 1);
             asked.get() < 3
         };
-        let endpoint = Endpoint::parse("adit.invalid:7").unwrap();
-        let error = endpoint.ask(None, &is_wanted, passing).unwrap_err();
-        assert_eq!((error.kind(), asked.get(), looked_up.get()), (io::ErrorKind::Interrupted, 3, 1));
+        let start = Instant::now();
+        assert!(!wait(Duration::from_secs(60), &is_wanted));
+        assert!(asked.get() == 3 && start.elapsed() < Duration::from_secs(30));
+        assert!(wait(Duration::ZERO, &|| false), "nothing to wait for");
+    }
+
+    #[test]
+    fn a_name_that_does_not_exist_is_looked_up_once() {
+        for (retries, text) in [
+            (None, "failed to lookup address information: Name or service not known"),
+            (Some(5), "failed to lookup address information: No address associated with hostname"),
+            (Some(5), "failed to lookup address information: Name does not resolve"),
+        ] {
+            let looked_up = std::cell::Cell::new(0);
+            let look_up = || {
+                looked_up.set(looked_up.get() + 1);
+                Err(io::Error::other(text))
+            };
+            let endpoint = Endpoint::parse("adit.invalid:7").unwrap();
+            let error = endpoint.ask(retries, |_| panic!("{text}: waits"), look_up).unwrap_err();
+            assert_eq!((error.to_string().as_str(), looked_up.get()), (text, 1));
+        }
+    }
+
+    #[test]
+    fn a_name_is_looked_up_once_more_for_every_retry_after_waits_that_grow() {
+        let (error, looked_up, waits) = ask_in_vain(Some(0), 99, || io::Error::other(PASSING));
+        assert_eq!((error.to_string().as_str(), looked_up, waits), (PASSING, 1, vec![]));
+        for passing in [|| io::Error::other("Try again"), || io::Error::from_raw_os_error(libc::EBUSY)] {
+            let (error, looked_up, waits) = ask_in_vain(Some(4), 99, passing);
+            assert_eq!(
+                (error.to_string(), looked_up, waits),
+                (passing().to_string(), 5, vec![1_000, 1_200, 1_440, 1_728])
+            );
+        }
+    }
+
+    #[test]
+    fn without_a_limit_a_name_is_looked_up_as_long_as_it_is_wanted_and_at_least_every_20_seconds() {
+        let (error, looked_up, waits) = ask_in_vain(None, 100, || io::Error::other(PASSING));
+        assert_eq!((error.kind(), looked_up), (io::ErrorKind::Interrupted, 100));
+        assert!(waits.is_sorted() && waits.len() == 100);
+        assert_eq!((waits[16], waits[17], waits[99]), (18_488, 20_000, 20_000));
     }
 
     #[test]
