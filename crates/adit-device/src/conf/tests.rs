@@ -135,6 +135,34 @@ fn the_zone_of_an_endpoint_is_written_by_its_name() {
         |zone| Endpoint::from(SocketAddr::V6(std::net::SocketAddrV6::new("fe80::1".parse().unwrap(), 51820, 0, zone)));
     assert_eq!(endpoint(1).to_string(), "[fe80::1%lo]:51820");
     assert_eq!(endpoint(2_000_000_000).to_string(), "[fe80::1%2000000000]:51820", "there is no such link");
+    assert_eq!(endpoint(0).to_string(), "[fe80::1]:51820", "it has none");
+}
+
+#[test]
+fn a_table_goes_by_a_word_in_any_case_or_by_its_number() {
+    for (text, table) in [
+        ("AUTO", Table::Auto),
+        ("Off", Table::Off),
+        ("Default", Table::Number(253)),
+        ("MAIN", Table::Number(254)),
+        ("Local", Table::Number(255)),
+        ("off", Table::Off),
+        ("main", Table::Number(254)),
+        ("0X1f", Table::Number(31)),
+        ("4294967295", Table::Number(u32::MAX)),
+    ] {
+        assert_eq!(parse(&format!("[Interface]\nTable = 7\nTable = {text}\n")).interface.table, table, "{text}");
+    }
+}
+
+#[test]
+fn a_mark_and_a_table_have_no_sign() {
+    for key in ["FwMark", "Table"] {
+        for number in ["0x+1", "0X+1", "+1", "-1", "0x-1", "0x", "1f"] {
+            let text = format!("[Interface]\n{key} = {number}\n");
+            assert!(wrong(&text).contains(&format!("found \"{number}\"")), "{text}");
+        }
+    }
 }
 
 #[test]
@@ -229,6 +257,39 @@ fn the_update_replaces_everything_there_was() {
     assert!(update.peers.iter().all(|peer| peer.replace_allowed_ips && peer.preshared_key.is_none()));
 }
 
+#[test]
+fn there_is_room_for_the_longest_text() {
+    let many = 1_000;
+    let longest: IpNet = "2001:db8:1111:2222:3333:4444:5555:6666/128".parse().unwrap();
+    let empty = Config::default;
+    let interface = |interface: InterfaceConfig| Config { interface, ..empty() };
+    let hooks = || vec!["x".to_owned(); many];
+    let host = format!("{0}.{0}.{0}.{1}", "a".repeat(63), "a".repeat(61));
+    let peer = PeerConfig {
+        preshared_key: Some(Box::new(PresharedKey::from_base64(KEY).unwrap())),
+        endpoint: Some(Endpoint::parse(&format!("{host}:65535")).unwrap()),
+        persistent_keepalive: Some(u16::MAX),
+        allowed_ips: vec![longest],
+        ..PeerConfig::new(PublicKey::from_base64(KEY).unwrap())
+    };
+    for (name, config) in [
+        ("PreUp", interface(InterfaceConfig { pre_up: hooks(), ..Default::default() })),
+        ("PostUp", interface(InterfaceConfig { post_up: hooks(), ..Default::default() })),
+        ("PreDown", interface(InterfaceConfig { pre_down: hooks(), ..Default::default() })),
+        ("PostDown", interface(InterfaceConfig { post_down: hooks(), ..Default::default() })),
+        ("DNS", interface(InterfaceConfig { dns: hooks(), ..Default::default() })),
+        ("Address", interface(InterfaceConfig { addresses: vec![longest; many], ..Default::default() })),
+        (
+            "AllowedIPs",
+            Config { peers: vec![PeerConfig { allowed_ips: vec![longest; many], ..peer.clone() }], ..empty() },
+        ),
+        ("Peer", Config { peers: vec![peer.clone(); many], ..empty() }),
+    ] {
+        let (length, reserved) = (config.to_text().len(), write::capacity(&config));
+        assert!(length <= reserved, "{name}: {length} bytes in {reserved}");
+    }
+}
+
 fn command() -> impl Strategy<Value = String> {
     "[a-z%$'\"]([ -\"$-~é]{0,20}[a-z)=])?"
 }
@@ -273,6 +334,8 @@ proptest! {
     fn what_is_written_is_read(interface in interface(), peers in vec(peer(), 0..4)) {
         let config = Config { interface, peers };
         let text = config.to_text();
+        let reserved = write::capacity(&config);
+        prop_assert!(text.len() <= reserved && reserved <= text.capacity(), "growing would leave copies of keys behind");
         let again = Config::parse(text.as_bytes()).map_err(|wrong| TestCaseError::fail(format!("{wrong}\n{}", *text)))?;
         prop_assert_eq!(again, config);
     }

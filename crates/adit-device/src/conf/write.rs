@@ -16,7 +16,8 @@ pub(super) fn write(config: &Config) -> Zeroizing<String> {
     text
 }
 
-fn capacity(config: &Config) -> usize {
+/// How long the text is at most.
+pub(super) fn capacity(config: &Config) -> usize {
     let interface = &config.interface;
     let hooks = [&interface.pre_up, &interface.post_up, &interface.pre_down, &interface.post_down, &interface.dns];
     let hooks: usize = hooks.into_iter().flatten().map(|line| line.len() + 16).sum();
