@@ -109,3 +109,71 @@ fn receive_fds(stream: &UnixStream, fds: &mut Vec<OwnedFd>) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A pair of which the second does not wait for long.
+    fn pair() -> (UnixStream, UnixStream) {
+        let (here, there) = UnixStream::pair().unwrap();
+        there.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        (here, there)
+    }
+
+    /// Of a message with a state.
+    fn header(fds: u32, text: u32, bytes: u32) -> Vec<u8> {
+        [b"adi\x01".to_owned(), fds.to_le_bytes(), text.to_le_bytes(), bytes.to_le_bytes()].concat()
+    }
+
+    /// Why there is no message.
+    fn refusal(there: &UnixStream) -> io::Error {
+        receive(there).err().expect("no message")
+    }
+
+    #[test]
+    fn a_header_that_announces_too_much_is_refused_while_the_other_end_is_open() {
+        for (fds, text) in [(MAX_FDS + 1, 0), (0, MAX_TEXT + 1), (u32::MAX, u32::MAX)] {
+            let (mut here, there) = pair();
+            here.write_all(&header(fds, text, 0)).unwrap();
+            let error = refusal(&there);
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{fds} files, {text} bytes of text: {error}");
+        }
+    }
+
+    #[test]
+    fn as_much_as_is_allowed_is_taken() {
+        let (here, there) = pair();
+        let text = "t".repeat(MAX_TEXT as usize);
+        let message = std::thread::scope(|scope| {
+            scope.spawn(|| send(&here, Kind::State, &text, &[], &[]).unwrap());
+            receive(&there).unwrap()
+        });
+        assert!(message.text == text);
+        // So many files cannot be sent here, but they are waited for.
+        let (mut here, there) = pair();
+        here.write_all(&header(MAX_FDS, 0, 0)).unwrap();
+        drop(here);
+        assert_eq!(refusal(&there).to_string(), "open files were lost on the way");
+    }
+
+    #[test]
+    fn fewer_or_more_open_files_than_the_byte_beside_them_tells_are_an_error() {
+        for (announced, sent) in [(2, 1), (1, 2), (0, 2), (0, 0), (1, 0)] {
+            let (here, there) = pair();
+            let fds = vec![here.as_fd(); sent];
+            (&here).write_all(&header(2, 0, 0)).unwrap();
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_AT_ONCE))];
+            let mut control = SendAncillaryBuffer::new(&mut space);
+            if sent > 0 {
+                control.push(SendAncillaryMessage::ScmRights(&fds));
+            }
+            sendmsg(&here, &[IoSlice::new(&[announced])], &mut control, SendFlags::NOSIGNAL).unwrap();
+            let error = refusal(&there).to_string();
+            assert_eq!(error, "open files were lost on the way", "{announced} announced, {sent} sent");
+        }
+    }
+}
