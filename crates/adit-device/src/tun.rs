@@ -293,15 +293,15 @@ fn set_options(file: &File, name: &str, offload: bool) -> Result<(i32, Offloads)
             .map_err(error("the length of its packet header cannot be set"))?;
     }
     if vnet_header && offload {
-        return Ok((flags, set_offloads(file)));
+        return Ok((flags, set_offloads(|flags| sys::tun_set_offload(file.as_fd(), flags))));
     }
     // A persistent device may have offloads on from its last use. Without a vnet header there are none to turn off.
     let _ = sys::tun_set_offload(file.as_fd(), 0);
     Ok((flags, Offloads::NONE))
 }
 
-/// Turns on as much as the kernel has.
-fn set_offloads(file: &File) -> Offloads {
+/// Turns on as much as the kernel has: as much as `set` takes.
+fn set_offloads(mut set: impl FnMut(u32) -> io::Result<()>) -> Offloads {
     let checksum = libc::TUN_F_CSUM;
     let tcp = libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
     let udp = libc::TUN_F_USO4 | libc::TUN_F_USO6;
@@ -311,7 +311,7 @@ fn set_offloads(file: &File) -> Offloads {
         (checksum, Offloads { checksum: true, ..Offloads::NONE }),
     ];
     for (flags, offloads) in choices {
-        if sys::tun_set_offload(file.as_fd(), flags).is_ok() {
+        if set(flags).is_ok() {
             return offloads;
         }
     }

@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use socket2::SockRef;
 use super::*;
 use crate::netlink::namespace;
 use crate::netlink::testing::{add_address, in_new_namespace, new_namespace};
-use crate::offload::{Joiner, Split};
+use crate::offload::{Gso, Joiner, Split};
 use crate::udp;
 
 /// A TUN device that is up and has addresses.
@@ -127,19 +128,25 @@ fn datagrams_go_out_as_one_packet_and_come_back_as_one() {
 
 #[test]
 fn tcp_passes_through_in_runs() {
+    // The relay moves each packet from one network to the other and back: the client, 10.7.0.3, is 10.8.0.2 to the
+    // server, and the server, 10.8.0.3, is 10.7.0.4 to the client.
+    passes_tcp_in_runs(Gso::Tcp4, ["10.7.0.3/24", "10.8.0.3/24"], ["10.7.0.4:5000", "10.8.0.3:5000"]);
+    passes_tcp_in_runs(Gso::Tcp6, ["fd07::3/64", "fd08::3/64"], ["[fd07::4]:5000", "[fd08::3]:5000"]);
+}
+
+/// The server is the second of `servers`, and the first to the client.
+fn passes_tcp_in_runs(gso: Gso, addresses: [&str; 2], servers: [&str; 2]) {
     use std::io::{Read as _, Write as _};
     use std::net::{TcpListener, TcpStream};
 
     in_new_namespace(|| {
-        // The relay moves each packet from one network to the other and back: the client, 10.7.0.3, is 10.8.0.2 to the
-        // server, and the server, 10.8.0.3, is 10.7.0.4 to the client.
-        let tun = tun(1, true, &["10.7.0.3/24", "10.8.0.3/24"]);
-        let listener = TcpListener::bind("10.8.0.3:5000").expect("bound");
+        let tun = tun(1, true, &addresses);
+        let listener = TcpListener::bind(servers[1]).expect("bound");
         let contents: Vec<u8> = (0..400_000u32).map(|i| (i / 7) as u8).collect();
         let expected = contents.clone();
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let mut stream = TcpStream::connect("10.7.0.4:5000").expect("connected");
+                let mut stream = TcpStream::connect(servers[0]).expect("connected");
                 stream.write_all(&contents).expect("written");
             });
             let receiver = scope.spawn(|| {
@@ -148,30 +155,34 @@ fn tcp_passes_through_in_runs() {
                 stream.read_to_end(&mut received).expect("read");
                 received
             });
-            let largest = relay(&tun, || receiver.is_finished());
+            let (read, largest) = relay(&tun, || receiver.is_finished());
             assert_eq!(receiver.join().expect("no panic"), expected);
+            assert!(read.contains(&gso) && read.iter().all(|kind| [gso, Gso::None].contains(kind)), "{read:?}");
             assert!(largest > 2, "the longest run written had {largest} segments");
         });
     });
 }
 
-/// Gives each packet of TCP back to the kernel as from the other network, until it is told to end. Returns the most
-/// packets written as one.
-fn relay(tun: &Tun, ends: impl Fn() -> bool) -> usize {
+/// Gives each packet of TCP back to the kernel as from the other network, until it is told to end. Returns of which
+/// kinds the packets read were, and the most packets written as one.
+fn relay(tun: &Tun, ends: impl Fn() -> bool) -> (HashSet<Gso>, usize) {
     let mut poll = Poll::new().expect("poll");
     let queue = &tun.queues[0];
     poll.registry().register(&mut SourceFd(&queue.as_raw_fd()), Token(0), Interest::READABLE).expect("registered");
     let mut events = Events::with_capacity(1);
     let mut buffer = vec![0; VnetHeader::LEN + 65_536];
-    let (mut joiner, mut largest) = (Joiner::new(), 0);
+    let (mut joiner, mut kinds, mut largest) = (Joiner::new(), HashSet::new(), 0);
     while !ends() {
         poll.poll(&mut events, Some(Duration::from_millis(20))).expect("polled");
         while let Ok(length) = queue.read(&mut buffer) {
             let (header, packet) = buffer[..length].split_at_mut(VnetHeader::LEN);
             let vnet = VnetHeader::from_bytes(header.first_chunk().expect("ten bytes"));
-            if packet[0] >> 4 != 4 || packet[9] != 6 {
+            // Where the protocol, the addresses and the last byte of an address are.
+            let (protocol, addresses, last) = if packet[0] >> 4 == 4 { (9, [12, 16], 3) } else { (6, [8, 24], 15) };
+            if packet[protocol] != 6 {
                 continue;
             }
+            kinds.insert(Gso::from_bits(vnet.gso_type).expect("a known kind"));
             let split = Split::new(&vnet, packet).expect("a sound packet");
             let mut arena = Vec::new();
             let mut places = Vec::new();
@@ -179,10 +190,10 @@ fn relay(tun: &Tun, ends: impl Fn() -> bool) -> usize {
                 let begin = arena.len();
                 arena.resize(begin + split.len(i), 0);
                 split.write(i, &mut arena[begin..]).expect("room");
-                for address in [12, 16] {
+                for address in addresses {
                     // One network up and one host down, or back: no checksum changes.
                     let change: i8 = if arena[begin + address + 1] == 7 { 1 } else { -1 };
-                    let [network, host] = [address + 1, address + 3].map(|at| begin + at);
+                    let [network, host] = [address + 1, address + last].map(|at| begin + at);
                     arena[network] = arena[network].wrapping_add_signed(change);
                     arena[host] = arena[host].wrapping_add_signed(-change);
                 }
@@ -194,7 +205,33 @@ fn relay(tun: &Tun, ends: impl Fn() -> bool) -> usize {
             }
         }
     }
-    largest
+    (kinds, largest)
+}
+
+#[test]
+fn as_many_offloads_are_turned_on_as_the_kernel_has() {
+    let (checksum, tcp, udp) = (1, 2 | 4 | 8, 0x20 | 0x40);
+    let all = checksum | tcp | udp;
+    let without_udp = Offloads { udp: false, ..Offloads::ALL };
+    let only_checksum = Offloads { checksum: true, ..Offloads::NONE };
+    for (known, asked, expected) in [
+        (Some(all), vec![all], Offloads::ALL),
+        (Some(checksum | tcp), vec![all, checksum | tcp], without_udp),
+        (Some(checksum), vec![all, checksum | tcp, checksum], only_checksum),
+        (None, vec![all, checksum | tcp, checksum], Offloads::NONE),
+    ] {
+        let mut flags_asked = Vec::new();
+        let offloads = set_offloads(|flags| {
+            flags_asked.push(flags);
+            // The kernel refuses all if there is one that it does not know.
+            if known.is_some_and(|known| flags & !known == 0) {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::InvalidInput.into())
+            }
+        });
+        assert_eq!((flags_asked, offloads), (asked, expected), "{known:?}");
+    }
 }
 
 #[test]
