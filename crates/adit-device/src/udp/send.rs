@@ -404,4 +404,38 @@ mod tests {
             assert_eq!((0..1_000).any(|_| segmentation.is_on()), returns, "errno {errno}");
         }
     }
+
+    #[test]
+    fn an_error_is_blamed_on_what_may_have_caused_it() {
+        // The errors, and whether they are blamed on segmentation, on the source, and on another datagram.
+        let table = [
+            (libc::EIO, [true, false, false]),
+            (libc::EMSGSIZE, [true, false, false]),
+            (libc::EOPNOTSUPP, [true, false, false]),
+            (libc::ENOPROTOOPT, [true, false, false]),
+            (libc::E2BIG, [true, false, false]),
+            (libc::EINVAL, [true, true, false]),
+            (libc::ENETUNREACH, [false, true, false]),
+            (libc::EHOSTUNREACH, [false, true, false]),
+            (libc::EADDRNOTAVAIL, [false, true, false]),
+            (libc::ENODEV, [false, true, false]),
+            (libc::ENXIO, [false, true, false]),
+            (libc::ENETDOWN, [false, true, false]),
+            (libc::EPERM, [false, true, false]),
+            (libc::EACCES, [false, true, false]),
+            (libc::EINTR, [false, false, true]),
+            (libc::ECONNREFUSED, [false, false, true]),
+            (libc::ECONNRESET, [false, false, true]),
+            (libc::ENOBUFS, [false; 3]),
+            (libc::ENOMEM, [false; 3]),
+            (libc::EAGAIN, [false; 3]),
+            (libc::EBADF, [false; 3]),
+        ];
+        for (errno, blamed) in table {
+            let error = io::Error::from_raw_os_error(errno);
+            assert_eq!([blames_segmentation(&error), blames_source(&error), is_of_another(&error)], blamed, "{error}");
+        }
+        let error = io::Error::other("not of the kernel");
+        assert!(!blames_segmentation(&error) && !blames_source(&error) && !is_of_another(&error));
+    }
 }
