@@ -77,13 +77,25 @@ impl Spec {
     /// The finished packet.
     pub(crate) fn build(&self) -> Vec<u8> {
         let mut packet = self.build_without_checksum();
+        self.complete(&mut packet);
+        packet
+    }
+
+    /// The finished packet after a change to its bytes that leaves the lengths, and the header of IPv4, as they are.
+    pub(crate) fn build_changed(&self, change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+        let mut packet = self.build_without_checksum();
+        change(&mut packet);
+        self.complete(&mut packet);
+        packet
+    }
+
+    fn complete(&self, packet: &mut [u8]) {
         let at = self.checksum_at();
-        let mut checksum = naive(&with_pseudo_header(&packet, self.l4()));
+        let mut checksum = naive(&with_pseudo_header(packet, self.l4()));
         if self.udp && checksum == 0 {
             checksum = 0xffff;
         }
         packet[at..at + 2].copy_from_slice(&checksum.to_be_bytes());
-        packet
     }
 
     /// The packet with its checksum left to be completed, and what says so: one of segments of `size` bytes, or a

@@ -164,6 +164,57 @@ fn packets_that_differ_in_more_than_a_segment_may_stay_apart() {
 }
 
 #[test]
+fn packets_of_each_protocol_that_differ_in_more_than_a_segment_may_stay_apart() {
+    type Change = fn(&mut Spec);
+    let table: [(&str, Change); 7] = [
+        ("another host", |spec| spec.host += 1),
+        ("another port", |spec| spec.port += 1),
+        ("another class", |spec| spec.tos ^= 0x04),
+        ("another precedence", |spec| spec.tos ^= 0x20),
+        ("a congestion mark", |spec| spec.tos ^= 3),
+        ("another time to live", |spec| spec.ttl -= 1),
+        ("longer than the first", |spec| spec.payload.push(0)),
+    ];
+    let only_v4: [(&str, Change); 2] =
+        [("may be fragmented", |spec| spec.dont_fragment = false), ("a gap in the ids", |spec| spec.id += 1)];
+    for flow in [Spec::tcp4(200), Spec::tcp6(200), Spec::udp4(200), Spec::udp6(200)] {
+        let segments = flow.segments(100);
+        assert_eq!(counts(&built(&segments)), [2], "as they are: {flow:?}");
+        for (name, change) in table.iter().chain(only_v4.iter().filter(|_| !flow.v6)) {
+            let mut segments = segments.clone();
+            change(&mut segments[1]);
+            let packets = built(&segments);
+            let runs = join(&packets);
+            assert_eq!((runs.len(), seen(runs)), (2, packets), "{name}: {flow:?}");
+        }
+    }
+}
+
+#[test]
+fn packets_that_differ_in_any_bit_that_segments_share_stay_apart() {
+    // Bytes from the beginning of IPv6 and of TCP, and the bits in them.
+    let flow_label =
+        [(0, 0x0f, "traffic class"), (1, 0x0f, "flow label"), (2, 0xff, "flow label"), (3, 0xff, "flow label")];
+    let tcp =
+        [(12, 0x0e, "reserved bits"), (12, 0x01, "AE"), (18, 0xff, "urgent pointer"), (19, 0xff, "urgent pointer")];
+    for flow in [Spec::tcp4(200), Spec::tcp6(200), Spec::udp6(200)] {
+        let ip = flow_label.iter().filter(|_| flow.v6).copied();
+        let tcp = tcp.iter().filter(|_| !flow.udp).map(|(place, bits, name)| (flow.l4() + place, *bits, *name));
+        let segments = flow.segments(100);
+        for (place, bits, name) in ip.chain(tcp) {
+            for bit in (0..8).map(|bit| 1u8 << bit).filter(|bit| bit & bits != 0) {
+                let changed = |spec: &Spec| spec.build_changed(|packet| packet[place] ^= bit);
+                let packets = vec![segments[0].build(), changed(&segments[1])];
+                let runs = join(&packets);
+                assert_eq!((runs.len(), seen(runs)), (2, packets), "{name}, bit {bit:#x}: {flow:?}");
+                let both: Vec<_> = segments.iter().map(changed).collect();
+                assert_eq!(counts(&both), [2], "the same {name}, bit {bit:#x}, in both: {flow:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn flags_of_tcp_that_mean_more_than_data_keep_a_packet_alone() {
     for flag in [FIN, SYN, RST, URG, CWR] {
         let [first, second] = pair();
@@ -259,6 +310,11 @@ fn a_fragment_is_not_overtaken_by_a_later_packet_of_the_same_hosts() {
     fragment[7] = 1;
     let order = [packets[0].clone(), fragment, packets[1].clone(), packets[2].clone()];
     assert_eq!(counts(&order), [1, 1, 2]);
+    // Those of other hosts may be put together over it.
+    let mut of_others = Spec { host: 8, ..Spec::udp4(100) }.build();
+    of_others[7] = 1;
+    let order = [packets[0].clone(), of_others, packets[1].clone(), packets[2].clone()];
+    assert_eq!(counts(&order), [3, 1]);
 }
 
 #[test]
@@ -319,6 +375,17 @@ fn a_run_is_no_longer_than_a_packet_can_be() {
         assert!(runs.iter().all(|(_, packet, _)| packet.len() <= 65_535));
         assert!(runs.len() <= 3, "{} runs", runs.len());
         assert_eq!(seen(runs), packets);
+    }
+}
+
+#[test]
+fn a_run_may_be_just_as_long_as_a_packet_can_be() {
+    for kind in [Spec::tcp4, Spec::tcp6, Spec::udp4, Spec::udp6] {
+        let room = 65_535 - kind(0).headers();
+        let size = room / 5 + 1;
+        let runs = join(&built(&kind(room).segments(size)));
+        assert_eq!(runs.iter().map(|(_, packet, count)| (packet.len(), *count)).collect::<Vec<_>>(), [(65_535, 5)]);
+        assert_eq!(counts(&built(&kind(room + 1).segments(size))), [4, 1], "a byte more");
     }
 }
 

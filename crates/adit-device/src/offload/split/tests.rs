@@ -169,7 +169,7 @@ fn what_there_is_no_room_for_is_not_written() {
 #[test]
 fn what_does_not_fit_together_is_an_error_with_its_reason() {
     type Break = fn(&mut VnetHeader, &mut Vec<u8>);
-    let table: [(Break, SplitError); 15] = [
+    let table: [(Break, SplitError); 17] = [
         (|_, packet| packet.clear(), SplitError::Empty),
         (|vnet, _| vnet.gso_type = 3, SplitError::UnknownGso(3)),
         (|vnet, _| vnet.gso_type = 4, SplitError::BadVersion(4)),
@@ -182,6 +182,8 @@ fn what_does_not_fit_together_is_an_error_with_its_reason() {
         (|vnet, _| vnet.csum_start = 24, SplitError::BadHeaderLength(20)),
         (|_, packet| packet[9] = 17, SplitError::BadProtocol(17)),
         (|_, packet| packet[6] = 0x20, SplitError::Fragment),
+        (|_, packet| packet[6] = 0x10, SplitError::Fragment),
+        (|_, packet| packet[7] = 0x01, SplitError::Fragment),
         (|vnet, _| vnet.gso_size = 0, SplitError::NoSegmentSize),
         (|vnet, _| vnet.csum_offset = 6, SplitError::BadChecksumPlace),
         (|vnet, _| vnet.flags = 0, SplitError::BadChecksumPlace),
@@ -201,6 +203,25 @@ fn a_checksum_beyond_the_end_of_a_single_packet_is_an_error() {
     assert_eq!(error, Some(SplitError::Truncated { headers: 38, length: 37 }));
     let far = VnetHeader { csum_start: u16::MAX, csum_offset: u16::MAX, ..vnet };
     assert!(Split::new(&far, &mut packet).is_err());
+}
+
+#[test]
+fn the_longest_packet_there_can_be_is_cut() {
+    // The length field of IPv4 counts its header, that of IPv6 what follows it.
+    for (kind, longest) in [
+        (Spec::tcp4 as fn(usize) -> Spec, 65_535),
+        (Spec::udp4, 65_535),
+        (Spec::tcp6, 40 + 65_535),
+        (Spec::udp6, 40 + 65_535),
+    ] {
+        let spec = kind(longest - kind(0).headers());
+        let (vnet, packet) = spec.build_unfinished(Some(1_400));
+        assert_eq!(packet.len(), longest);
+        let packets = split(&vnet, &packet);
+        assert!(packets == built(&spec.segments(1_400)), "{longest} bytes");
+        let (vnet, mut packet) = kind(spec.payload.len() + 1).build_unfinished(Some(1_400));
+        assert_eq!(Split::new(&vnet, &mut packet).err(), Some(SplitError::TooLong(longest + 1)));
+    }
 }
 
 #[test]
