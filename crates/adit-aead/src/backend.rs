@@ -134,3 +134,32 @@ pub fn open_with(backend: Backend, packets: &mut [Packet<'_>]) {
     let _ = backend;
     packets.iter_mut().for_each(portable::open);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::{Key, TAG_LEN};
+
+    #[test]
+    fn packets_are_given_to_the_fastest_backend_of_this_machine() {
+        let best = if Backend::Avx512.is_supported() {
+            Backend::Avx512
+        } else if Backend::Avx2.is_supported() {
+            Backend::Avx2
+        } else {
+            Backend::Portable
+        };
+        // AVX2 is slower than AWS-LC with a single packet that is not short.
+        let has_aws_lc = cfg!(all(target_arch = "x86_64", feature = "aws-lc-rs"));
+        let single = if best == Backend::Avx2 && has_aws_lc { Backend::Portable } else { best };
+        for (count, length, expected) in [(1, 64, best), (1, 1_440, single), (8, 1_440, best)] {
+            let key = Key::new([7; 32]);
+            let mut bytes = vec![vec![0; length + TAG_LEN]; count];
+            let packets: Vec<_> = bytes.iter_mut().map(|bytes| Packet::new(&key, 0, bytes).unwrap()).collect();
+            assert_eq!(Backend::best_for(&packets), expected, "{count} packets of {length} bytes");
+        }
+    }
+}
