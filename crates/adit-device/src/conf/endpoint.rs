@@ -216,6 +216,7 @@ mod tests {
         let (looked_up, mut waits) = (std::cell::Cell::new(0), Vec::new());
         let wait = |pause: Duration| {
             waits.push(pause.as_millis());
+            assert!(waits.len() <= patience, "it was given up");
             waits.len() < patience
         };
         let look_up = || {

@@ -269,7 +269,6 @@ fn there_is_room_for_the_longest_text() {
         preshared_key: Some(Box::new(PresharedKey::from_base64(KEY).unwrap())),
         endpoint: Some(Endpoint::parse(&format!("{host}:65535")).unwrap()),
         persistent_keepalive: Some(u16::MAX),
-        allowed_ips: vec![longest],
         ..PeerConfig::new(PublicKey::from_base64(KEY).unwrap())
     };
     for (name, config) in [
