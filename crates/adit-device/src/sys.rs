@@ -64,7 +64,6 @@ pub(crate) fn dropped(fd: BorrowedFd<'_>) -> io::Result<u32> {
 }
 
 /// Reads an option whose value is a C `int`.
-#[cfg(test)]
 pub(crate) fn option(fd: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<i32> {
     let mut value: libc::c_int = 0;
     let mut length = size_of::<libc::c_int>() as libc::socklen_t;

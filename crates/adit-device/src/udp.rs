@@ -2,7 +2,8 @@
 //! address of every datagram, and ECN.
 //!
 //! Whatever the kernel refuses has a fallback that loses nothing: a coalesced send goes out datagram by datagram, and a
-//! source address that is gone is left to the routing table.
+//! source address that is gone is left to the routing table. A kernel before Linux 4.18 would not refuse a coalesced
+//! send but pass over the length of the datagrams, and send them as one: each socket is asked before its first send.
 
 mod bind;
 mod send;
@@ -112,7 +113,8 @@ impl Sockets {
 
 impl UdpSocket {
     fn new(socket: socket2::Socket, offload: bool) -> Self {
-        Self { socket, segmentation: Segmentation::new(offload), cut_off: AtomicU64::new(0) }
+        let coalesces = bind::can_segment(offload, || sys::option(socket.as_fd(), libc::SOL_UDP, libc::UDP_SEGMENT));
+        Self { socket, segmentation: Segmentation::new(coalesces), cut_off: AtomicU64::new(0) }
     }
 
     /// A socket that another process of this program has opened and set up.

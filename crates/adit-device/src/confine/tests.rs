@@ -87,6 +87,8 @@ fn files_programs_and_streams_are_refused_and_serving_goes_on() {
         let (ours, theirs) = (UdpSocket::bind("127.0.0.1:0").unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
         ours.send_to(b"x", theirs.local_addr().unwrap()).unwrap();
         assert_eq!(theirs.recv(&mut [0; 8]).unwrap(), 1);
+        let sockets = crate::udp::bind(0, 1, 0, true).unwrap();
+        assert!(sockets.iter().flat_map(|sockets| sockets.iter()).all(|socket| socket.is_coalescing()));
         crate::netlink::Netlink::open().unwrap().addresses(1).unwrap();
         File::options().write(true).open("/dev/null").unwrap();
         drop(listener);

@@ -146,6 +146,15 @@ fn is_absent(error: &io::Error) -> bool {
     )
 }
 
+/// Whether several datagrams may be sent as one: if that is wanted, and the kernel knows the option that tells it their
+/// length. `ask` reads that option; whatever the error, datagrams then go out one by one.
+pub(super) fn can_segment(offload: bool, ask: impl FnOnce() -> io::Result<i32>) -> bool {
+    offload
+        && ask()
+            .inspect_err(|source| tracing::debug!(%source, "the kernel cannot send several datagrams as one"))
+            .is_ok()
+}
+
 /// A socket that is not yet bound, with all options set.
 fn open(family: Family, fwmark: u32, offload: bool) -> Result<UdpSocket, (&'static str, io::Error)> {
     let because = |action| move |source| (action, source);

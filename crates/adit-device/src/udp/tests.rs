@@ -206,6 +206,25 @@ fn without_offload_every_datagram_travels_alone() {
 }
 
 #[test]
+fn a_kernel_that_does_not_know_segmentation_is_given_no_coalesced_sends() {
+    let refused = |errno| move || Err(io::Error::from_raw_os_error(errno));
+    for errno in [libc::ENOPROTOOPT, libc::EOPNOTSUPP, libc::EPERM] {
+        assert!(!bind::can_segment(true, refused(errno)), "error {errno}");
+    }
+    assert!(bind::can_segment(true, || Ok(0)));
+    assert!(!bind::can_segment(false, || Ok(0)), "nobody wants it");
+}
+
+#[test]
+fn a_socket_that_is_taken_over_is_asked_whether_it_knows_segmentation() {
+    // The kernel answers for the option of a socket of another protocol as an older one does for UDP.
+    for (kind, is_known) in [(Type::DGRAM, true), (Type::STREAM, false)] {
+        let socket = Socket::new(Domain::IPV4, kind, None).expect("opened");
+        assert_eq!(UdpSocket::adopt(socket.into(), true).is_coalescing(), is_known, "{kind:?}");
+    }
+}
+
+#[test]
 fn the_congestion_mark_is_received_as_it_was_sent() {
     in_new_namespace(|| {
         let [sender, receiver] = [sockets(1).remove(0), sockets(1).remove(0)];
