@@ -70,7 +70,7 @@ mod scalar;
 mod short;
 #[cfg(target_arch = "x86_64")]
 mod stream;
-#[cfg(all(test, target_arch = "x86_64"))]
+#[cfg(test)]
 mod vector_tests;
 
 use core::fmt;
@@ -141,6 +141,9 @@ pub struct Packet<'a> {
     text: &'a mut [u8],
     tag: &'a mut [u8; TAG_LEN],
     authentic: bool,
+    /// What published vectors have, and no packet of WireGuard's.
+    #[cfg(test)]
+    beyond: vector_tests::Beyond<'a>,
 }
 
 impl<'a> Packet<'a> {
@@ -153,7 +156,15 @@ impl<'a> Packet<'a> {
         if text.len() as u64 >= MAX_TEXT_LEN {
             return None;
         }
-        Some(Packet { key, counter, text, tag, authentic: false })
+        Some(Packet {
+            key,
+            counter,
+            text,
+            tag,
+            authentic: false,
+            #[cfg(test)]
+            beyond: vector_tests::Beyond::NOTHING,
+        })
     }
 
     /// Whether [`open`] found the tag to be right; `false` before.
@@ -164,8 +175,19 @@ impl<'a> Packet<'a> {
     /// The 96-bit nonce: four zero bytes, then the counter in little endian.
     fn nonce(&self) -> [u8; 12] {
         let mut nonce = [0; 12];
+        nonce[..4].copy_from_slice(&self.nonce_head().to_le_bytes());
         nonce[4..].copy_from_slice(&self.counter.to_le_bytes());
         nonce
+    }
+
+    #[cfg(not(test))]
+    fn nonce_head(&self) -> u32 {
+        0
+    }
+
+    #[cfg(not(test))]
+    fn associated_data(&self) -> &'a [u8] {
+        &[]
     }
 }
 

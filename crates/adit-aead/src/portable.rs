@@ -10,7 +10,7 @@ pub(crate) use pure::{open, seal};
 pub(crate) const ROOM: usize = 2048;
 
 /// Pure Rust: tag first, then the text.
-mod pure {
+pub(crate) mod pure {
     use chacha20poly1305::aead::inout::InOutBuf;
     use chacha20poly1305::{AeadInOut, ChaCha20Poly1305, KeyInit};
 
@@ -19,7 +19,7 @@ mod pure {
     pub(crate) fn seal(packet: &mut Packet<'_>) {
         let cipher = ChaCha20Poly1305::new((&packet.key.bytes).into());
         let tag = cipher
-            .encrypt_inout_detached(&packet.nonce().into(), &[], InOutBuf::from(&mut *packet.text))
+            .encrypt_inout_detached(&packet.nonce().into(), packet.associated_data(), InOutBuf::from(&mut *packet.text))
             .expect("Packet::new bounds the length");
         *packet.tag = tag.into();
     }
@@ -29,7 +29,7 @@ mod pure {
         packet.authentic = cipher
             .decrypt_inout_detached(
                 &packet.nonce().into(),
-                &[],
+                packet.associated_data(),
                 InOutBuf::from(&mut *packet.text),
                 &(*packet.tag).into(),
             )
@@ -65,8 +65,10 @@ mod aws_lc {
 
     pub(crate) fn seal(packet: &mut Packet<'_>) {
         let nonce = Nonce::assume_unique_for_key(packet.nonce());
-        let sealed =
-            prepared(packet.key).and_then(|key| key.seal_in_place_separate_tag(nonce, Aad::empty(), packet.text).ok());
+        let sealed = prepared(packet.key).and_then(|key| {
+            let aad = Aad::from(packet.associated_data());
+            key.seal_in_place_separate_tag(nonce, aad, packet.text).ok()
+        });
         match sealed {
             Some(tag) => packet.tag.copy_from_slice(tag.as_ref()),
             None => pure::seal(packet),
@@ -83,7 +85,9 @@ mod aws_lc {
         let mut room = [0; ROOM];
         let opened = &mut room[..packet.text.len()];
         let nonce = Nonce::assume_unique_for_key(packet.nonce());
-        packet.authentic = key.open_separate_gather(nonce, Aad::empty(), packet.text, packet.tag, opened).is_ok();
+        packet.authentic = key
+            .open_separate_gather(nonce, Aad::from(packet.associated_data()), packet.text, packet.tag, opened)
+            .is_ok();
         if packet.authentic {
             packet.text.copy_from_slice(opened);
         }

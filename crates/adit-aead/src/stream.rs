@@ -245,7 +245,7 @@ impl<'a, V: Vector> Run<'a, V> {
 pub(crate) fn segment<'a>(packet: &Packet<'a>, index: usize, counter: u32, blocks: usize) -> Segment<'a> {
     Segment {
         key: &packet.key.bytes,
-        nonce: [0, packet.counter as u32, (packet.counter >> 32) as u32],
+        nonce: [packet.nonce_head(), packet.counter as u32, (packet.counter >> 32) as u32],
         counter,
         blocks,
         packet: index,
