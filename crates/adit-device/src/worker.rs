@@ -160,9 +160,9 @@ impl Worker {
                 continue;
             }
             self.shared.flows.at_work(self.index, true);
-            let turn = self.serve(&mut events);
+            // One that cannot go on counts as at work for ever: no flow is taken from it.
+            let Some(turn) = self.serve(&mut events) else { return };
             self.shared.flows.at_work(self.index, false);
-            let Some(turn) = turn else { return };
             patience.moved(turn, Instant::now());
         }
         // Segments that were read but not yet sent exist nowhere else.
@@ -175,8 +175,8 @@ impl Worker {
     fn serve(&mut self, events: &mut Events) -> Option<Turn> {
         let mut turn = Turn::default();
         let mut bursts = 0;
-        while self.ready.any() && !self.shared.ends.load(Ordering::Relaxed) {
-            if self.ready.tun && self.has_to_wait() {
+        while (self.ready.any() || self.has_to_wait()) && !self.shared.ends.load(Ordering::Relaxed) {
+            if self.has_to_wait() {
                 std::thread::yield_now();
             } else if self.ready.tun {
                 let count = self.serve_tun();
@@ -205,6 +205,9 @@ impl Worker {
     }
 
     /// Whether packets that come from this worker's queue may have to wait for earlier ones of another worker.
+    ///
+    /// It does not rest before that is over. So of two workers never both wait for each other: a flow is taken only from
+    /// one that rests, and while it is waited for, the other one is at work.
     fn has_to_wait(&mut self) -> bool {
         self.moved = self.moved.filter(|moved| !self.shared.flows.has_arrived(moved));
         self.moved.is_some()

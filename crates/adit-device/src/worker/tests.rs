@@ -3,6 +3,7 @@
 
 mod first;
 mod marks;
+mod moved;
 mod strays;
 
 use std::alloc::{GlobalAlloc, Layout, System};
