@@ -21,7 +21,7 @@ pub struct Tun {
     /// had.
     pub queues: Vec<TunQueue>,
     /// One more queue, for writing only, if the device has several of the others: the kernel gives it no packets, and
-    /// what is written there does not change from which queue a flow's packets come (see [`crate::flows`]).
+    /// what is written there does not change from which queue a flow's packets come.
     pub aside: Option<TunQueue>,
     /// The offloads in use: which packets are read, and may be written, unfinished.
     pub offloads: Offloads,
