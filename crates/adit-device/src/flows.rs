@@ -7,18 +7,18 @@
 //! worker that it moves to reads nothing from its queue until whatever came to the other one meanwhile has left. At any
 //! other time packets are written beside the queues: see [`Tun::aside`](crate::tun::Tun).
 
+mod progress;
+
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::offload::{IPV4_HEADER, IPV6_HEADER};
+use progress::{Mark, Progress};
 
 /// How many flows are remembered, the latest of those that share a place.
 const PLACES: usize = 4096;
-/// After so many reads nothing is left of what waited in a queue, whose length is 500, or on its way from there.
-const READS: u32 = 1000;
-
 const TCP: u8 = 6;
 const UDP: u8 = 17;
 
@@ -27,19 +27,7 @@ const UDP: u8 = 17;
 pub(crate) struct Flows {
     /// Part of a flow's hash and, in the last byte, the number of its worker, from 1 on.
     places: Box<[AtomicU32]>,
-    workers: Box<[Progress]>,
-}
-
-/// How far a worker is with its queue. In a cache line of its own, since it changes with every read.
-#[derive(Debug)]
-#[repr(align(64))]
-struct Progress {
-    queue: OwnedFd,
-    /// Whether packets may be on their way from the queue.
-    at_work: AtomicBool,
-    reads: AtomicU32,
-    /// How often the worker has sent all that its queue had.
-    turns: AtomicU32,
+    workers: Box<[(OwnedFd, Progress)]>,
 }
 
 /// Where a packet is to be written.
@@ -57,8 +45,7 @@ pub(crate) enum Way {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moved {
     from: usize,
-    reads: u32,
-    turns: u32,
+    mark: Mark,
 }
 
 impl Flows {
@@ -67,29 +54,23 @@ impl Flows {
         if queues.len() < 2 {
             return Flows::default();
         }
-        let progress = |queue| Progress {
-            queue,
-            at_work: AtomicBool::new(false),
-            reads: AtomicU32::new(0),
-            turns: AtomicU32::new(0),
-        };
         Flows {
             places: (0..PLACES).map(|_| AtomicU32::new(0)).collect(),
-            workers: queues.into_iter().map(progress).collect(),
+            workers: queues.into_iter().map(|queue| (queue, Progress::new())).collect(),
         }
     }
 
     /// A worker begins to serve its queue, or has found it empty and sent all that it had.
     pub(crate) fn at_work(&self, worker: usize, is_at_work: bool) {
-        if let Some(progress) = self.workers.get(worker) {
-            progress.at_work.store(is_at_work, Ordering::SeqCst);
+        if let Some(progress) = self.progress(worker) {
+            progress.set_at_work(is_at_work);
         }
     }
 
     /// A worker at work has found its queue empty, and sent all that it had.
     pub(crate) fn has_sent_all(&self, worker: usize) {
-        if let Some(progress) = self.workers.get(worker) {
-            progress.turns.fetch_add(1, Ordering::SeqCst);
+        if let Some(progress) = self.progress(worker) {
+            progress.has_sent_all();
         }
     }
 
@@ -101,9 +82,8 @@ impl Flows {
         if place.load(Ordering::Relaxed) != entry {
             place.store(entry, Ordering::Relaxed);
         }
-        if let Some(progress) = self.workers.get(worker) {
-            // Nobody else writes it.
-            progress.reads.store(progress.reads.load(Ordering::Relaxed).wrapping_add(1), Ordering::Release);
+        if let Some(progress) = self.progress(worker) {
+            progress.has_read();
         }
     }
 
@@ -116,27 +96,25 @@ impl Flows {
             return Way::Own;
         }
         let from = (entry & 0xff) as usize - 1;
-        match self.workers.get(from) {
-            Some(progress) if !progress.at_work.load(Ordering::SeqCst) => Way::OwnFrom(from),
+        match self.progress(from) {
+            Some(progress) if !progress.is_at_work() => Way::OwnFrom(from),
             _ => Way::Aside,
         }
     }
 
     /// To be called after the write by which a flow was moved away from this worker.
     pub(crate) fn moved(&self, from: usize) -> Option<Moved> {
-        let progress = self.workers.get(from)?;
-        let (reads, turns) = (progress.reads.load(Ordering::Acquire), progress.turns.load(Ordering::SeqCst));
-        Some(Moved { from, reads, turns })
+        Some(Moved { from, mark: self.progress(from)?.mark() })
     }
 
     /// Whether everything has left that the flow had in its former queue.
     pub(crate) fn has_arrived(&self, moved: &Moved) -> bool {
-        let Some(progress) = self.workers.get(moved.from) else { return true };
-        // In this order: what is not in the queue any more is with a worker that is at work.
-        (!has_packets(&progress.queue) && !progress.at_work.load(Ordering::SeqCst))
-            // The first of these turns may have begun before the move.
-            || progress.turns.load(Ordering::SeqCst).wrapping_sub(moved.turns) >= 2
-            || progress.reads.load(Ordering::Acquire).wrapping_sub(moved.reads) >= READS
+        let worker = self.workers.get(moved.from);
+        worker.is_none_or(|(queue, progress)| progress.is_past(moved.mark, || !has_packets(queue)))
+    }
+
+    fn progress(&self, worker: usize) -> Option<&Progress> {
+        self.workers.get(worker).map(|(_, progress)| progress)
     }
 
     /// The place of a packet's flow, and how the flow is told from others there.

@@ -1,5 +1,6 @@
 use std::os::unix::net::UnixDatagram;
 
+use super::progress::READS;
 use super::*;
 use crate::offload::testing::Spec;
 
@@ -57,7 +58,7 @@ fn a_flow_has_arrived_once_nothing_can_be_left_of_it_where_it_was() {
     devices[1].send(b"a packet that came before the move").unwrap();
     assert!(!flows.has_arrived(&moved), "it waits in the queue");
     flows.at_work(1, true);
-    rustix::io::read(&flows.workers[1].queue, &mut [0; 100]).unwrap();
+    rustix::io::read(&flows.workers[1].0, &mut [0; 100]).unwrap();
     assert!(!flows.has_arrived(&moved), "it is being sent");
     flows.has_sent_all(1);
     assert!(!flows.has_arrived(&moved), "that turn may have been over, but for the news, before the move");
