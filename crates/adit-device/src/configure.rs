@@ -65,7 +65,7 @@ impl Handler for Configurator {
                 drops: drops.map(|(name, count)| (name.to_owned(), count)).collect(),
                 offloads: offload_words(self.shared.offloads, self.device.offload),
                 threads: u32::try_from(self.workers.len()).unwrap_or(u32::MAX),
-                confinement: self.device.confinement.0.clone(),
+                confinement: self.device.confinement.words.clone(),
             },
         }
     }
@@ -129,6 +129,7 @@ impl Configurator {
             ("port", device.port.into()),
             ("fwmark", device.fwmark.into()),
             ("offload", device.offload.into()),
+            ("landlock", device.confinement.landlock.into()),
             ("is_up", shared.is_up.load(Ordering::Relaxed).into()),
             ("mtu", shared.mtu.load(Ordering::Relaxed).into()),
             ("earlier_overflows", shared.earlier_overflows.load(Ordering::Relaxed)),

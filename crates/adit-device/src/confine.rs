@@ -22,7 +22,7 @@
 //! files in the folders that hold this program and its libraries, to which Landlock confines it. The kept capabilities
 //! are made ambient, so that an ordinary user's process does not lose them by `execve`. Nothing else is needed: device,
 //! sockets and listener are handed over open. A program so started confines itself too, but adds no filters and rules
-//! if it finds that they are there ([`Inherited`]): each further layer would cost time, and Linux permits 16. A version
+//! if they are there already: each further layer would cost time, and Linux permits 16. A version
 //! that needs more than the old one's filter permits cannot be reloaded to: it fails to start, and the old one goes on.
 //! To have no program started from here at all there is [`Confinement::reload`].
 
@@ -80,9 +80,14 @@ impl Confinement {
     };
 }
 
-/// Which of all this is in force, in words, as the kernel reported it afterwards.
+/// What is in force, as the kernel reported it afterwards.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Report(pub(crate) String);
+pub(crate) struct Report {
+    /// All of it, in words.
+    pub(crate) words: String,
+    /// Whether Landlock is: the next version has to be told, since nothing that it is permitted shows it.
+    pub(crate) landlock: bool,
+}
 
 /// The part of [`give_up`] that concerns memory, for a process that is about to be given keys.
 pub(crate) fn protect_memory(wanted: &Confinement) {
@@ -92,12 +97,11 @@ pub(crate) fn protect_memory(wanted: &Confinement) {
 }
 
 /// Gives up what is not needed from now on, for the calling thread and those that it will start. `socket` is the file
-/// to be removed at the end.
+/// to be removed at the end. `has_landlock` says whether the process that started this one has passed on its rules.
 ///
 /// A measure that the kernel lacks or refuses is skipped: a less confined tunnel is better than none, and the report
 /// tells.
-pub(crate) fn give_up(wanted: &Confinement, socket: Option<&Path>) -> Report {
-    let inherited = Inherited::find();
+pub(crate) fn give_up(wanted: &Confinement, socket: Option<&Path>, has_landlock: bool) -> Report {
     let mut words = Words(Vec::new());
     let mut kept = capabilities::NEEDED;
     let locked = wanted.lock_memory.then(memory::lock);
@@ -113,13 +117,13 @@ pub(crate) fn give_up(wanted: &Confinement, socket: Option<&Path>) -> Report {
     words.add("new privileges possible", bound, |()| "no_new_privs".to_owned());
 
     // Both need no_new_privs, and would set it even for a user who asked to do without.
-    let landlock = (wanted.landlock && wanted.no_new_privileges).then(|| match inherited.landlock {
+    let landlock = (wanted.landlock && wanted.no_new_privileges).then(|| match has_landlock {
         true => Ok(files::Extent::Inherited),
         false => files::restrict(socket, wanted.reload),
     });
-    let has_landlock = matches!(landlock, Some(Ok(_)));
+    let has_landlock = has_landlock || matches!(landlock, Some(Ok(_)));
     words.add("no landlock", landlock, |extent| extent.word().to_owned());
-    let seccomp = (wanted.seccomp && wanted.no_new_privileges).then(|| match inherited.seccomp {
+    let seccomp = (wanted.seccomp && wanted.no_new_privileges).then(|| match inherits_seccomp() {
         true => Ok(()),
         false => filter::install(wanted.reload, has_landlock),
     });
@@ -128,22 +132,13 @@ pub(crate) fn give_up(wanted: &Confinement, socket: Option<&Path>) -> Report {
     words.add("memory not locked", locked, |_| "locked memory".to_owned());
     let report = words.0.join(", ");
     tracing::info!(in_force = report, "confined");
-    Report(report)
+    Report { words: report, landlock: has_landlock }
 }
 
-/// Which parts of its own confinement the process that started this one has passed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Inherited {
-    seccomp: bool,
-    landlock: bool,
-}
-
-impl Inherited {
-    /// Filters cannot be read back, but ours gives an answer that no kernel gives.
-    fn find() -> Self {
-        let answers = |mark| crate::sys::answer_to_prctl(mark) == Some(filter::MARK_ANSWER);
-        Self { seccomp: answers(filter::MARK), landlock: answers(filter::MARK_LANDLOCK) }
-    }
+/// Whether the process that started this one has passed on its filters. They cannot be read back, but ours give an answer
+/// that no kernel gives.
+fn inherits_seccomp() -> bool {
+    crate::sys::answer_to_prctl(filter::MARK) == Some(filter::MARK_ANSWER)
 }
 
 struct Words(Vec<String>);

@@ -119,6 +119,7 @@ pub fn run(options: Options) -> Result<(), Error> {
         interface: Interface::new(now(), unix_time(), Box::new(UnwrapErr(SysRng))),
         fwmark: 0,
         offload,
+        has_landlock: false,
         is_up: false,
         mtu: 0,
         earlier_overflows: 0,
@@ -183,7 +184,7 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
     };
     let ours = removed(&listener, will_be_ours);
     let ours = ours.or_else(|| asks.as_ref().and_then(|asks| removed(asks, asks_will_be_ours)));
-    let confinement = confine::give_up(&confinement, ours.as_deref());
+    let confinement = confine::give_up(&confinement, ours.as_deref(), parts.has_landlock);
     let workers = Workers::start(&shared, tun.queues, tun.aside)?;
     let can_be_asked = reload.is_some() || asks.is_some();
     let reloader = can_be_asked.then(|| Reloader::new(reload.map(|reload| reload.program), asks, link));

@@ -265,6 +265,8 @@ impl Prepared {
 
     /// Makes sure that the other process is dead.
     fn end(&mut self) {
+        // If it was started by another program, that one is killed, and it lives: then it can at least say no more.
+        let _ = self.stream.shutdown(Shutdown::Both);
         // It may be dead already.
         let _ = self.child.kill();
         if let Err(error) = self.child.wait() {

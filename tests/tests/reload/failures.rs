@@ -100,7 +100,7 @@ fn a_program_that_has_taken_over_and_makes_no_sense_costs_the_sessions_and_not_t
         (std::time::UNIX_EPOCH.elapsed().ok()?.as_secs() > before.latest_handshake).then_some(())
     });
     // It says twice that it is prepared, and that it has taken over: it may have used the sessions.
-    program.replace_by_script("take; say 2; say 2; say 4; exec cat > /dev/null");
+    program.replace_by_script("take; say 2 2 4; exec cat > /dev/null");
     let why = program.reload(&pair.a.host).expect_err("what takes over must make sense");
     assert!(why.contains("makes no sense"), "{why}");
     assert_eq!(pair.a.host.processes(), processes);

@@ -2,6 +2,7 @@
 //! happened.
 
 mod failures;
+mod switches;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -46,8 +47,8 @@ impl Program {
         command
     }
 
-    /// Puts a script in its place. Its words are `take`, a state from the process that hands over, and `say`, a message of
-    /// this kind to it.
+    /// Puts a script in its place. Its words are `take`, a state from the process that hands over, and `say`, messages of
+    /// these kinds to it, all at once.
     fn replace_by_script(&self, script: &str) {
         let new = self.folder.join("script");
         fs::write(&new, format!("{WORDS}{script}\n")).expect("write the script");
@@ -78,7 +79,7 @@ take() {
     head -c $((($2 + 63) / 64 + $3 + $4)) > /dev/null
 }
 say() {
-    printf "adi\\00$1\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0" >&0
+    printf "$(printf 'adi\\00%s\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0\\0' "$@")" >&0
 }
 "#;
 

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use landlock::{
@@ -40,7 +41,10 @@ impl Extent {
 
 /// Forbids all files and networks but those needed.
 pub(super) fn restrict(socket: Option<&Path>, reload: bool) -> Result<Extent, String> {
-    let status = rules(socket, reload).map_err(|error| error.to_string())?;
+    let folders = if reload { program_folders() } else { Ok(BTreeSet::new()) };
+    // Under rules that lack these folders no program could be started.
+    let folders = folders.map_err(|error| format!("/proc/self/maps: {error}"))?;
+    let status = rules(socket, reload, folders).map_err(|error| error.to_string())?;
     match status {
         RulesetStatus::FullyEnforced => Ok(Extent::Whole),
         RulesetStatus::PartiallyEnforced => Ok(Extent::Part),
@@ -48,7 +52,7 @@ pub(super) fn restrict(socket: Option<&Path>, reload: bool) -> Result<Extent, St
     }
 }
 
-fn rules(socket: Option<&Path>, reload: bool) -> Result<RulesetStatus, RulesetError> {
+fn rules(socket: Option<&Path>, reload: bool, folders: BTreeSet<PathBuf>) -> Result<RulesetStatus, RulesetError> {
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(KNOWN))?
@@ -59,7 +63,7 @@ fn rules(socket: Option<&Path>, reload: bool) -> Result<RulesetStatus, RulesetEr
         .add_rules(path_beneath_rules(socket.and_then(Path::parent), AccessFs::RemoveFile))?;
     if reload {
         ruleset = ruleset
-            .add_rules(path_beneath_rules(program_folders(), AccessFs::ReadFile | AccessFs::Execute))?
+            .add_rules(path_beneath_rules(folders, AccessFs::ReadFile | AccessFs::Execute))?
             .add_rules(path_beneath_rules(LOADER_FILES, AccessFs::ReadFile))?;
     }
     Ok(ruleset.restrict_self()?.ruleset)
@@ -76,12 +80,12 @@ fn scopes() -> landlock::BitFlags<Scope> {
 }
 
 /// The folders of the program and of its libraries. The files alone would not do: the next version is another file.
-fn program_folders() -> BTreeSet<PathBuf> {
-    let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
+fn program_folders() -> io::Result<BTreeSet<PathBuf>> {
+    let maps = fs::read_to_string("/proc/self/maps")?;
     let mapped = maps.lines().filter_map(executable_file).filter_map(Path::parent).map(Path::to_owned);
     // The folder of the program as well, by the name that the kernel has for it: a reload looks for the program there.
     let program = std::env::current_exe().ok().and_then(|program| Some(program.parent()?.to_owned()));
-    mapped.chain(program).collect()
+    Ok(mapped.chain(program).collect())
 }
 
 /// The file of a line such as `7f0-7f1 r-xp 00000000 fe:00 42   /usr/lib/libc.so.6`.
@@ -112,7 +116,7 @@ mod tests {
 
     #[test]
     fn the_folders_hold_this_program_and_the_c_library() {
-        let folders = program_folders();
+        let folders = program_folders().unwrap();
         assert!(folders.contains(std::env::current_exe().unwrap().parent().unwrap()));
         assert!(folders.iter().all(|folder| folder.is_absolute() && folder != Path::new("/")), "{folders:?}");
     }

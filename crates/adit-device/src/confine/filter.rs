@@ -19,8 +19,6 @@ use crate::sys::TUNGETDEVNETNS;
 
 /// An operation of `prctl` that exists only under our filters, by which a program started under them recognises them.
 pub(super) const MARK: u32 = u32::from_be_bytes(*b"adit");
-/// The same, where Landlock was in force before the filter came.
-pub(super) const MARK_LANDLOCK: u32 = MARK + 1;
 /// The error that answers them; no kernel gives it.
 pub(super) const MARK_ANSWER: i32 = c::EOWNERDEAD;
 
@@ -37,15 +35,11 @@ pub(super) fn install(reload: bool, has_landlock: bool) -> Result<(), String> {
         deadly.extend(starts_programs)
     }
 
-    let mut marks = vec![rule([equals(0, MARK.into())])];
-    if has_landlock {
-        marks.push(rule([equals(0, MARK_LANDLOCK.into())]));
-    }
-    let marks = marks.into_iter().collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+    let mark = vec![rule([equals(0, MARK.into())]).map_err(|error| error.to_string())?];
     let absent = Rules::from([(c::SYS_clone3, Vec::new())]);
     // If two filters refuse a call, the error of the younger one is told: this one permits it, so that it is ENOSYS.
     permitted.insert(c::SYS_clone3, Vec::new());
-    let known = Rules::from([(c::SYS_prctl, marks)]);
+    let known = Rules::from([(c::SYS_prctl, mark)]);
     let errno = |errno: i32| SeccompAction::Errno(errno.unsigned_abs());
     // The permitted list comes last, since it also applies to the calls that install further filters.
     for (rules, matched, unmatched) in [
@@ -320,7 +314,6 @@ fn permitted(has_landlock: bool) -> Result<Rules, seccompiler::BackendError> {
         c::PR_CAPBSET_READ,
         c::PR_CAP_AMBIENT,
         MARK as i32,
-        MARK_LANDLOCK as i32,
     ];
     permit(c::SYS_prctl, operations.map(|operation| rule([equals(0, operation as u64)])).into())?;
 

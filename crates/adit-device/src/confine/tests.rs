@@ -65,9 +65,9 @@ fn files_programs_and_streams_are_refused_and_serving_goes_on() {
         let folder = scratch();
         let socket = folder.join("wg0.sock");
         let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-        let report = give_up(&Confinement::FULL, Some(&socket));
+        let report = give_up(&Confinement::FULL, Some(&socket), false);
         for words in ["no_new_privs", "landlock", "seccomp", "no core dumps", "capabilities dropped ("] {
-            assert!(report.0.contains(words), "{words:?} is missing in {report:?}");
+            assert!(report.words.contains(words), "{words:?} is missing in {report:?}");
         }
         assert_refused(File::open("/etc/passwd"));
         assert_refused(File::create(folder.join("new")));
@@ -100,7 +100,7 @@ fn files_programs_and_streams_are_refused_and_serving_goes_on() {
 #[test]
 fn no_memory_is_run_that_can_be_or_could_be_written() {
     let output = in_a_process("no_memory_is_run_that_can_be_or_could_be_written", || {
-        give_up(&Confinement::FULL, None);
+        give_up(&Confinement::FULL, None, false);
         map(ProtFlags::READ | ProtFlags::WRITE, ProtFlags::READ).unwrap();
         assert_refused(map(ProtFlags::WRITE | ProtFlags::EXEC, ProtFlags::READ));
         assert_refused(map(ProtFlags::READ | ProtFlags::WRITE, ProtFlags::EXEC));
@@ -126,14 +126,15 @@ fn map(first: ProtFlags, then: ProtFlags) -> io::Result<()> {
 #[test]
 fn the_program_can_be_started_again_and_knows_that_it_is_confined() {
     let output = in_a_process("the_program_can_be_started_again_and_knows_that_it_is_confined", || {
-        assert_eq!(Inherited::find(), Inherited { seccomp: false, landlock: false });
+        assert!(!inherits_seccomp());
         // Opened before, it can be read afterwards.
         let mut status = File::open("/proc/thread-self/status").unwrap();
-        give_up(&Confinement::FULL, None);
-        assert_eq!(Inherited::find(), Inherited { seccomp: true, landlock: true });
+        let report = give_up(&Confinement::FULL, None, false);
+        assert!(inherits_seccomp() && report.landlock);
         let filters = filters(&mut status);
         assert!(filters.starts_with("Seccomp_filters:"), "{filters}");
-        give_up(&Confinement::FULL, None);
+        let again = give_up(&Confinement::FULL, None, report.landlock);
+        assert!(again.landlock && again.words.contains("landlock (inherited)"), "{again:?}");
         assert_eq!(self::filters(&mut status), filters, "the second time adds nothing");
         let again = Command::new(std::env::current_exe().unwrap()).arg("--list").env_remove(CHILD).output().unwrap();
         assert!(again.status.success(), "{again:?}");
@@ -146,8 +147,8 @@ fn without_landlock_files_cannot_be_opened_for_writing() {
     let output = in_a_process("without_landlock_files_cannot_be_opened_for_writing", || {
         let path = scratch().join("file");
         fs::write(&path, "mine").unwrap();
-        give_up(&Confinement { landlock: false, ..Confinement::FULL }, None);
-        assert_eq!(Inherited::find(), Inherited { seccomp: true, landlock: false });
+        let report = give_up(&Confinement { landlock: false, ..Confinement::FULL }, None, false);
+        assert!(inherits_seccomp() && !report.landlock);
         assert_eq!(fs::read(&path).unwrap(), b"mine");
         assert_refused(File::options().write(true).open(&path));
         assert_refused(File::create(scratch().join("new")));
@@ -158,7 +159,7 @@ fn without_landlock_files_cannot_be_opened_for_writing() {
 #[test]
 fn whoever_asks_for_another_namespace_is_ended() {
     let output = in_a_process("whoever_asks_for_another_namespace_is_ended", || {
-        give_up(&Confinement::FULL, None);
+        give_up(&Confinement::FULL, None, false);
         let _ = crate::sys::unshare_network();
     });
     assert_eq!(output.status.signal(), Some(SIGSYS), "{}", output.status);
@@ -167,7 +168,7 @@ fn whoever_asks_for_another_namespace_is_ended() {
 #[test]
 fn without_reload_nothing_is_started_not_even_this_program() {
     let output = in_a_process("without_reload_nothing_is_started_not_even_this_program", || {
-        give_up(&Confinement { reload: false, ..Confinement::FULL }, None);
+        give_up(&Confinement { reload: false, ..Confinement::FULL }, None, false);
         let started = Command::new(std::env::current_exe().unwrap()).arg("--list").env_remove(CHILD).status();
         assert!(started.is_err() || started.is_ok_and(|status| status.signal() == Some(SIGSYS)));
     });
@@ -178,9 +179,9 @@ fn without_reload_nothing_is_started_not_even_this_program() {
 fn nothing_is_given_up_unasked() {
     let output = in_a_process("nothing_is_given_up_unasked", || {
         let before = rustix::thread::capabilities(None).unwrap();
-        let report = give_up(&Confinement::NONE, None);
+        let report = give_up(&Confinement::NONE, None, false);
         assert_eq!(rustix::thread::capabilities(None).unwrap(), before);
-        assert!(report.0.contains("no seccomp") && report.0.contains("no landlock"), "{report:?}");
+        assert!(report.words.contains("no seccomp") && report.words.contains("no landlock"), "{report:?}");
         assert!(!rustix::thread::no_new_privs().unwrap());
         File::open("/etc/passwd").unwrap();
     });

@@ -32,6 +32,8 @@ pub(crate) struct Received {
     pub(crate) interface: Interface,
     pub(crate) fwmark: u32,
     pub(crate) offload: bool,
+    /// Whether this process has inherited rules of Landlock.
+    pub(crate) has_landlock: bool,
     pub(crate) is_up: bool,
     pub(crate) mtu: u16,
     /// See [`crate::shared::Shared::earlier_overflows`].
@@ -140,6 +142,7 @@ fn build(message: Message) -> Result<Received, String> {
         interface: interface.map_err(|error| error.to_string())?,
         fwmark: facts.number("fwmark"),
         offload,
+        has_landlock: facts.is_set("landlock"),
         is_up: facts.is_set("is_up"),
         mtu: facts.number("mtu"),
         earlier_overflows: facts.number("earlier_overflows"),
