@@ -8,8 +8,8 @@
 //!
 //! "Taken" is the one moment at which the device changes hands. The new process says it before it sends any packet, so
 //! until then nothing has happened, and this process can go on. It does so if the new one refuses, ends, or is silent
-//! for too long, and then kills it first, so that it cannot say anything later. No counter of a session is ever used by
-//! both. Packets that come meanwhile wait in the kernel's queues, which are handed over with the files.
+//! for too long, and then cuts it off and kills it first, so that it cannot say anything later. No counter of a session is
+//! ever used by both. Packets that come meanwhile wait in the kernel's queues, which are handed over with the files.
 //!
 //! The state goes through an unnamed pair of connected Unix sockets. Of all ways to give it to a child this is the one
 //! that cannot reach a disk: a socket's buffer is kernel memory, which is never swapped, while a `memfd`, though it is
