@@ -193,8 +193,14 @@ impl Worker {
             }
             bursts += 1;
             // A source may never run empty: the others, and new sockets, are not to wait for that.
-            if bursts % DEAF == 0 && !self.hear(events, Some(Duration::ZERO)) {
-                return None;
+            if bursts % DEAF == 0 {
+                if !self.hear(events, Some(Duration::ZERO)) {
+                    return None;
+                }
+                // Nothing has come to its queue, however long the network keeps it from resting.
+                if !self.ready.tun {
+                    self.shared.flows.has_sent_all(self.index);
+                }
             }
         }
         // A turn without a packet tells nothing about how packets come.
