@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use adit_tests::Implementation::Adit;
-use adit_tests::{Background, Host, Keys, Outer, Pair, Peer, Ping, Scratch, Side, eventually};
+use adit_tests::{Background, Host, Keys, Outer, Pair, Peer, Ping, ProcessStatus, Scratch, Side, eventually};
 use nix::sys::signal::Signal;
 
 /// Any user but root.
@@ -142,6 +142,26 @@ fn an_interface_moved_to_another_namespace_is_followed_without_the_right_to_ente
     pair.a.up(&[&format!("{}/24", Side::A.inner_v4())], 1420);
     eventually("B is reached from home", || pair.a_reaches_b().then_some(()));
     inside.ip("link show lo");
+}
+
+#[test]
+fn the_process_that_stays_after_a_reload_has_no_right_left_and_still_passes_signals_on() {
+    for rights in [Rights::Root, Rights::NetAdmin] {
+        let service = Service::start(rights, &[]);
+        let adit = Adit.binary();
+        service.pair.a.host.run(adit.to_str().expect("a path"), &["reload", "wg0"]).success();
+        let stays = service.status();
+        eventually("it gives the rest up", || (stays.capabilities("CapPrm") == 0).then_some(()));
+        for set in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
+            assert_eq!(stays.capabilities(set), 0, "{set}");
+        }
+        assert_eq!(stays.value("VmLck"), "0 kB", "it has no keys");
+        let others = service.pair.a.host.processes().into_iter().filter(|process| *process != service.process.id());
+        let serving: Vec<_> = others.map(ProcessStatus::of).collect();
+        assert!(serving.iter().any(|status| status.capabilities("CapEff") & CAP_NET_ADMIN != 0), "one serves");
+        service.assert_everything_works(true);
+        service.assert_ends_and_leaves_nothing();
+    }
 }
 
 #[test]
@@ -290,7 +310,7 @@ impl Service {
     }
 
     fn status(&self) -> ProcessStatus {
-        ProcessStatus { process: self.process.id() }
+        ProcessStatus::of(self.process.id())
     }
 
     #[track_caller]
@@ -376,44 +396,6 @@ impl Drop for Service {
         if std::thread::panicking() {
             eprintln!("---- log of the daemon\n{}", self.log());
         }
-    }
-}
-
-/// What the kernel tells of the daemon.
-struct ProcessStatus {
-    process: u32,
-}
-
-impl ProcessStatus {
-    #[track_caller]
-    fn value(&self, name: &str) -> &'static str {
-        let text = fs::read_to_string(format!("/proc/{}/status", self.process)).expect("the daemon's process");
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        line.unwrap_or_else(|| panic!("no {name} in\n{text}")).trim().to_owned().leak()
-    }
-
-    #[track_caller]
-    fn capabilities(&self, set: &str) -> u64 {
-        u64::from_str_radix(self.value(set), 16).expect("a number in base 16")
-    }
-
-    #[track_caller]
-    fn assert_confined(&self) {
-        assert_eq!((self.value("NoNewPrivs"), self.value("Seccomp")), ("1", "2"));
-        // Each thread is confined by itself.
-        let threads = fs::read_dir(format!("/proc/{}/task", self.process)).expect("the daemon's threads");
-        let mut count = 0;
-        for thread in threads {
-            let path = thread.expect("a thread").path().join("status");
-            let text = fs::read_to_string(path).expect("a thread's state");
-            assert!(text.contains("\nSeccomp:\t2\n") && text.contains("\nNoNewPrivs:\t1\n"), "{text}");
-            count += 1;
-        }
-        assert!(count > 1, "there are workers");
-        let limits = fs::read_to_string(format!("/proc/{}/limits", self.process)).expect("the daemon's limits");
-        let core = limits.lines().find(|line| line.starts_with("Max core file size")).expect("a limit of core dumps");
-        let numbers: Vec<&str> = core.split_whitespace().skip(4).take(2).collect();
-        assert_eq!(numbers, ["0", "0"]);
     }
 }
 

@@ -89,11 +89,27 @@ pub(crate) struct Report {
     pub(crate) landlock: bool,
 }
 
+/// Shows that memory is protected, as far as that is wanted and possible: keys may be received.
+#[derive(Debug)]
+pub(crate) struct Protected(());
+
 /// The part of [`give_up`] that concerns memory, for a process that is about to be given keys.
-pub(crate) fn protect_memory(wanted: &Confinement) {
+pub(crate) fn protect_memory(wanted: &Confinement) -> Protected {
     // `give_up` reports what could not be had.
     let _ = wanted.lock_memory.then(memory::lock);
     let _ = wanted.no_core_dumps.then(memory::forbid_core_dumps);
+    Protected(())
+}
+
+/// Gives up what only serving took, in a process that has handed over and waits.
+pub(crate) fn give_up_rest(wanted: &Confinement) {
+    // There are no keys any more, and without the capability that some lock by, memory that is locked could not grow.
+    memory::unlock();
+    if wanted.drop_capabilities
+        && let Err(why) = capabilities::keep_only(CapabilitySet::empty())
+    {
+        tracing::warn!(why, "capabilities kept");
+    }
 }
 
 /// Gives up what is not needed from now on, for the calling thread and those that it will start. `socket` is the file

@@ -20,7 +20,7 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 
 use crate::configure::Configurator;
 use crate::device::Workers;
-use crate::handover::{self, Prepared, Reloader, State};
+use crate::handover::{self, Alone, Prepared, Reloader, State};
 use crate::netlink::{FarLinkMonitor, LinkMonitor};
 use crate::notify::Notifier;
 use crate::shared::{Shared, Waiting, now, unix_time};
@@ -187,7 +187,7 @@ impl Control {
     }
 
     /// Lets the workers begin.
-    pub(crate) fn begin(&mut self) {
+    pub(crate) fn begin(&mut self, _: Alone) {
         self.configurator.workers.begin();
         if let Some(link) = self.reloader.as_ref().and_then(|reloader| reloader.link.as_ref()) {
             link.serve();

@@ -18,7 +18,7 @@ use rand_core::UnwrapErr;
 use crate::confine;
 use crate::control::{self, Control, End};
 use crate::flows::Flows;
-use crate::handover::{self, Guardian, Received, Reload, Reloader};
+use crate::handover::{self, Alone, Guardian, Received, Reload, Reloader};
 use crate::netlink::{FarLinkMonitor, LinkMonitor, Netlink, NetlinkError};
 use crate::options::Options;
 use crate::shared::{Shared, now, unix_time};
@@ -80,8 +80,7 @@ pub fn run(options: Options) -> Result<(), Error> {
     let signals = control::Signals::listen().map_err(system("signals cannot be received"))?;
     if let Some(fd) = handover {
         let stream = UnixStream::from(fd);
-        confine::protect_memory(&confinement);
-        let parts = handover::receive(&stream).map_err(Error::Handover)?;
+        let parts = handover::receive(&stream, confine::protect_memory(&confinement)).map_err(Error::Handover)?;
         let taken_from = Some(stream);
         return serve(parts, Beginning { signals, busy_poll, confinement, notifier, ready, reload, taken_from });
     }
@@ -184,14 +183,22 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
     };
     let ours = removed(&listener, will_be_ours);
     let ours = ours.or_else(|| asks.as_ref().and_then(|asks| removed(asks, asks_will_be_ours)));
-    let confinement = confine::give_up(&confinement, ours.as_deref(), parts.has_landlock);
+    let report = confine::give_up(&confinement, ours.as_deref(), parts.has_landlock);
     let workers = Workers::start(&shared, tun.queues, tun.aside)?;
     let can_be_asked = reload.is_some() || asks.is_some();
     let reloader = can_be_asked.then(|| Reloader::new(reload.map(|reload| reload.program), asks, link));
     let mut control = Control::new(
         poll,
         shared.clone(),
-        control::Device { name: tun.name.clone(), ifindex: tun.ifindex, probe, port, fwmark, offload, confinement },
+        control::Device {
+            name: tun.name.clone(),
+            ifindex: tun.ifindex,
+            probe,
+            port,
+            fwmark,
+            offload,
+            confinement: report,
+        },
         workers,
         Server::new(listener),
         monitor,
@@ -200,12 +207,16 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
         reloader,
     )
     .map_err(system("events cannot be waited for"))?;
-    if let Some(stream) = taken_from {
-        handover::say_taken(&stream).map_err(system("the process that hands over is gone"))?;
-        // Only now: until "taken" is said, the socket files belong to a process that may go on.
-        control.own(will_be_ours, asks_will_be_ours);
-    }
-    control.begin();
+    let alone = match taken_from {
+        None => Alone::with_a_new_device(),
+        Some(stream) => {
+            let alone = handover::say_taken(&stream).map_err(system("the process that hands over is gone"))?;
+            // Only now: until "taken" is said, the socket files belong to a process that may go on.
+            control.own(will_be_ours, asks_will_be_ours);
+            alone
+        }
+    };
+    control.begin(alone);
     if let Some(ready) = ready {
         ready(&tun.name);
     }
@@ -219,7 +230,10 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
             let mut signals = control.into_signals();
             drop(shared);
             match guardian {
-                Some(guardian) => guardian.stay(process, &signals),
+                Some(guardian) => {
+                    confine::give_up_rest(&confinement);
+                    guardian.stay(process, &signals)
+                }
                 None => {
                     signals.pass_on(process);
                     return Ok(());

@@ -8,8 +8,9 @@
 //!
 //! "Taken" is the one moment at which the device changes hands. The new process says it before it sends any packet, so
 //! until then nothing has happened, and this process can go on. It does so if the new one refuses, ends, or is silent
-//! for too long, and then cuts it off and kills it first, so that it cannot say anything later. No counter of a session is
-//! ever used by both. Packets that come meanwhile wait in the kernel's queues, which are handed over with the files.
+//! for too long in all, and then cuts it off and kills it first, so that it cannot say anything later. Only what the
+//! process itself says counts, not what another one says that it has started. No counter of a session is ever used by
+//! both. Packets that come meanwhile wait in the kernel's queues, which are handed over with the files.
 //!
 //! The state goes through an unnamed pair of connected Unix sockets. Of all ways to give it to a child this is the one
 //! that cannot reach a disk: a socket's buffer is kernel memory, which is never swapped, while a `memfd`, though it is
@@ -40,14 +41,15 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use adit::Snapshot;
+use rustix::net::sockopt::set_socket_passcred;
 
 use crate::uapi::Listener;
-use channel::{Kind, Message};
+use channel::{ANSWER, Channel, Kind, Message};
 
 pub use ask::reload;
 pub(crate) use ask::{RELOAD_ENDING, listen};
 pub(crate) use guardian::{Guardian, Link};
-pub(crate) use successor::{Received, receive, say_taken};
+pub(crate) use successor::{Alone, Received, receive, say_taken};
 
 /// Set in the environment of a program that is to take over: its standard input is a socket to the process that hands
 /// over.
@@ -80,9 +82,9 @@ pub(crate) struct State {
 }
 
 impl State {
-    fn send(&self, stream: &UnixStream) -> io::Result<()> {
+    fn send(&self, channel: &mut Channel<'_>) -> io::Result<()> {
         let fds: Vec<_> = self.fds.iter().map(AsFd::as_fd).collect();
-        channel::send(stream, Kind::State, &self.text, self.snapshot.as_bytes(), &fds)
+        channel.send(Kind::State, &self.text, self.snapshot.as_bytes(), &fds)
     }
 }
 
@@ -199,6 +201,9 @@ impl Drop for Reloader {
 pub(crate) struct Prepared {
     child: Child,
     stream: UnixStream,
+    /// It says that it has taken over, whether or not it may.
+    has_said_taken: bool,
+    /// It has taken over.
     has_taken: bool,
 }
 
@@ -212,12 +217,14 @@ pub(crate) struct Failure {
 
 impl Prepared {
     fn start(program: &Path, state: &State, ours: UnixStream, theirs: UnixStream) -> Result<Self, String> {
+        // Each message is to tell which process has sent it.
+        set_socket_passcred(&ours, true).map_err(|error| error.to_string())?;
         let mut command = Command::new(program);
         command.args(std::env::args_os().skip(1)).env(VARIABLE, "1").stdin(Stdio::from(OwnedFd::from(theirs)));
         let child = command.spawn().map_err(|error| format!("{}: {error}", program.display()))?;
         // The child's end is closed here with the command, so that its death can be seen.
         drop(command);
-        let mut prepared = Self { child, stream: ours, has_taken: false };
+        let mut prepared = Self { child, stream: ours, has_said_taken: false, has_taken: false };
         prepared.ask(state, Kind::Prepared, PREPARE_TIME).map(|()| prepared)
     }
 
@@ -232,8 +239,9 @@ impl Prepared {
             Err(why) => {
                 self.end();
                 // It is dead now, so all that it has ever said can be read here: that decides.
-                let said = std::iter::from_fn(|| channel::receive(&self.stream).ok());
-                let was_taken = said.into_iter().any(|message| message.kind == Kind::Taken);
+                let mut channel = Channel::within(&self.stream, COMMIT_TIME);
+                let mut said = std::iter::from_fn(|| channel.receive(ANSWER).ok());
+                let was_taken = self.has_said_taken || said.any(|message| message.kind == Kind::Taken);
                 Err(Failure { why, was_taken })
             }
         }
@@ -244,15 +252,20 @@ impl Prepared {
     }
 
     fn ask(&mut self, state: &State, expected: Kind, time: Duration) -> Result<(), String> {
-        let limits = self.stream.set_read_timeout(Some(time)).and_then(|()| self.stream.set_write_timeout(Some(time)));
-        let answer = limits.and_then(|()| state.send(&self.stream)).and_then(|()| channel::receive(&self.stream));
+        let mut channel = Channel::within(&self.stream, time);
+        let answer = state.send(&mut channel).and_then(|()| channel.receive(ANSWER));
+        self.has_said_taken |= matches!(answer, Ok(Message { kind: Kind::Taken, .. }));
         match answer {
+            // Only the process that was started here can be ended here for certain.
+            Ok(Message { from, .. }) if from.map(|from| from.as_raw_pid().cast_unsigned()) != Some(self.id()) => {
+                Err("not the new program itself answers: a script that starts it must do so by exec".to_owned())
+            }
             Ok(Message { kind, .. }) if kind == expected => Ok(()),
             Ok(Message { kind: Kind::Refused, text, .. }) => Err(format!("the new program refuses: {text}")),
             Ok(_) => Err("the new program says what makes no sense".to_owned()),
             Err(error) => Err(match error.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
-                    format!("the new program says nothing for {} seconds", time.as_secs())
+                    format!("the new program has not answered within {} seconds", time.as_secs())
                 }
                 // If it said why, it did so on standard error.
                 io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
@@ -265,7 +278,7 @@ impl Prepared {
 
     /// Makes sure that the other process is dead.
     fn end(&mut self) {
-        // If it was started by another program, that one is killed, and it lives: then it can at least say no more.
+        // Whatever it has started lives on, and can say no more.
         let _ = self.stream.shutdown(Shutdown::Both);
         // It may be dead already.
         let _ = self.child.kill();

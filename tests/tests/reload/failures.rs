@@ -36,9 +36,13 @@ fn a_program_that_cannot_take_over_leaves_the_daemon_serving_with_nothing_lost()
 #[test]
 fn a_program_that_goes_silent_or_dies_on_the_way_leaves_the_daemon_serving_with_nothing_lost() {
     let whole = "take; say 2; ";
+    // The head of a refusal with 65,535 bytes of text, of which one comes each half second.
+    let drip = r"printf 'adi\003\0\0\0\0\377\377\0\0\0\0\0\0' >&0; while printf . >&0; do sleep 0.5; done";
     let cases = [
-        ("silent", "exec cat > /dev/null", "says nothing for 10 seconds"),
-        ("hangs", &format!("{whole} exec cat > /dev/null"), "says nothing for 3 seconds"),
+        ("silent", "exec cat > /dev/null", "has not answered within 10 seconds"),
+        ("drips", &format!("take; {drip}"), "has not answered within 10 seconds"),
+        ("hangs", &format!("{whole} exec cat > /dev/null"), "has not answered within 3 seconds"),
+        ("hangs and drips", &format!("{whole} take; {drip}"), "has not answered within 3 seconds"),
         ("dies", &format!("{whole} exec head -c 20 > /dev/null"), "the new program ended"),
         ("refuses", &format!("{whole} take; say 3"), "the new program refuses"),
         ("raves", "take; echo what is all this >&0", "talking to the new program"),
@@ -61,10 +65,28 @@ fn a_program_that_goes_silent_or_dies_on_the_way_leaves_the_daemon_serving_with_
                 });
                 pair.assert_b_reaches_a();
                 assert_eq!(pair.b_seen_by_a().latest_handshake, before.latest_handshake, "{name}: the same session");
-                assert_eq!(pair.a.host.processes(), processes, "{name}: nothing is left of the other one");
+                eventually("nothing is left of the other one", || (host.processes() == processes).then_some(()));
             });
         }
     });
+}
+
+#[test]
+fn a_script_that_starts_the_program_must_become_it_for_what_it_starts_could_not_be_ended() {
+    let program = Program::new();
+    let (pair, _daemon) = pair_of(program.unconfined());
+    let (before, processes) = (pair.b_seen_by_a(), pair.a.host.processes());
+    let adit = Implementation::Adit.binary();
+    program.replace_by_script(&format!("{} \"$@\"", adit.display()));
+    let why = program.reload(&pair.a.host).expect_err("another process answers");
+    assert!(why.contains("a script that starts it must do so by exec"), "{why}");
+    eventually("nothing is left of the other one", || (pair.a.host.processes() == processes).then_some(()));
+    pair.assert_a_reaches_b();
+    pair.assert_b_reaches_a();
+    program.replace_by_script(&format!("exec {} \"$@\"", adit.display()));
+    program.reload(&pair.a.host).expect("the reload");
+    pair.assert_b_reaches_a();
+    assert_eq!(pair.b_seen_by_a().latest_handshake, before.latest_handshake, "the same session");
 }
 
 /// With few files it fails at the first step that opens one too many: which that is changes with each file more.

@@ -1,7 +1,7 @@
 //! Keeping what is in memory from ending up on a disk.
 
 use rustix::io::Errno;
-use rustix::mm::{MlockAllFlags, mlockall};
+use rustix::mm::{MlockAllFlags, mlockall, munlockall};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities};
 
@@ -31,6 +31,12 @@ pub(super) fn lock() -> Result<Lock, String> {
         Err(Errno::INVAL) => Err("not in this kernel".to_owned()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// The opposite of [`lock`].
+pub(super) fn unlock() {
+    // It can hardly fail, and would only leave more memory locked than is needed.
+    let _ = munlockall();
 }
 
 /// Leaves no core dump. The limit alone would not do: it does not apply where the kernel gives dumps to a program.

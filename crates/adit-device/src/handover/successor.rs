@@ -10,8 +10,9 @@ use adit::{Bounds, Interface, Snapshot};
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 
-use super::channel::{self, Kind, Message};
+use super::channel::{Channel, Kind, Message, STATE};
 use super::guardian::Link;
+use crate::confine::Protected;
 use crate::netlink::FarLinkMonitor;
 use crate::shared::{now, unix_time};
 use crate::tun::{Tun, TunQueue};
@@ -42,32 +43,43 @@ pub(crate) struct Received {
     pub(crate) tun_errors: u64,
 }
 
+/// Shows that no other process serves the device: nothing may be sent without it.
+#[derive(Debug)]
+pub(crate) struct Alone(());
+
+impl Alone {
+    /// Of a device that has not been handed over.
+    pub(crate) fn with_a_new_device() -> Self {
+        Self(())
+    }
+}
+
 /// Shows that this process can take over, and receives the device when the other one has stopped.
 ///
 /// # Errors
 /// It cannot take over, or is not to; the process that hands over has been told why.
-pub(crate) fn receive(stream: &UnixStream) -> Result<Received, String> {
+pub(crate) fn receive(stream: &UnixStream, _: Protected) -> Result<Received, String> {
     drop(receive_once(stream)?);
-    channel::send(stream, Kind::Prepared, "", &[], &[]).map_err(|error| error.to_string())?;
+    Channel::patient(stream).send(Kind::Prepared, "", &[], &[]).map_err(|error| error.to_string())?;
     receive_once(stream)
 }
 
-/// Says that this process has taken over; nothing may have been sent before, and nothing can go wrong after.
+/// Says that this process has taken over; nothing can go wrong after.
 ///
 /// # Errors
 /// Nobody has heard it: this process must end.
-pub(crate) fn say_taken(stream: &UnixStream) -> io::Result<()> {
-    channel::send(stream, Kind::Taken, "", &[], &[])
+pub(crate) fn say_taken(stream: &UnixStream) -> io::Result<Alone> {
+    Channel::patient(stream).send(Kind::Taken, "", &[], &[]).map(Alone)
 }
 
 /// Says why this process cannot take over.
 pub(super) fn refuse(stream: &UnixStream, why: &str) {
     // If this is not heard, the end of this process will be noticed.
-    let _ = channel::send(stream, Kind::Refused, why, &[], &[]);
+    let _ = Channel::patient(stream).send(Kind::Refused, why, &[], &[]);
 }
 
 fn receive_once(stream: &UnixStream) -> Result<Received, String> {
-    let message = channel::receive(stream).map_err(|error| match error.kind() {
+    let message = Channel::patient(stream).receive(STATE).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => "the process that hands over has changed its mind".to_owned(),
         _ => format!("the device is not handed over: {error}"),
     })?;

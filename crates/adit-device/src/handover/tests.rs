@@ -1,5 +1,6 @@
 use std::os::fd::AsRawFd;
 
+use super::channel::STATE;
 use super::successor::Facts;
 use super::*;
 
@@ -17,8 +18,8 @@ fn a_message_arrives_whole_with_its_open_files_in_order() {
     let fds: Vec<_> = files.iter().map(|(file, _)| file.as_fd()).collect();
     let bytes = vec![7; 3 << 20];
     let message = std::thread::scope(|scope| {
-        scope.spawn(|| channel::send(&here, Kind::State, "a=1\nb=2\n", &bytes, &fds).unwrap());
-        channel::receive(&there).unwrap()
+        scope.spawn(|| Channel::patient(&here).send(Kind::State, "a=1\nb=2\n", &bytes, &fds).unwrap());
+        Channel::patient(&there).receive(STATE).unwrap()
     });
     assert_eq!((message.kind, message.text.as_str(), &*message.bytes), (Kind::State, "a=1\nb=2\n", &bytes));
     assert_eq!(message.fds.len(), files.len());
@@ -44,7 +45,7 @@ fn what_is_no_message_is_an_error_and_not_a_wait() {
         let (mut here, there) = UnixStream::pair().unwrap();
         here.write_all(bytes).unwrap();
         drop(here);
-        assert!(channel::receive(&there).is_err(), "{bytes:?}");
+        assert!(Channel::patient(&there).receive(STATE).is_err(), "{bytes:?}");
     }
 }
 
@@ -85,11 +86,11 @@ fn a_process_that_says_that_it_has_taken_over_has_whatever_it_said_before() {
     let (ours, theirs) = UnixStream::pair().unwrap();
     let child = Command::new("sleep").arg("1000").spawn().unwrap();
     for kind in [Kind::Prepared, Kind::Prepared, Kind::Prepared, Kind::Taken] {
-        channel::send(&theirs, kind, "", &[], &[]).unwrap();
+        Channel::patient(&theirs).send(kind, "", &[], &[]).unwrap();
     }
-    let prepared = Prepared { child, stream: ours, has_taken: false };
+    let prepared = Prepared { child, stream: ours, has_said_taken: false, has_taken: false };
     let end = std::thread::spawn(move || {
-        drop(channel::receive(&theirs));
+        drop(Channel::patient(&theirs).receive(STATE));
         drop(theirs);
     });
     let failure = prepared.commit(Ok(state(""))).unwrap_err();
@@ -101,9 +102,11 @@ fn a_process_that_says_that_it_has_taken_over_has_whatever_it_said_before() {
 fn a_state_without_a_device_is_refused_with_the_reason() {
     let (here, there) = UnixStream::pair().unwrap();
     std::thread::scope(|scope| {
-        scope.spawn(|| assert!(receive(&there).is_err()));
-        state("workers=1\n").send(&here).unwrap();
-        let answer = channel::receive(&here).unwrap();
+        let nothing = crate::confine::protect_memory(&crate::Confinement::NONE);
+        scope.spawn(|| assert!(receive(&there, nothing).is_err()));
+        let mut channel = Channel::patient(&here);
+        state("workers=1\n").send(&mut channel).unwrap();
+        let answer = channel.receive(ANSWER).unwrap();
         assert_eq!((answer.kind, answer.text.as_str()), (Kind::Refused, "a TUN queue is missing"));
     });
 }
