@@ -109,17 +109,29 @@ fn pair_in_the_background(program: &Program, arguments: &[&str]) -> Pair {
     pair
 }
 
+/// A number in one of the files in which the kernel counts for each protocol: a line of names, and one of numbers.
+fn counter(host: &Host, file: &str, protocol: &str, name: &str) -> u64 {
+    host.enter(|| {
+        let text = fs::read_to_string(format!("/proc/thread-self/net/{file}")).expect("the host's counters");
+        let mut lines = text.lines().filter_map(|line| line.strip_prefix(protocol)?.strip_prefix(": "));
+        let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+        let mut pairs = names.split(' ').zip(values.split(' '));
+        let (_, value) = pairs.find(|(found, _)| *found == name).unwrap_or_else(|| panic!("no {name} in\n{text}"));
+        value.parse().expect("a number")
+    })
+}
+
 /// Packets that the kernel has thrown away on their way into or out of the daemon.
 fn lost_in_queues(host: &Host) -> u64 {
-    host.enter(|| {
-        let number = |path: &str| -> u64 { fs::read_to_string(path).expect(path).trim().parse().expect("a number") };
-        let text = fs::read_to_string("/proc/thread-self/net/snmp").expect("the host's counters");
-        let mut lines = text.lines().filter_map(|line| line.strip_prefix("Udp: "));
-        let (names, values) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
-        let udp = names.split(' ').zip(values.split(' ')).find(|(name, _)| *name == "RcvbufErrors");
-        let udp: u64 = udp.expect("the counter of full buffers").1.parse().expect("a number");
-        udp + number("/sys/class/net/wg0/statistics/tx_dropped")
-    })
+    let dropped = host.enter(|| fs::read_to_string("/sys/class/net/wg0/statistics/tx_dropped"));
+    let dropped: u64 = dropped.expect("the interface's counters").trim().parse().expect("a number");
+    counter(host, "snmp", "Udp", "RcvbufErrors") + dropped
+}
+
+/// Segments of TCP that this host has sent again because later ones had arrived and they had not. (Those that it sends
+/// again when it hears nothing for some milliseconds are not among them.)
+fn holes_filled(host: &Host) -> u64 {
+    counter(host, "netstat", "TcpExt", "TCPFastRetrans")
 }
 
 fn received(node: &Node) -> u64 {
@@ -127,7 +139,7 @@ fn received(node: &Node) -> u64 {
 }
 
 /// Lets A ping B every 2 ms and both send a stream while `action` is done, and fails the test unless every packet is
-/// answered and every byte arrives.
+/// answered, every byte arrives, and no segment of the streams was lost.
 #[track_caller]
 fn while_busy(pair: &Pair, action: impl FnOnce()) {
     let lost = [&pair.a, &pair.b].map(|node| lost_in_queues(&node.host));
@@ -143,6 +155,7 @@ fn while_busy(pair: &Pair, action: impl FnOnce()) {
         back.join().expect("the stream back");
     });
     assert_eq!([&pair.a, &pair.b].map(|node| lost_in_queues(&node.host)), lost, "a queue was full");
+    assert_eq!([&pair.a, &pair.b].map(|node| holes_filled(&node.host)), [0, 0], "a segment was lost or overtaken");
 }
 
 #[test]
