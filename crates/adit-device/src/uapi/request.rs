@@ -85,6 +85,11 @@ impl RequestReader {
         None
     }
 
+    /// How long the part of a request is that has been read and is kept.
+    pub(super) fn kept(&self) -> usize {
+        if matches!(self.state, State::Refused(_)) { 0 } else { self.bytes }
+    }
+
     /// Whether part of a request has been read.
     pub fn is_within_request(&self) -> bool {
         !matches!(self.state, State::Idle) || !self.line.bytes.is_empty()

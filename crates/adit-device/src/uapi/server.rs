@@ -15,11 +15,15 @@ use zeroize::Zeroizing;
 
 use super::listener::Listener;
 use super::reply::{write_errno, write_state};
-use super::request::{Refusal, Request, RequestReader};
+use super::request::{MAX_REQUEST, Refusal, Request, RequestReader};
 use crate::config::{DeviceState, DeviceUpdate};
 
 /// The most connections at a time; one more, and that which has been silent for longest is closed.
 pub const MAX_CLIENTS: usize = 64;
+
+/// How much may be kept for clients that have not finished a request or not read a reply, besides what is kept for the
+/// one that was served last: a request of any length, or a dozen replies of 10,000 peers.
+const MAX_KEPT: usize = MAX_REQUEST;
 
 /// How many bytes are read at a time.
 const INPUT: usize = 32 << 10;
@@ -215,6 +219,21 @@ impl Server {
         if !kept.unwrap_or(false) {
             self.close(token);
         }
+        self.make_room(token);
+    }
+
+    /// Closes connections for which something is kept, from that on which nothing has happened for longest, until the
+    /// others than that of `served` keep no more than [`MAX_KEPT`].
+    fn make_room(&mut self, served: usize) {
+        loop {
+            let others = self.clients.iter().filter(|(token, client)| **token != served && client.kept() > 0);
+            if others.clone().map(|(_, client)| client.kept()).sum::<usize>() <= MAX_KEPT {
+                return;
+            }
+            let Some((&token, _)) = others.min_by_key(|(_, client)| client.moment) else { return };
+            tracing::debug!("closing a UAPI connection that has not gone on for long: too much is kept for its like");
+            self.close(token);
+        }
     }
 
     /// Closes the connection that has been silent for longest, if there is any.
@@ -266,6 +285,11 @@ impl Client {
             sent: 0,
             moment,
         }
+    }
+
+    /// About how many bytes are kept for it.
+    fn kept(&self) -> usize {
+        self.reader.kept() + self.output.capacity()
     }
 
     fn take_turn(&mut self, handler: &mut dyn Handler) -> io::Result<Turn> {

@@ -219,6 +219,47 @@ fn a_client_that_reads_slowly_is_sent_everything_and_blocks_nobody() {
 }
 
 #[test]
+fn clients_that_do_not_go_on_are_closed_from_the_stillest_on_before_too_much_is_kept_for_them() {
+    let mut rig = Rig::new();
+    rig.recorder.peers = many_peers(20_000).iter().map(|peer| PeerState::new(peer.public_key)).collect();
+    let idle = rig.connect();
+    let (mut half, mut refused) = (rig.connect(), rig.connect());
+    half.write_all(b"set=1\nlisten_port=7\n").unwrap();
+    refused.write_all(b"set=1\nlisten_port=no\n").unwrap();
+    let _ = rig.run();
+    let mut deaf = Vec::new();
+    for _ in 0..12 {
+        let mut client = rig.connect();
+        client.write_all(b"get=1\n\n").unwrap();
+        deaf.push(client);
+        let _ = rig.run();
+        let kept: usize = rig.server.clients.values().map(Client::kept).sum();
+        let reply = rig.server.clients.values().map(Client::kept).max().unwrap();
+        assert!(kept <= MAX_KEPT + reply, "{kept} bytes are kept");
+    }
+    assert!(!is_closed(&idle) && !is_closed(&refused), "nothing is kept for them");
+    assert_eq!(received(&half), "");
+    assert!(is_closed(&half), "nothing has happened on it for longest");
+    let whole = write_state(&rig.recorder.get(), false).len();
+    // The youngest are served on.
+    let mut ends = Vec::new();
+    for client in &deaf {
+        let mut text = String::new();
+        loop {
+            let more = received(client);
+            if more.is_empty() {
+                break;
+            }
+            text.push_str(&more);
+            let _ = rig.run();
+        }
+        ends.push(text.len() == whole);
+    }
+    let first = ends.iter().position(|is_whole| *is_whole).expect("the last one is whole");
+    assert!(first > 0 && ends[first..].iter().all(|is_whole| *is_whole), "{ends:?}");
+}
+
+#[test]
 fn a_server_that_is_replaced_finishes_replies_and_leaves_requests_that_are_not_whole() {
     let mut rig = Rig::new();
     rig.recorder.peers = many_peers(5000).iter().map(|peer| PeerState::new(peer.public_key)).collect();
