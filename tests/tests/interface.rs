@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 
 use adit_tests::Implementation::Adit;
-use adit_tests::{Host, Node, Outer, Pair, PairBuilder, Ping, Side, Tap, eventually};
+use adit_tests::{Host, Node, Outer, Pair, PairBuilder, Ping, Scratch, Side, Tap, eventually};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -319,6 +319,28 @@ fn descriptors_that_are_empty_words_are_none() {
     command.env("WG_TUN_FD", "").env("WG_UAPI_FD", "").stdin(Stdio::null());
     let _daemon = host.start(command);
     eventually("the daemon opens its socket", || host.has_socket("wg0").then_some(()));
+}
+
+#[test]
+fn files_that_whoever_starts_the_daemon_has_open_are_not_kept_open() {
+    let (host, folder) = (Host::new("A"), Scratch::new());
+    let lock = folder.join("lock");
+    let (adit, path) = (Adit.binary(), lock.to_str().expect("a path in UTF-8"));
+    // In the background there are two programs, of which the second must not have it either.
+    for start in ["exec \"$0\" wg0", "\"$0\" -f wg0 < /dev/null > /dev/null 2>&1 &"] {
+        let script = format!("exec 9> \"$1\"; {start}");
+        host.run("sh", &["-c", &script, adit.to_str().expect("a path in UTF-8"), path]).success();
+        eventually("the daemon serves", || host.has_socket("wg0").then_some(()));
+        let processes = host.processes();
+        for process in &processes {
+            let files = fs::read_dir(format!("/proc/{process}/fd")).expect("the daemon's files");
+            let files = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+            assert_eq!(files.filter(|file| *file == lock).count(), 0, "{start}");
+        }
+        assert_eq!(processes.len(), 1);
+        host.ip("link delete wg0");
+        eventually("the daemon ends", || host.processes().is_empty().then_some(()));
+    }
 }
 
 #[test]

@@ -41,6 +41,19 @@ pub fn take_fd(number: RawFd) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// Closes what else the program that started this one has left open: a file that is locked, say, would stay so for as long
+/// as this one runs. To be called after what is wanted has been taken by [`take_fd`], and under the same condition.
+pub fn close_the_rest() {
+    // Without a /proc it all stays open.
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return };
+    // First all of them: the folder itself is among them, and gone then.
+    let numbers: Vec<RawFd> = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers {
+        // Whatever is refused is a standard stream, or is this program's own.
+        drop(take_fd(number));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::os::fd::{AsRawFd, IntoRawFd};

@@ -50,6 +50,6 @@ mod worker;
 pub use confine::Confinement;
 pub use device::{Error, run};
 pub use handover::Reload;
-pub use inherited::take_fd;
+pub use inherited::{close_the_rest, take_fd};
 pub use notify::{Activated, Notifier, activated_sockets};
 pub use options::{Options, Ready, name_refusal};

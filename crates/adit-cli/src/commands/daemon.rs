@@ -88,6 +88,7 @@ fn serve(name: String, daemon: &DaemonArgs, report: bool) -> anyhow::Result<()> 
             setsid().context("cannot begin a session of its own")?;
         }
     }
+    adit_device::close_the_rest();
     // Only for the first process does somebody still wait to be told.
     let is_first_report = report && handover.is_none();
     raise_file_limit();
