@@ -141,7 +141,10 @@ pub(crate) fn give_up(wanted: &Confinement, socket: Option<&Path>, has_landlock:
     words.add("no landlock", landlock, |extent| extent.word().to_owned());
     let seccomp = (wanted.seccomp && wanted.no_new_privileges).then(|| match inherits_seccomp() {
         true => Ok(()),
-        false => filter::install(wanted.reload, has_landlock),
+        false => {
+            let has_manager = std::env::var_os("NOTIFY_SOCKET").is_some_and(|address| !address.is_empty());
+            filter::install(filter::Situation { reload: wanted.reload, has_landlock, has_manager })
+        }
     });
     words.add("no seccomp", seccomp, |()| "seccomp".to_owned());
     words.add("core dumps possible", undumpable, |()| "no core dumps".to_owned());

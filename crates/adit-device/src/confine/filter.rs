@@ -5,6 +5,9 @@
 //! library comes to prefer another call it gets an error, for which it more often than not has a fallback, and the
 //! tunnel stays up.
 //!
+//! A call whose arguments matter is permitted with those that serving takes ([`permitted`]). What is behind a pointer a
+//! filter cannot see: neither a path, nor an address, nor what a netlink message asks for.
+//!
 //! `clone3` takes its flags by a pointer, where a filter cannot look. It is answered with ENOSYS, upon which every C
 //! library falls back to `clone`, whose flags can be checked for namespaces.
 
@@ -24,12 +27,23 @@ pub(super) const MARK_ANSWER: i32 = c::EOWNERDEAD;
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
+/// What the filters have to know of the process.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Situation {
+    /// The next version may be started from here.
+    pub(super) reload: bool,
+    /// Landlock tells files apart.
+    pub(super) has_landlock: bool,
+    /// A service manager is to be told, by this version and by the next.
+    pub(super) has_manager: bool,
+}
+
 /// Installs the filters for the calling thread and those that it will start.
-pub(super) fn install(reload: bool, has_landlock: bool) -> Result<(), String> {
+pub(super) fn install(situation: Situation) -> Result<(), String> {
     let mut deadly: Rules = DEADLY.iter().map(|&call| (call, Vec::new())).collect();
-    let mut permitted = permitted(has_landlock).map_err(|error| error.to_string())?;
+    let mut permitted = permitted(situation).map_err(|error| error.to_string())?;
     let starts_programs = [c::SYS_execve, c::SYS_execveat].map(|call| (call, Vec::new()));
-    if reload {
+    if situation.reload {
         permitted.extend(starts_programs)
     } else {
         deadly.extend(starts_programs)
@@ -100,7 +114,7 @@ const DEADLY: &[i64] = &[
 ];
 
 /// Calls permitted whatever their arguments.
-const PERMITTED: &[i64] = &[
+pub(super) const PERMITTED: &[i64] = &[
     // Packets, clients, signals, news of links.
     c::SYS_read,
     c::SYS_write,
@@ -122,7 +136,6 @@ const PERMITTED: &[i64] = &[
     c::SYS_pselect6,
     c::SYS_eventfd2,
     c::SYS_pipe2,
-    c::SYS_socketpair,
     c::SYS_bind,
     c::SYS_connect,
     c::SYS_listen,
@@ -140,7 +153,6 @@ const PERMITTED: &[i64] = &[
     c::SYS_close_range,
     c::SYS_dup,
     c::SYS_dup3,
-    c::SYS_fcntl,
     c::SYS_lseek,
     c::SYS_fstat,
     c::SYS_newfstatat,
@@ -152,7 +164,6 @@ const PERMITTED: &[i64] = &[
     c::SYS_getcwd,
     c::SYS_chdir,
     c::SYS_fchdir,
-    c::SYS_unlinkat,
     // Memory.
     c::SYS_brk,
     c::SYS_munmap,
@@ -167,7 +178,6 @@ const PERMITTED: &[i64] = &[
     // Threads and time.
     c::SYS_futex,
     c::SYS_set_robust_list,
-    c::SYS_get_robust_list,
     c::SYS_set_tid_address,
     c::SYS_rseq,
     c::SYS_gettid,
@@ -175,7 +185,6 @@ const PERMITTED: &[i64] = &[
     c::SYS_getppid,
     c::SYS_sched_yield,
     c::SYS_sched_getaffinity,
-    c::SYS_sched_setaffinity,
     c::SYS_getcpu,
     c::SYS_clock_gettime,
     c::SYS_clock_getres,
@@ -196,14 +205,10 @@ const PERMITTED: &[i64] = &[
     c::SYS_signalfd4,
     c::SYS_sigaltstack,
     c::SYS_restart_syscall,
-    c::SYS_tgkill,
-    c::SYS_kill,
     c::SYS_exit,
     c::SYS_exit_group,
     c::SYS_wait4,
     c::SYS_waitid,
-    c::SYS_pidfd_open,
-    c::SYS_pidfd_send_signal,
     // Who the process is, and giving up more of it.
     c::SYS_getuid,
     c::SYS_geteuid,
@@ -221,7 +226,7 @@ const PERMITTED: &[i64] = &[
 
 /// Calls that older architectures have beside those above.
 #[cfg(target_arch = "x86_64")]
-const PERMITTED_OLD: &[i64] = &[
+pub(super) const PERMITTED_OLD: &[i64] = &[
     c::SYS_access,
     c::SYS_arch_prctl,
     c::SYS_dup2,
@@ -238,12 +243,12 @@ const PERMITTED_OLD: &[i64] = &[
     c::SYS_unlink,
 ];
 #[cfg(not(target_arch = "x86_64"))]
-const PERMITTED_OLD: &[i64] = &[];
+pub(super) const PERMITTED_OLD: &[i64] = &[];
 
 /// A condition on an argument of a call.
 type Condition = Result<SeccompCondition, seccompiler::BackendError>;
 
-fn permitted(has_landlock: bool) -> Result<Rules, seccompiler::BackendError> {
+fn permitted(situation: Situation) -> Result<Rules, seccompiler::BackendError> {
     let mut rules: Rules = PERMITTED.iter().chain(PERMITTED_OLD).map(|&call| (call, Vec::new())).collect();
     let mut permit = |call: i64, one_of: Vec<Result<SeccompRule, seccompiler::BackendError>>| {
         let one_of = one_of.into_iter().collect::<Result<_, _>>()?;
@@ -251,37 +256,46 @@ fn permitted(has_landlock: bool) -> Result<Rules, seccompiler::BackendError> {
         Ok::<(), seccompiler::BackendError>(())
     };
 
-    // A Unix socket is for datagrams only: for words to the service manager, and for asking for the names of
-    // interfaces. A stream would lead to other services.
     let kind = |kind: i32| masked(1, 0xf, kind as u64);
     // Of IP only UDP, by its number or by the 0 that stands for it; of netlink only what concerns links.
-    let sockets = [
+    let mut sockets = vec![
         (c::AF_INET, c::SOCK_DGRAM, Some(0)),
         (c::AF_INET, c::SOCK_DGRAM, Some(c::IPPROTO_UDP)),
         (c::AF_INET6, c::SOCK_DGRAM, Some(0)),
         (c::AF_INET6, c::SOCK_DGRAM, Some(c::IPPROTO_UDP)),
-        (c::AF_UNIX, c::SOCK_DGRAM, None),
         (c::AF_NETLINK, c::SOCK_DGRAM, Some(c::NETLINK_ROUTE)),
         (c::AF_NETLINK, c::SOCK_RAW, Some(c::NETLINK_ROUTE)),
     ];
+    // Words to a service manager are datagrams. Where there is none, no Unix socket leads anywhere: a stream would lead
+    // to other services, and datagrams to some.
+    sockets.extend(situation.has_manager.then_some((c::AF_UNIX, c::SOCK_DGRAM, None)));
     let socket = |(family, socket_kind, protocol): (i32, i32, Option<i32>)| {
         let protocol = protocol.map(|protocol| equals(2, protocol as u64));
         rule([equals(0, family as u64), kind(socket_kind)].into_iter().chain(protocol))
     };
-    permit(c::SYS_socket, sockets.map(socket).into())?;
+    permit(c::SYS_socket, sockets.into_iter().map(socket).collect())?;
+    // One half of a pair of datagram sockets could send to other sockets as well; one of a stream could not.
+    permit(c::SYS_socketpair, vec![rule([equals(0, c::AF_UNIX as u64), kind(c::SOCK_STREAM)])])?;
 
-    // The numbers from 64 on (IPv4), and 64 and 65 (IPv6), belong to the firewall, in which holes have been found more
-    // than once.
+    // The numbers from 64 on (IPv4), and 64 and 65 (IPv6), belong to the firewall; others to IPsec; UDP has some for
+    // other tunnels. In all of these, holes have been found more than once. Of the programs that a socket can be given,
+    // the one that is needed chooses between sockets.
     let level = |level: i32| equals(1, level as u64);
+    let is = |option: i32| equals(2, option as u64);
+    let is_not = |option: i32| compare(2, SeccompCmpOp::Ne, option as u64);
+    let below = |option: u64| compare(2, SeccompCmpOp::Lt, option);
+    let programs = [c::SO_ATTACH_FILTER, c::SO_ATTACH_BPF, c::SO_ATTACH_REUSEPORT_EBPF];
+    let v6 = || [level(c::SOL_IPV6), is_not(c::IPV6_IPSEC_POLICY), is_not(c::IPV6_XFRM_POLICY)];
     permit(
         c::SYS_setsockopt,
         vec![
-            rule([level(c::SOL_SOCKET)]),
-            rule([level(c::SOL_UDP)]),
+            rule([level(c::SOL_SOCKET)].into_iter().chain(programs.map(is_not))),
+            rule([level(c::SOL_UDP), is(c::UDP_SEGMENT)]),
+            rule([level(c::SOL_UDP), is(c::UDP_GRO)]),
             rule([level(c::SOL_NETLINK)]),
-            rule([level(c::SOL_IP), compare(2, SeccompCmpOp::Lt, 64)]),
-            rule([level(c::SOL_IPV6), compare(2, SeccompCmpOp::Lt, 64)]),
-            rule([level(c::SOL_IPV6), compare(2, SeccompCmpOp::Gt, 65)]),
+            rule([level(c::SOL_IP), is_not(c::IP_IPSEC_POLICY), is_not(c::IP_XFRM_POLICY), below(64)]),
+            rule(v6().into_iter().chain([below(64)])),
+            rule(v6().into_iter().chain([compare(2, SeccompCmpOp::Gt, 65)])),
         ],
     )?;
 
@@ -306,7 +320,6 @@ fn permitted(has_landlock: bool) -> Result<Rules, seccompiler::BackendError> {
         c::PR_GET_NAME,
         c::PR_SET_VMA,
         c::PR_GET_DUMPABLE,
-        c::PR_SET_DUMPABLE,
         c::PR_SET_PDEATHSIG,
         c::PR_GET_SECCOMP,
         c::PR_GET_NO_NEW_PRIVS,
@@ -315,10 +328,28 @@ fn permitted(has_landlock: bool) -> Result<Rules, seccompiler::BackendError> {
         c::PR_CAP_AMBIENT,
         MARK as i32,
     ];
-    permit(c::SYS_prctl, operations.map(|operation| rule([equals(0, operation as u64)])).into())?;
+    let operations = operations.map(|operation| rule([equals(0, operation as u64)])).into_iter();
+    // A process that has been made opaque stays so.
+    let opaque = rule([equals(0, c::PR_SET_DUMPABLE as u64), equals(1, 0)]);
+    permit(c::SYS_prctl, operations.chain([opaque]).collect())?;
 
-    // Its own limits, not those of another process.
+    // Other commands would have signals sent to any process of the user's, in the kernel's name.
+    let commands = [c::F_DUPFD, c::F_DUPFD_CLOEXEC, c::F_GETFD, c::F_SETFD, c::F_GETFL, c::F_SETFL];
+    permit(c::SYS_fcntl, commands.map(|command| rule([equals(1, command as u64)])).into())?;
+
+    // Its own limits and processors, not those of another process.
     permit(c::SYS_prlimit64, vec![rule([equals(0, 0)])])?;
+    permit(c::SYS_sched_setaffinity, vec![rule([equals(0, 0)])])?;
+
+    // A panic ends the process by this.
+    permit(c::SYS_tgkill, vec![rule([equals(2, c::SIGABRT as u64)])])?;
+    // Signals that the versions of this program send to each other, and only to one process at a time: which one, is
+    // Landlock's business.
+    if situation.reload {
+        let one_process = || [compare(0, SeccompCmpOp::Gt, 0), compare(0, SeccompCmpOp::Le, i32::MAX as u64)];
+        let signal = |signal: i32| rule(one_process().into_iter().chain([equals(1, signal as u64)]));
+        permit(c::SYS_kill, [c::SIGTERM, c::SIGKILL, c::SIGUSR2].map(signal).into())?;
+    }
 
     let namespaces = c::CLONE_NEWNS
         | c::CLONE_NEWCGROUP
@@ -337,12 +368,14 @@ fn permitted(has_landlock: bool) -> Result<Rules, seccompiler::BackendError> {
 
     // No file is created or truncated, which the first versions of Landlock do not all prevent. Without Landlock to
     // tell files apart, none is opened for writing either: the kernel's own check lets root write most of them.
-    let changes = c::O_CREAT | c::O_TRUNC;
-    let refused = if has_landlock { changes } else { changes | c::O_ACCMODE } as u64;
+    let changes = c::O_CREAT | c::O_TRUNC | (c::O_TMPFILE & !c::O_DIRECTORY);
+    let refused = if situation.has_landlock { changes } else { changes | c::O_ACCMODE } as u64;
     let open = |argument| vec![rule([masked(argument, refused, 0)])];
     permit(c::SYS_openat, open(2))?;
     #[cfg(target_arch = "x86_64")]
     permit(c::SYS_open, open(1))?;
+    // No folder is removed.
+    permit(c::SYS_unlinkat, vec![rule([equals(2, 0)])])?;
     Ok(rules)
 }
 

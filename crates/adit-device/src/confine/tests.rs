@@ -1,5 +1,8 @@
 //! What is given up is really refused: tried in processes of their own, which are this test program again.
 
+mod arguments;
+mod calls;
+
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _};
 use std::net::{TcpStream, UdpSocket};
@@ -25,18 +28,33 @@ const DONE: i32 = 77;
 
 /// Runs `body` in a process of its own, which ends with it; `name` is that of the test.
 fn in_a_process(name: &str, body: impl FnOnce()) -> Output {
-    if std::env::var(CHILD).is_ok_and(|child| child == name) {
+    in_a_process_with(name, "", body)
+}
+
+/// The same, started by a service manager that is to be told at this address.
+fn in_a_process_with(name: &str, notify: &str, body: impl FnOnce()) -> Output {
+    if is_child(name) {
         body();
         std::process::exit(DONE);
     }
     let folder = Scratch::new();
+    again(name).env(FOLDER, &*folder).env("NOTIFY_SOCKET", notify).output().unwrap()
+}
+
+/// Whether this is the process started for the test of this name.
+fn is_child(name: &str) -> bool {
+    std::env::var(CHILD).is_ok_and(|child| child == name)
+}
+
+/// This program, to run the test of this name as a child.
+fn again(name: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     let test = format!("confine::tests::{name}");
-    command.args(["--exact", &test, "--nocapture", "--test-threads=1"]).env(CHILD, name).env(FOLDER, &*folder);
+    command.args(["--exact", &test, "--nocapture", "--test-threads=1"]).env(CHILD, name);
     command.env_remove("NOTIFY_SOCKET");
     // Under AddressSanitizer: leaks are looked for by tracing the process at its end, which is refused as well.
     command.env("ASAN_OPTIONS", "detect_leaks=0");
-    command.output().unwrap()
+    command
 }
 
 #[track_caller]
