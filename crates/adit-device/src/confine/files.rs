@@ -17,7 +17,7 @@ use landlock::{
 /// The newest version whose rights are known here. A kernel enforces those of them that it has.
 const KNOWN: ABI = ABI::V6;
 /// What the dynamic loader reads before anything else.
-const LOADER_FILES: [&str; 2] = ["/etc/ld.so.cache", "/etc/ld.so.preload"];
+pub(super) const LOADER_FILES: [&str; 2] = ["/etc/ld.so.cache", "/etc/ld.so.preload"];
 
 /// How much of what was asked for the kernel has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

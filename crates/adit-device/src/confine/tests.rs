@@ -2,6 +2,7 @@
 
 mod arguments;
 mod calls;
+mod landlock;
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _};
