@@ -2,8 +2,8 @@
 
 use rustix::io::Errno;
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set, clear_ambient_capability_set,
-    configure_capability_in_ambient_set, remove_capability_from_bounding_set, set_capabilities,
+    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set, configure_capability_in_ambient_set,
+    remove_capability_from_bounding_set, set_capabilities,
 };
 
 /// What serving takes: marks, buffers and link states; ports below 1024.
@@ -31,8 +31,7 @@ fn drop_others(needed: CapabilitySet) -> Result<(), Errno> {
         }
     }
     let kept = had.permitted & needed;
-    clear_ambient_capability_set()?;
-    // Inheritable, so that they can be ambient.
+    // Inheritable, so that they can be ambient. What is neither permitted nor inheritable ceases to be ambient by this.
     set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: kept })?;
     for one in kept.iter() {
         // If this fails, a program started by a reload lacks rights; this process is not concerned.

@@ -3,6 +3,7 @@
 mod arguments;
 mod calls;
 mod landlock;
+mod rights;
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Seek as _};
