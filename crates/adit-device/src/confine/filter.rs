@@ -285,7 +285,6 @@ fn permitted(situation: Situation) -> Result<Rules, seccompiler::BackendError> {
     let is_not = |option: i32| compare(2, SeccompCmpOp::Ne, option as u64);
     let below = |option: u64| compare(2, SeccompCmpOp::Lt, option);
     let programs = [c::SO_ATTACH_FILTER, c::SO_ATTACH_BPF, c::SO_ATTACH_REUSEPORT_EBPF];
-    let v6 = || [level(c::SOL_IPV6), is_not(c::IPV6_IPSEC_POLICY), is_not(c::IPV6_XFRM_POLICY)];
     permit(
         c::SYS_setsockopt,
         vec![
@@ -294,8 +293,8 @@ fn permitted(situation: Situation) -> Result<Rules, seccompiler::BackendError> {
             rule([level(c::SOL_UDP), is(c::UDP_GRO)]),
             rule([level(c::SOL_NETLINK)]),
             rule([level(c::SOL_IP), is_not(c::IP_IPSEC_POLICY), is_not(c::IP_XFRM_POLICY), below(64)]),
-            rule(v6().into_iter().chain([below(64)])),
-            rule(v6().into_iter().chain([compare(2, SeccompCmpOp::Gt, 65)])),
+            rule([level(c::SOL_IPV6), is_not(c::IPV6_IPSEC_POLICY), is_not(c::IPV6_XFRM_POLICY), below(64)]),
+            rule([level(c::SOL_IPV6), compare(2, SeccompCmpOp::Gt, 65)]),
         ],
     )?;
 
@@ -341,8 +340,9 @@ fn permitted(situation: Situation) -> Result<Rules, seccompiler::BackendError> {
     permit(c::SYS_prlimit64, vec![rule([equals(0, 0)])])?;
     permit(c::SYS_sched_setaffinity, vec![rule([equals(0, 0)])])?;
 
-    // A panic ends the process by this.
-    permit(c::SYS_tgkill, vec![rule([equals(2, c::SIGABRT as u64)])])?;
+    // A panic ends the process by this. Where there is a next version, it will have another number.
+    let itself = (!situation.reload).then(|| equals(0, std::process::id().into()));
+    permit(c::SYS_tgkill, vec![rule([equals(2, c::SIGABRT as u64)].into_iter().chain(itself))])?;
     // Signals that the versions of this program send to each other, and only to one process at a time: which one, is
     // Landlock's business.
     if situation.reload {

@@ -180,7 +180,8 @@ fn by_argument() -> Vec<Row> {
             SYS_clone(SIGHAND | c::CLONE_NEWNET);
         Serves SYS_clone(SIGHAND);
         Lacks SYS_clone3();
-        Refuses SYS_kill(0, c::SIGTERM) SYS_kill(-NOBODY, c::SIGTERM) SYS_kill(NOBODY, c::SIGSTOP)
+        Refuses SYS_kill(0, c::SIGTERM) SYS_kill(0, c::SIGKILL) SYS_kill(0, c::SIGUSR2)
+            SYS_kill(-NOBODY, c::SIGTERM) SYS_kill(NOBODY, c::SIGSTOP)
             SYS_tgkill(NOBODY, NOBODY, c::SIGKILL) SYS_fcntl(NONE, c::F_SETOWN) SYS_prlimit64(NOBODY, 0, 0, 0)
             SYS_sched_setaffinity(NOBODY, 0, 0);
         Serves SYS_kill(NOBODY, c::SIGTERM) SYS_tgkill(NOBODY, NOBODY, c::SIGABRT) SYS_fcntl(NONE, c::F_SETFL)
@@ -222,6 +223,9 @@ fn broken(name: &str, rows: &[Row], confinement: &Confinement) -> Vec<String> {
         let Row { number, arguments, .. } = rows[row];
         // What reaches a group of processes reaches no other than this one.
         rustix::process::setsid().unwrap();
+        // `pause`, if it were made, would never end by itself.
+        #[cfg(target_arch = "x86_64")]
+        call(c::SYS_alarm, [10, 0, 0, 0, 0, 0]);
         give_up(confinement, None, false);
         println!("\n{ANSWER}{}", call(number, arguments));
         std::process::exit(DONE);
@@ -268,7 +272,8 @@ fn without_reload_no_program_is_started_and_no_other_process_gets_a_signal() {
     let rows = rows! {
         Ends SYS_execve() SYS_execveat();
         Refuses SYS_kill(NOBODY, c::SIGTERM) SYS_kill(NOBODY, c::SIGKILL) SYS_kill(NOBODY, c::SIGUSR2);
-        Serves SYS_tgkill(NOBODY, NOBODY, c::SIGABRT);
+        Refuses SYS_tgkill(NOBODY, NOBODY, c::SIGABRT) SYS_tgkill(std::process::id(), NOBODY, c::SIGKILL);
+        Serves SYS_tgkill(std::process::id(), NOBODY, c::SIGABRT);
     };
     assert_kept(name, &rows, &Confinement { reload: false, ..SECCOMP_ALONE });
 }

@@ -145,3 +145,21 @@ fn memory_is_locked_by_no_right_where_there_is_no_limit() {
     });
     assert_ended_well(&output);
 }
+
+/// A filter does not see what a message asks for. `SECURITY.md` says so.
+#[test]
+fn with_the_right_over_the_network_links_can_still_be_made_and_removed() {
+    let name = "rights::with_the_right_over_the_network_links_can_still_be_made_and_removed";
+    let output = in_a_process(name, || {
+        if !has(CapabilitySet::SYS_ADMIN | CapabilitySet::NET_ADMIN) {
+            return;
+        }
+        crate::sys::unshare_network().unwrap();
+        give_up(&Confinement::FULL, None, false);
+        let mut netlink = crate::netlink::Netlink::open().unwrap();
+        netlink.create_veth("made", "other", None).unwrap();
+        let link = netlink.link("made").unwrap();
+        netlink.delete_link(link.index).unwrap();
+    });
+    assert_ended_well(&output);
+}
