@@ -85,7 +85,7 @@ pub(crate) fn netlink_socket(fd: OwnedFd) -> netlink_sys::Socket {
 
 /// The index of the interface of this name in the calling thread's network namespace.
 pub(crate) fn interface_index(name: &str) -> io::Result<u32> {
-    // Any socket will do; this kind (no protocol given means that of routes) is one that a confined process may open too.
+    // Any socket will do; this kind (without a protocol: for routes) is one that a confined process may open too.
     let socket = socket_with(AddressFamily::NETLINK, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?;
     Ok(netdevice::name_to_index(socket, name)?)
 }

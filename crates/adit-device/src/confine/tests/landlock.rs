@@ -82,6 +82,19 @@ const DEEDS: &[Deed] = &[
     ("start a program", 1, |_| Command::new("/bin/sh").args(["-c", "true"]).status().map(drop)),
     ("listen for TCP", NETWORKS, |_| TcpListener::bind("127.0.0.1:0").map(drop)),
 ];
+/// The same, for who may make devices.
+const DEEDS_WITH_DEVICES: &[Deed] = &[
+    ("make a character device", 1, |folder| make(folder, FileType::CharacterDevice)),
+    ("make a block device", 1, |folder| make(folder, FileType::BlockDevice)),
+];
+
+/// What this process may do and this kernel's Landlock can refuse.
+fn deeds() -> Vec<Deed> {
+    let makes_devices = rustix::thread::capabilities(None).unwrap().effective.contains(CapabilitySet::MKNOD);
+    let all = DEEDS.iter().chain(DEEDS_WITH_DEVICES.iter().filter(|_| makes_devices));
+    let version = version();
+    all.filter(|deed| version >= deed.1).copied().collect()
+}
 
 #[test]
 fn landlock_alone_refuses_files_programs_and_tcp() {
@@ -89,12 +102,6 @@ fn landlock_alone_refuses_files_programs_and_tcp() {
         if !has(1) {
             return;
         }
-        let devices: [Deed; 2] = [
-            ("make a character device", 1, |folder| make(folder, FileType::CharacterDevice)),
-            ("make a block device", 1, |folder| make(folder, FileType::BlockDevice)),
-        ];
-        let makes_devices = rustix::thread::capabilities(None).unwrap().effective.contains(CapabilitySet::MKNOD);
-        let deeds = || DEEDS.iter().chain(devices.iter().filter(|_| makes_devices)).filter(|deed| version() >= deed.1);
         let [before, after, run] = ["before", "after", "run"].map(|name| scratch().join(name));
         for folder in [&before, &after, &run] {
             furnish(folder);
@@ -115,7 +122,7 @@ fn landlock_alone_refuses_files_programs_and_tcp() {
         for (what, _, deed) in deeds() {
             for folder in [&after, &run] {
                 let error = deed(folder).err().and_then(|error| error.raw_os_error());
-                let permitted = *what == "remove a file" && folder == &run;
+                let permitted = what == "remove a file" && folder == &run;
                 assert_eq!(error, (!permitted).then_some(libc::EACCES), "{what} in {folder:?}");
             }
         }
@@ -143,9 +150,9 @@ fn the_programs_folder_can_be_read_and_run_and_not_changed() {
         furnish(&folder);
         let loader = files::LOADER_FILES.map(|path| (Path::new(path), fs::metadata(path).ok()));
         give_up(&LANDLOCK_ALONE, None, false);
-        for (what, _, deed) in DEEDS.iter().filter(|deed| version() >= deed.1) {
+        for (what, _, deed) in deeds() {
             let error = deed(&folder).err().and_then(|error| error.raw_os_error());
-            assert_eq!(error, (*what != "read a file").then_some(libc::EACCES), "{what}");
+            assert_eq!(error, (what != "read a file").then_some(libc::EACCES), "{what}");
         }
         // What the loader reads first need not be there.
         for (path, metadata) in loader.iter().filter_map(|(path, metadata)| Some((path, metadata.as_ref()?))) {
