@@ -37,8 +37,8 @@ fn split_macs(message: &[u8]) -> Option<(&[u8], &Mac, &Mac)> {
 pub(crate) struct CookieChecker {
     mac1_key: [u8; 32],
     cookie_key: [u8; 32],
-    pub(crate) secret: Zeroizing<[u8; 32]>,
-    pub(crate) secret_made: Option<Instant>,
+    secret: Zeroizing<[u8; 32]>,
+    secret_made: Option<Instant>,
 }
 
 impl CookieChecker {
@@ -66,6 +66,19 @@ impl CookieChecker {
     pub(crate) fn renew_secret(&mut self, now: Instant, rng: &mut (impl CryptoRng + ?Sized)) {
         rng.fill_bytes(&mut *self.secret);
         self.secret_made = Some(now);
+    }
+
+    /// The secret, if there is one, and when it was made.
+    pub(crate) fn parts(&self) -> Option<(&[u8; 32], Instant)> {
+        // The keys follow from the interface's own.
+        let Self { mac1_key: _, cookie_key: _, secret, secret_made } = self;
+        secret_made.map(|made| (&**secret, made))
+    }
+
+    /// Goes on with a secret that is the checker's [`parts`](Self::parts).
+    pub(crate) fn set_parts(&mut self, (secret, made): (&[u8; 32], Instant)) {
+        *self.secret = *secret;
+        self.secret_made = Some(made);
     }
 
     /// Takes over the secret of `other`, and so makes the same cookies from now on.

@@ -49,7 +49,13 @@ impl Incoming {
     }
 
     pub(crate) fn bytes(&self) -> &[u8] {
-        self.message.get(..self.len.into()).unwrap_or_default()
+        self.parts().1
+    }
+
+    /// What [`Incoming::new`] was given.
+    pub(crate) fn parts(&self) -> (&Path, &[u8]) {
+        let Self { path, message, len } = self;
+        (path, message.get(..usize::from(*len)).unwrap_or_default())
     }
 }
 

@@ -62,7 +62,7 @@ pub struct Interface {
     pub(crate) last_timestamp: Tai64n,
     /// Bytes staged for all peers together.
     pub(crate) staged_bytes: usize,
-    events: Events,
+    pub(crate) events: Events,
     pub(crate) drops: DropCounters,
     pub(crate) drop_events: bool,
     /// Memory reused for the one-packet bursts of the single-threaded calls.

@@ -139,7 +139,8 @@ pub(crate) struct InitiatorState {
 impl InitiatorState {
     /// Chaining key, hash and ephemeral key.
     pub(crate) fn parts(&self) -> [&[u8; 32]; 3] {
-        [&self.symmetric.chaining_key, &self.symmetric.hash, self.ephemeral.as_bytes()]
+        let Self { symmetric: SymmetricState { chaining_key, hash }, ephemeral } = self;
+        [chaining_key, hash, ephemeral.as_bytes()]
     }
 
     /// The state of which these are the [`parts`](Self::parts).

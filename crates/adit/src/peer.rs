@@ -187,7 +187,9 @@ impl Staged {
 
     /// All of them, oldest first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        self.packets.iter().map(AsRef::as_ref)
+        // The bytes are counted again as the packets are pushed.
+        let Self { packets, bytes: _ } = self;
+        packets.iter().map(AsRef::as_ref)
     }
 
     /// The packet that goes next.

@@ -79,9 +79,10 @@ impl ReplayWindow {
     /// What the window has seen: the greatest counter accepted, plus one, and the words of the
     /// ring, that of the newest counters first.
     pub(crate) fn parts(&self) -> (u64, impl Iterator<Item = u64> + '_) {
-        let newest = self.next.saturating_sub(1) / WORD_BITS;
+        let Self { next, words } = self;
+        let newest = next.saturating_sub(1) / WORD_BITS;
         let blocks = (0..=newest).rev().take(WORDS);
-        (self.next, blocks.map(|block| self.words[word_of(block * WORD_BITS)]))
+        (*next, blocks.map(|block| words[word_of(block * WORD_BITS)]))
     }
 
     /// The window whose [`parts`](Self::parts) these are. Counters that they do not cover, as when they come from a

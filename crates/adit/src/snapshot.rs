@@ -15,12 +15,12 @@ use rand_core::CryptoRng;
 use zeroize::Zeroizing;
 
 use crate::bounds::Bounds;
-use crate::cookie::CookieChecker;
 use crate::crypto;
 use crate::error::Drop;
 use crate::handshake::Incoming;
 use crate::interface::Interface;
 use crate::key::{PrivateKey, PublicKey};
+use crate::noise::Identity;
 use crate::path::Path;
 use crate::peer::PeerId;
 use crate::time::{Instant, Tai64n};
@@ -166,50 +166,85 @@ impl Interface {
     /// are events that have not been taken, what the rate limiter (a quarter of a second) and the
     /// detection of load (a second) remember, and the bounds.
     pub fn snapshot(&self, now: Instant) -> Snapshot {
+        // Here and below all fields are named: whoever adds one has to say what becomes of it.
+        let Self {
+            mtu,
+            identity,
+            checker,
+            peers,
+            allowed_ips,
+            incoming,
+            wanted,
+            ready,
+            outgoing,
+            cookie_replies,
+            last_timestamp,
+            drops,
+            drop_events,
+            // Follow from the peers.
+            by_key: _,
+            indices: _,
+            schedule: _,
+            staged_bytes: _,
+            // The next process has its own.
+            rng: _,
+            unix_time: _,
+            bounds: _,
+            turns: _,
+            spare: _,
+            // Soon forgotten anyway.
+            limiter: _,
+            load: _,
+            crowd: _,
+            is_own_turn: _,
+            // For those who ask this process.
+            events: _,
+        } = self;
         let mut out = Writer::default();
         out.put(MAGIC);
         out.put(&VERSION.to_le_bytes());
         out.u64(tag::TAKEN, now.as_nanos());
-        if let Some(identity) = &self.identity {
-            out.bytes(tag::PRIVATE_KEY, identity.private.as_bytes());
+        if let Some(identity) = identity {
+            let Identity { private, public: _ } = &**identity;
+            out.bytes(tag::PRIVATE_KEY, private.as_bytes());
         }
-        out.u16(tag::MTU, self.mtu);
-        out.bytes(tag::LAST_TIMESTAMP, self.last_timestamp.as_bytes());
-        if let Some((checker, made)) = self.checker.as_ref().and_then(|checker| Some((checker, checker.secret_made?))) {
+        out.u16(tag::MTU, *mtu);
+        out.bytes(tag::LAST_TIMESTAMP, last_timestamp.as_bytes());
+        if let Some((secret, made)) = checker.as_ref().and_then(|checker| checker.parts()) {
             out.field(tag::COOKIE_SECRET, |value| {
-                value.put(&*checker.secret);
+                value.put(secret);
                 value.put(&made.as_nanos().to_le_bytes());
             });
         }
-        for (reason, count) in self.drops.iter() {
+        for (reason, count) in drops.iter() {
             // Reasons go by their names, since their order may differ between versions.
             out.field(tag::DROPPED, |value| {
                 value.put(&count.to_le_bytes());
                 value.put(reason.name().as_bytes());
             });
         }
-        out.flag(tag::DROP_EVENTS, self.drop_events);
-        for (id, peer) in self.peers.iter() {
-            out.field(tag::PEER, |value| peer::write(value, peer, &self.allowed_ips, id));
+        out.flag(tag::DROP_EVENTS, *drop_events);
+        for (id, peer) in peers.iter() {
+            out.field(tag::PEER, |value| peer::write(value, peer, allowed_ips, id));
         }
-        for incoming in &self.incoming {
+        for (path, bytes) in incoming.iter().map(Incoming::parts) {
             out.field(tag::INCOMING, |value| {
-                write_path(value, datagram::PATH, &incoming.path);
-                value.bytes(datagram::BYTES, incoming.bytes());
+                write_path(value, datagram::PATH, path);
+                value.bytes(datagram::BYTES, bytes);
             });
         }
-        let key_of = |id| self.peers.get(id).map(|peer| peer.public_key);
-        for outgoing in self.outgoing.iter().chain(&self.cookie_replies) {
+        let key_of = |id| peers.get(id).map(|peer| peer.public_key);
+        for (peer, path, tos, bytes) in outgoing.iter().chain(cookie_replies).map(Outgoing::parts) {
             out.field(tag::OUTGOING, |value| {
-                write_path(value, datagram::PATH, &outgoing.path);
-                value.bytes(datagram::BYTES, outgoing.bytes());
-                if let Some(key) = outgoing.peer.and_then(key_of) {
+                write_path(value, datagram::PATH, path);
+                value.bytes(datagram::BYTES, bytes);
+                if let Some(key) = peer.and_then(key_of) {
                     value.bytes(datagram::PEER, key.as_bytes());
                 }
-                value.bytes(datagram::TOS, &[outgoing.tos]);
+                value.bytes(datagram::TOS, &[tos]);
             });
         }
-        for (tag, queue) in [(tag::WANTED, &self.wanted), (tag::READY, &self.ready)] {
+        for (tag, queue) in [(tag::WANTED, wanted), (tag::READY, ready)] {
             for key in queue.iter().filter_map(|&id| key_of(id)) {
                 out.bytes(tag, key.as_bytes());
             }
@@ -261,7 +296,7 @@ impl Interface {
             }
         }
         if let (Some((secret, made)), Some(checker)) = (cookie_secret, &mut interface.checker) {
-            restore_cookie_secret(Arc::make_mut(checker), secret, made);
+            Arc::make_mut(checker).set_parts((secret, made));
         }
         for field in snapshot.fields() {
             let (tag, value) = field?;
@@ -362,18 +397,14 @@ impl Interface {
     }
 }
 
-fn restore_cookie_secret(checker: &mut CookieChecker, secret: &[u8; 32], made: Instant) {
-    *checker.secret = *secret;
-    checker.secret_made = Some(made);
-}
-
 fn write_path(out: &mut Writer, tag: u16, path: &Path) {
+    let Path { remote, local, ifindex } = *path;
     out.field(tag, |value| {
-        value.socket_address(path::REMOTE, path.remote);
-        if let Some(local) = path.local {
+        value.socket_address(path::REMOTE, remote);
+        if let Some(local) = local {
             value.address(path::LOCAL, local);
         }
-        value.u32(path::IFINDEX, path.ifindex);
+        value.u32(path::IFINDEX, ifindex);
     });
 }
 

@@ -31,8 +31,14 @@ impl Outgoing {
         Some(Self { peer, path, tos, bytes, len: datagram.len() })
     }
 
-    pub(crate) fn bytes(&self) -> &[u8] {
-        self.bytes.get(..self.len).unwrap_or_default()
+    fn bytes(&self) -> &[u8] {
+        self.parts().3
+    }
+
+    /// What [`Outgoing::new`] was given.
+    pub(crate) fn parts(&self) -> (Option<PeerId>, &Path, u8, &[u8]) {
+        let Self { peer, path, tos, bytes, len } = self;
+        (*peer, path, *tos, bytes.get(..*len).unwrap_or_default())
     }
 }
 

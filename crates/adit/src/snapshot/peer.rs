@@ -10,8 +10,9 @@ use zeroize::Zeroizing;
 use super::codec::{Value, Writer, pass_over};
 use super::{SnapshotError, read_path, write_path};
 use crate::allowed_ips::AllowedIps;
+use crate::cookie::CookieGenerator;
 use crate::key::{PresharedKey, PublicKey};
-use crate::keypair::{Keypair, Role};
+use crate::keypair::{Keypair, Keypairs, Role};
 use crate::limits::MAX_PACKET_LEN;
 use crate::noise::{InitiatorState, SessionKeys};
 use crate::peer::{Initiating, Peer, PeerId};
@@ -71,61 +72,88 @@ mod timers {
 }
 
 pub(super) fn write(out: &mut Writer, peer: &Peer, allowed_ips: &AllowedIps<PeerId>, id: PeerId) {
-    out.bytes(tag::PUBLIC_KEY, peer.public_key.as_bytes());
-    if let Some(key) = &peer.preshared_key {
+    let Peer {
+        public_key,
+        preshared_key,
+        endpoint,
+        is_pinned,
+        keypairs,
+        handshake,
+        cookie,
+        timers,
+        latest_timestamp,
+        sent_timestamp,
+        last_initiation_received,
+        last_initiation_sent,
+        staged,
+        last_handshake,
+        rx_bytes,
+        tx_bytes,
+        // Computed when it is needed.
+        static_static: _,
+        // Of a step that the caller has begun, who is to finish it before.
+        answering: _,
+        // Follow from the interface's queues, which are handed over themselves.
+        wants_initiation: _,
+        is_ready: _,
+        // Follows from the timers.
+        scheduled: _,
+    } = peer;
+    let CookieGenerator { cookie, last_mac1 } = cookie;
+    let Keypairs { current, previous, next, next_is_preferred, next_is_overtaken } = keypairs;
+    out.bytes(tag::PUBLIC_KEY, public_key.as_bytes());
+    if let Some(key) = preshared_key {
         out.bytes(tag::PRESHARED_KEY, key.as_bytes());
     }
-    if let Some(path) = &peer.endpoint {
+    if let Some(path) = endpoint {
         write_path(out, tag::ENDPOINT, path);
     }
-    out.flag(tag::IS_PINNED, peer.is_pinned);
+    out.flag(tag::IS_PINNED, *is_pinned);
     for network in allowed_ips.prefixes_of(id) {
         out.network(tag::ALLOWED_IP, network);
     }
-    out.u16(tag::PERSISTENT_KEEPALIVE, peer.timers.persistent_keepalive);
-    out.u64(tag::RX_BYTES, peer.rx_bytes);
-    out.u64(tag::TX_BYTES, peer.tx_bytes);
-    if let Some(time) = peer.last_handshake {
+    out.u16(tag::PERSISTENT_KEEPALIVE, timers.persistent_keepalive);
+    out.u64(tag::RX_BYTES, *rx_bytes);
+    out.u64(tag::TX_BYTES, *tx_bytes);
+    if let Some(time) = last_handshake {
         out.field(tag::LAST_HANDSHAKE, |value| {
             value.put(&time.as_secs().to_le_bytes());
             value.put(&time.subsec_nanos().to_le_bytes());
         });
     }
-    if let Some(timestamp) = &peer.latest_timestamp {
+    if let Some(timestamp) = latest_timestamp {
         out.bytes(tag::LATEST_TIMESTAMP, timestamp.as_bytes());
     }
-    if let Some(timestamp) = &peer.sent_timestamp {
+    if let Some(timestamp) = sent_timestamp {
         out.bytes(tag::SENT_TIMESTAMP, timestamp.as_bytes());
     }
-    write_moment(out, tag::LAST_INITIATION_RECEIVED, peer.last_initiation_received);
-    write_moment(out, tag::LAST_INITIATION_SENT, peer.last_initiation_sent);
-    out.field(tag::TIMERS, |value| write_timers(value, &peer.timers));
-    if let Some((cookie, received)) = &peer.cookie.cookie {
+    write_moment(out, tag::LAST_INITIATION_RECEIVED, *last_initiation_received);
+    write_moment(out, tag::LAST_INITIATION_SENT, *last_initiation_sent);
+    out.field(tag::TIMERS, |value| write_timers(value, timers));
+    if let Some((cookie, received)) = cookie {
         out.field(tag::COOKIE, |value| {
             value.put(cookie);
             value.put(&received.as_nanos().to_le_bytes());
         });
     }
-    if let Some(mac) = &peer.cookie.last_mac1 {
+    if let Some(mac) = last_mac1 {
         out.bytes(tag::LAST_MAC1, mac);
     }
-    let keypairs = &peer.keypairs;
-    let sessions =
-        [(tag::CURRENT, &keypairs.current), (tag::PREVIOUS, &keypairs.previous), (tag::NEXT, &keypairs.next)];
-    for (tag, keypair) in sessions {
+    for (tag, keypair) in [(tag::CURRENT, current), (tag::PREVIOUS, previous), (tag::NEXT, next)] {
         if let Some(keypair) = keypair {
             out.field(tag, |value| write_keypair(value, keypair));
         }
     }
-    out.flag(tag::NEXT_IS_PREFERRED, keypairs.next_is_preferred);
-    out.flag(tag::NEXT_IS_OVERTAKEN, keypairs.next_is_overtaken);
-    if let Some(begun) = &peer.handshake {
+    out.flag(tag::NEXT_IS_PREFERRED, *next_is_preferred);
+    out.flag(tag::NEXT_IS_OVERTAKEN, *next_is_overtaken);
+    if let Some(begun) = handshake {
+        let Initiating { state, local_index } = &**begun;
         out.field(tag::HANDSHAKE, |value| {
-            value.u32(handshake::LOCAL_INDEX, begun.local_index);
-            value.field(handshake::STATE, |value| begun.state.parts().iter().for_each(|part| value.put(*part)));
+            value.u32(handshake::LOCAL_INDEX, *local_index);
+            value.field(handshake::STATE, |value| state.parts().iter().for_each(|part| value.put(*part)));
         });
     }
-    for packet in peer.staged.iter() {
+    for packet in staged.iter() {
         out.bytes(tag::STAGED, packet);
     }
 }
@@ -177,14 +205,17 @@ pub(super) fn read(value: Value<'_>) -> Result<(Peer, Vec<IpNet>), SnapshotError
 }
 
 fn write_keypair(out: &mut Writer, keypair: &Keypair) {
-    out.field(keypair::KEYS, |value| keypair.keys.bytes.iter().for_each(|key| value.put(key)));
-    out.u32(keypair::LOCAL_INDEX, keypair.local_index);
-    out.u32(keypair::REMOTE_INDEX, keypair.remote_index);
-    out.flag(keypair::IS_INITIATOR, keypair.role == Role::Initiator);
-    out.u64(keypair::CREATED, keypair.created.as_nanos());
-    out.u64(keypair::COUNTER, keypair.counter);
+    let Keypair { keys, local_index, remote_index, role, created, counter, replay } = keypair;
+    // The bytes are those of both keys.
+    let SessionKeys { bytes, sending: _, receiving: _ } = &**keys;
+    out.field(keypair::KEYS, |value| bytes.iter().for_each(|key| value.put(key)));
+    out.u32(keypair::LOCAL_INDEX, *local_index);
+    out.u32(keypair::REMOTE_INDEX, *remote_index);
+    out.flag(keypair::IS_INITIATOR, *role == Role::Initiator);
+    out.u64(keypair::CREATED, created.as_nanos());
+    out.u64(keypair::COUNTER, *counter);
     out.field(keypair::REPLAY, |value| {
-        let (next, words) = keypair.replay.parts();
+        let (next, words) = replay.parts();
         value.put(&next.to_le_bytes());
         words.for_each(|word| value.put(&word.to_le_bytes()));
     });
@@ -240,14 +271,24 @@ fn read_handshake(value: Value<'_>) -> Result<Initiating, SnapshotError> {
 }
 
 fn write_timers(out: &mut Writer, timers: &Timers) {
-    for (tag, deadline) in (timers::FIRST..).zip(timers.deadlines) {
-        write_moment(out, tag, deadline);
+    let Timers {
+        deadlines,
+        attempt_began,
+        attempting_since,
+        last_received,
+        need_another_keepalive,
+        renewed_on_receipt,
+        // Configured, and so written among what the peer has.
+        persistent_keepalive: _,
+    } = timers;
+    for (tag, deadline) in (timers::FIRST..).zip(deadlines) {
+        write_moment(out, tag, *deadline);
     }
-    write_moment(out, timers::ATTEMPT_BEGAN, timers.attempt_began);
-    write_moment(out, timers::ATTEMPTING_SINCE, timers.attempting_since);
-    write_moment(out, timers::LAST_RECEIVED, timers.last_received);
-    out.flag(timers::NEED_ANOTHER_KEEPALIVE, timers.need_another_keepalive);
-    out.flag(timers::RENEWED_ON_RECEIPT, timers.renewed_on_receipt);
+    write_moment(out, timers::ATTEMPT_BEGAN, *attempt_began);
+    write_moment(out, timers::ATTEMPTING_SINCE, *attempting_since);
+    write_moment(out, timers::LAST_RECEIVED, *last_received);
+    out.flag(timers::NEED_ANOTHER_KEEPALIVE, *need_another_keepalive);
+    out.flag(timers::RENEWED_ON_RECEIPT, *renewed_on_receipt);
 }
 
 fn read_timers(value: Value<'_>) -> Result<Timers, SnapshotError> {

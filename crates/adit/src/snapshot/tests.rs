@@ -1,3 +1,5 @@
+mod changes;
+
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -46,6 +48,7 @@ fn converse(ends: &mut [Interface; 2], addresses: [core::net::SocketAddr; 2]) {
 
 /// An interface that has something of everything: three sessions with a peer, a handshake under way
 /// with another, packets that wait, cookies, IPv6, drops, and datagrams on their way in and out.
+/// The peers have the slots 0, 1 and 2, and the public keys of the private keys 2, 3 and 10.
 fn eventful() -> Interface {
     let unix_time = Duration::from_secs(1_700_000_000);
     let addresses = ["192.0.2.1:51820".parse().unwrap(), "[2001:db8::2]:51820".parse().unwrap()];
@@ -68,7 +71,8 @@ fn eventful() -> Interface {
     // As many sessions as a peer can have, and each flag set.
     end.set_roaming(id, false).unwrap();
     let peer = end.peers.get_mut(id).unwrap();
-    let current = peer.keypairs.current.as_ref().unwrap();
+    let current = peer.keypairs.current.as_mut().unwrap();
+    assert!(current.replay.accept(9_000));
     let copies = [1, 2].map(|by| {
         let keys = crate::noise::SessionKeys::new(current.keys.bytes.clone());
         let mut copy =
@@ -102,8 +106,7 @@ fn eventful() -> Interface {
     end.drop_many(Some(id), Drop::BadMac1, 3);
     end.set_drop_events(true);
     let checker = alloc::sync::Arc::get_mut(end.checker.as_mut().unwrap()).unwrap();
-    checker.secret_made = Some(NOW);
-    *checker.secret = [8; 32];
+    checker.set_parts((&[8; 32], NOW));
     let third = end.add_peer(PrivateKey::from_bytes([10; 32]).public_key()).unwrap();
     end.peers.get_mut(third).unwrap().wants_initiation = true;
     end.wanted.push_back(third);
@@ -111,6 +114,13 @@ fn eventful() -> Interface {
     other.run_handshakes(LATER + Duration::from_secs(9));
     let transmit = other.poll_transmit(LATER, &mut buffer).unwrap().unwrap();
     end.incoming.extend(Incoming::new(Path::to(addresses[1]), &buffer[transmit.range]));
+    // Packets that waited for a session and have one, and an answer to a stranger.
+    for len in [20, 19] {
+        end.peers.get_mut(id).unwrap().staged.push(&packet(7)[..len]);
+    }
+    end.staged_bytes += end.peers.get(id).unwrap().staged.bytes();
+    end.send_staged(id);
+    end.cookie_replies.extend(Outgoing::new(None, Path::to(addresses[0]), 0, &[3; 64]));
     end
 }
 
@@ -156,8 +166,43 @@ fn a_restored_interface_finds_its_peers_by_index_and_address_and_has_its_deadlin
     assert_eq!(indices(&restored), indices(&interface));
     assert_eq!(restored.poll_timeout(), interface.poll_timeout());
     assert_eq!(restored.staged_bytes, interface.staged_bytes);
+    for (id, peer) in restored.peers.iter() {
+        // Whoever stands in a queue is not put there again.
+        assert_eq!(peer.wants_initiation, restored.wanted.contains(&id));
+        assert_eq!(peer.is_ready, restored.ready.contains(&id));
+    }
+    assert_eq!((restored.wanted.len(), restored.ready.len()), (1, 1));
     let id = restored.route("10.0.1.7".parse().unwrap()).unwrap();
     assert_eq!(restored.peers.get(id).unwrap().public_key, PrivateKey::from_bytes([3; 32]).public_key());
+}
+
+#[test]
+fn under_narrower_bounds_no_more_waits_than_they_allow_and_the_rest_is_counted() {
+    let mut interface = eventful();
+    let incoming = Incoming::new(Path::to("192.0.2.9:1".parse().unwrap()), &[1; 148]).unwrap();
+    interface.incoming.push_back(incoming);
+    let (first, key) = interface.peers.iter().next().map(|(id, peer)| (id, peer.public_key)).unwrap();
+    assert_eq!(interface.peers.get(first).unwrap().staged.bytes(), 20 + 19 + 2 * 64);
+    for _ in 0..3 {
+        interface.send(Outgoing::new(Some(first), Path::to("192.0.2.9:1".parse().unwrap()), 0, &[4; 32]));
+        interface.cookie_replies.extend(Outgoing::new(None, Path::to("192.0.2.9:1".parse().unwrap()), 0, &[3; 64]));
+    }
+    let (outgoing, replies) = (interface.outgoing.len(), interface.cookie_replies.len());
+    // Room for the shorter and younger of the two packets.
+    let narrow = Bounds { staged_bytes_per_peer: 90, outgoing: 2, handshake_queue: 1, ..Bounds::default() };
+    let taken = Snapshot(interface.snapshot(NOW).0.clone());
+    let restored = Interface::restore(taken, LATER, Duration::ZERO, chance(9), narrow).unwrap();
+    let staged = |interface: &Interface| {
+        let peer = interface.peers.get(interface.peer_id(&key).unwrap()).unwrap();
+        peer.staged.iter().map(<[u8]>::len).collect::<Vec<_>>()
+    };
+    assert_eq!((staged(&interface), staged(&restored)), (alloc::vec![20, 19], alloc::vec![19]));
+    // The other peer's packet, of 20 bytes, waits too.
+    assert_eq!(restored.staged_bytes, 2 * 64 + 19 + 20);
+    assert_eq!((restored.incoming.len(), restored.outgoing.len(), restored.cookie_replies.len()), (1, 2, 2));
+    let lost = |reason| restored.drops().get(reason) - interface.drops().get(reason);
+    assert_eq!((lost(Drop::StagedOverflow), lost(Drop::HandshakeQueueFull)), (1, 1));
+    assert_eq!(lost(Drop::ReplyQueueFull), (outgoing - 2 + replies - 2) as u64);
 }
 
 #[test]
@@ -198,6 +243,34 @@ fn an_unknown_field_is_passed_over_unless_it_must_be_understood() {
     assert!(restored.peer_id(&PublicKey::from_bytes(key)).is_some());
     let refused = restore(&newer(CRITICAL | 0x0777)).err();
     assert_eq!(refused, Some(SnapshotError::UnknownField { tag: 0x8777 }));
+}
+
+#[test]
+fn a_peer_without_a_key_and_a_packet_longer_than_any_are_refused() {
+    let of_peer = |write: fn(&mut Writer)| restore(&with_fields(|out| out.field(tag::PEER, write))).err();
+    let no_key = Some(SnapshotError::Malformed("a peer without a key"));
+    assert_eq!(of_peer(|_| {}), no_key);
+    assert_eq!(of_peer(|value| value.put(&[1, 0, 32])), no_key, "a field that ends early");
+    let staged = |len| {
+        let write = |out: &mut Writer| {
+            out.field(tag::PEER, |value| {
+                value.bytes(1, &[7; 32]);
+                value.bytes(21, &alloc::vec![0x45; len]);
+            });
+        };
+        restore(&with_fields(write)).err()
+    };
+    assert_eq!(staged(crate::limits::MAX_PACKET_LEN), None);
+    assert_eq!(staged(crate::limits::MAX_PACKET_LEN + 1), Some(SnapshotError::Malformed("a packet too long")));
+}
+
+/// A vector that grows by itself does not wipe the memory that it leaves.
+#[test]
+fn a_writer_grows_before_its_vector_has_to() {
+    let mut out = Writer::default();
+    out.put(&[1; 100]);
+    let capacity = out.into_bytes().capacity();
+    assert!(capacity >= 4_096, "{capacity}");
 }
 
 #[test]
