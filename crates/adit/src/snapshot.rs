@@ -322,7 +322,10 @@ impl Interface {
                 }
                 tag::READY => {
                     let id = interface.named(value)?;
-                    interface.send_staged(id);
+                    if let Some(peer) = interface.peers.get_mut(id).filter(|peer| !peer.is_ready) {
+                        peer.is_ready = true;
+                        interface.ready.push_back(id);
+                    }
                 }
                 _ => {}
             }

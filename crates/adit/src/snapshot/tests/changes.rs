@@ -28,11 +28,11 @@ const OF_THE_INTERFACE: Changes<Interface> = &[
     ("a peer more", |end| {
         end.add_peer(PublicKey::from_bytes([11; 32])).unwrap();
     }),
-    ("an incoming message less", |end| drop(end.incoming.pop_front().unwrap())),
+    ("no incoming message", |end| end.incoming.clear()),
     ("an incoming message's path", |end| change_incoming(end, |path, _| path.ifindex += 1)),
     ("an incoming message's bytes", |end| change_incoming(end, |_, bytes| bytes[100] ^= 1)),
     ("an incoming message's length", |end| change_incoming(end, |_, bytes| bytes.truncate(92))),
-    ("an outgoing message less", |end| drop(end.outgoing.pop_front().unwrap())),
+    ("no outgoing message", |end| end.outgoing.clear()),
     ("an outgoing message's path", |end| end.outgoing[0].path.ifindex += 1),
     ("an outgoing message's tos", |end| end.outgoing[0].tos ^= 1),
     ("an outgoing message's peer", |end| end.outgoing[0].peer = Some(id(end, 0))),
@@ -40,7 +40,7 @@ const OF_THE_INTERFACE: Changes<Interface> = &[
         let (peer, &path, tos, bytes) = end.outgoing[0].parts();
         end.outgoing[0] = Outgoing::new(peer, path, tos, &bytes[1..]).unwrap();
     }),
-    ("a cookie reply less", |end| drop(end.cookie_replies.pop_front().unwrap())),
+    ("no cookie reply", |end| end.cookie_replies.clear()),
     ("who wants an initiation", |end| end.wanted[0] = id(end, 0)),
     ("no initiation is wanted", |end| end.wanted.clear()),
     ("a second initiation is wanted", |end| end.wanted.push_front(id(end, 1))),
@@ -94,6 +94,9 @@ const OF_A_PEER: Changes<Peer> = &[
     ("the order of sessions", |peer| core::mem::swap(&mut peer.keypairs.previous, &mut peer.keypairs.next)),
     ("a packet that waits more", |peer| peer.staged.push(&[1])),
     ("a packet that waits less", |peer| drop(peer.staged.pop())),
+    ("all that waited", |peer| {
+        peer.staged.clear();
+    }),
     ("a handshake", |peer| {
         let state = InitiatorState::from_parts([&[1; 32], &[2; 32], &[3; 32]]);
         peer.handshake = Some(Initiating { state, local_index: 4 }.into());
