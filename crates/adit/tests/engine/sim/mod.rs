@@ -17,7 +17,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
 pub(crate) use network::{Kind, Network, Sent};
-pub(crate) use node::{Calls, Node};
+pub(crate) use node::{Calls, Node, Successor};
 
 /// The nodes of most tests.
 pub(crate) const A: usize = 0;
@@ -117,6 +117,11 @@ impl Sim {
         let rng = ChaCha8Rng::seed_from_u64(self.rng.next_u64());
         let now = self.clock(number);
         self.nodes[number].restart(|| Interface::with_bounds(now, unix_time, Box::new(rng), bounds));
+    }
+
+    /// A process that may go on with what the node is and knows.
+    pub(crate) fn successor(&mut self, wall_clock: (Instant, Duration), bounds: Bounds, takes_over: bool) -> Successor {
+        Successor { seed: self.rng.next_u64(), wall_clock, bounds, takes_over }
     }
 
     /// What the node's own clock says.

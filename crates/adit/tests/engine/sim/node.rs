@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use adit::{Datagrams, Ecn, Event, Instant, Interface, Packets, Path, PeerId, PrivateKey, Transmit};
+use adit::{Bounds, Datagrams, Ecn, Event, Instant, Interface, Packets, Path, PeerId, PrivateKey, Snapshot, Transmit};
+use rand_chacha::ChaCha8Rng;
+use rand_core::SeedableRng;
+use zeroize::Zeroizing;
 
 use super::memory;
 
@@ -25,6 +28,20 @@ pub(crate) struct Arrived {
     pub(crate) packet: Vec<u8>,
 }
 
+/// The process that an interface is handed over to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Successor {
+    pub(crate) seed: u64,
+    /// What the wall clock said, and when by the node's own clock.
+    pub(crate) wall_clock: (Instant, Duration),
+    pub(crate) bounds: Bounds,
+    /// Otherwise it looks at what it is given and says no, and the process before it goes on.
+    pub(crate) takes_over: bool,
+}
+
+/// The handles of peers before and after a handover.
+pub(crate) type Renamed = Vec<(PeerId, PeerId)>;
+
 /// A node of the network.
 pub(crate) struct Node {
     pub(crate) interface: Interface,
@@ -41,6 +58,9 @@ pub(crate) struct Node {
     memory: isize,
     is_between_steps: bool,
     calls: Calls,
+    /// Who takes over after so many more steps.
+    successor: Option<(u32, Successor)>,
+    renamed: Renamed,
     transmits: Vec<(Transmit, Vec<u8>)>,
     buffer: Vec<u8>,
 }
@@ -65,6 +85,8 @@ impl Node {
             memory,
             is_between_steps: false,
             calls,
+            successor: None,
+            renamed: Renamed::new(),
             transmits: Vec::new(),
             buffer: vec![0xaa; 65_536],
         }
@@ -74,6 +96,58 @@ impl Node {
     pub(super) fn restart(&mut self, make: impl FnOnce() -> Interface) {
         self.memory = 0;
         self.interface = counted(&mut self.memory, || configured(make, &self.private_key));
+    }
+
+    /// The interface is to be handed over after so many steps of its next operations.
+    pub(crate) fn hand_over_after(&mut self, steps: u32, successor: Successor) {
+        self.successor = Some((steps, successor));
+    }
+
+    /// Hands the interface over now, if it was to be and has not been. Tells which handles have changed since it was to
+    /// be.
+    pub(crate) fn finish_hand_over(&mut self, now: Instant) -> Renamed {
+        if let Some((_, successor)) = self.successor.take() {
+            self.hand_over(now, successor);
+        }
+        std::mem::take(&mut self.renamed)
+    }
+
+    fn hand_over(&mut self, now: Instant, successor: Successor) {
+        let Successor { seed, wall_clock: (then, said), bounds, takes_over } = successor;
+        let unix_time = said + now.saturating_since(then);
+        let mut memory = 0;
+        let next = counted(&mut memory, || {
+            let bytes = self.interface.snapshot(now).as_bytes().to_vec();
+            let snapshot = Snapshot::from_bytes(Zeroizing::new(bytes)).unwrap();
+            let rng = Box::new(ChaCha8Rng::seed_from_u64(seed));
+            Interface::restore(snapshot, now, unix_time, rng, bounds).unwrap()
+        });
+        if !takes_over {
+            let is_the_same = next.snapshot(now).as_bytes() == self.interface.snapshot(now).as_bytes();
+            assert!(is_the_same, "what is restored is what was taken");
+            return;
+        }
+        let renamed = self.interface.peers(now).map(|peer| (peer.id, next.peer_id(peer.public_key).unwrap()));
+        self.renamed = renamed.collect();
+        for arrived in &mut self.arrived {
+            let new = self.renamed.iter().find(|(old, _)| *old == arrived.from);
+            arrived.from = new.map_or(arrived.from, |&(_, new)| new);
+        }
+        (self.interface, self.memory) = (next, memory);
+    }
+
+    /// Between two steps the interface may be handed over; or be looked at, even while a step is not finished.
+    fn pause(&mut self, now: Instant, is_finished: bool) {
+        match &mut self.successor {
+            Some((_, successor)) if successor.takes_over && !is_finished => {}
+            Some((steps @ 1.., _)) => *steps -= 1,
+            Some((0, successor)) => {
+                let successor = *successor;
+                self.successor = None;
+                self.hand_over(now, successor);
+            }
+            None => {}
+        }
     }
 
     /// Changes the interface's configuration.
@@ -201,9 +275,14 @@ impl Node {
     }
 
     fn run_handshakes(&mut self, now: Instant) {
-        while let Some(work) = self.call(|interface| interface.poll_handshake(now)) {
-            let mut next = Some(work);
+        loop {
+            self.pause(now, true);
+            let mut next = self.call(|interface| interface.poll_handshake(now));
+            if next.is_none() {
+                break;
+            }
             while let Some(work) = next {
+                self.pause(now, false);
                 next = self.call(|interface| interface.finish_handshake(now, work.compute()));
             }
         }
@@ -212,8 +291,13 @@ impl Node {
 
     fn poll_transmits(&mut self, now: Instant) {
         let mut buffer = std::mem::take(&mut self.buffer);
-        while let Some(transmit) = self.call(|interface| interface.poll_transmit(now, &mut buffer)).unwrap() {
-            self.keep(Some(transmit), &buffer);
+        loop {
+            self.pause(now, true);
+            let transmit = self.call(|interface| interface.poll_transmit(now, &mut buffer)).unwrap();
+            if transmit.is_none() {
+                break;
+            }
+            self.keep(transmit, &buffer);
         }
         self.buffer = buffer;
     }

@@ -91,6 +91,14 @@ pub(super) enum Fault {
     /// A process ends and another begins, knowing what is in its configuration.
     Restart(usize),
     NewKey(usize),
+    /// A process gives all that its interface is and knows to the next one, at once or after some steps while it has
+    /// something to say to `peer`, and `peer` to it. The next one takes over, or looks at it and says no.
+    Reload {
+        node: usize,
+        peer: usize,
+        after: Option<u32>,
+        takes_over: bool,
+    },
     /// A node learns the key that another one has now.
     Tell {
         node: usize,
@@ -235,11 +243,11 @@ pub(super) fn schedule(theme: Theme, nodes: usize, dice: &mut Dice) -> Vec<Fault
     faults
 }
 
-/// What every theme has: traffic, time and, save for calm ones, weather.
+/// What every theme has: traffic, time, processes that hand over to the next and, save for calm ones, weather.
 fn common(theme: Theme, nodes: usize, dice: &mut Dice) -> Fault {
     let (from, to) = dice.pair(nodes);
     let is_calm = theme.is_lossless();
-    match dice.below(20) {
+    match dice.below(22) {
         // More than may wait for a session, save where nothing may be lost.
         0 => Fault::Send { from, to, count: dice.between(1, if is_calm { 80 } else { 240 }) as usize },
         1..7 => Fault::Send { from, to, count: dice.between(1, 12) as usize },
@@ -267,6 +275,10 @@ fn common(theme: Theme, nodes: usize, dice: &mut Dice) -> Fault {
         17 => Fault::Replay { to, which: dice.below(u64::MAX) },
         18 if dice.one_in(2) => Fault::Garbage { to, kind: dice.below(6) as u8, len: dice.below(200) as usize },
         18 => Fault::Keepalive { node: from, peer: to, seconds: [0, 10, 25][dice.below(3) as usize] },
+        19 | 20 => {
+            let after = if dice.one_in(2) { Some(dice.below(8) as u32) } else { None };
+            Fault::Reload { node: from, peer: to, after, takes_over: !dice.one_in(5) }
+        }
         _ if is_calm => Fault::LoseHandshakes(dice.between(100, 350)),
         _ if dice.one_in(2) => Fault::Heal,
         _ => Fault::Cut { from, to },

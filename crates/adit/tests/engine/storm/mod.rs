@@ -9,6 +9,8 @@
 //! - no initiation is answered twice or after a later one, no node initiates more often than every 5 s, no session is
 //!   used after 180 s, by a responder before its initiator, or with differing preshared keys.
 //!
+//! In every theme processes hand their interface over to the next one ([`handover`]), which changes nothing of that.
+//!
 //! In the end, traffic flows again within a bound ([`recovery`]), or, if the network lost nothing but handshake
 //! messages, every single packet has arrived, even while operators made changes with care ([`care`]).
 //!
@@ -20,6 +22,7 @@
 
 mod care;
 mod fault;
+mod handover;
 mod packets;
 mod recovery;
 mod truth;

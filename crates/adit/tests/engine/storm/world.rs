@@ -12,7 +12,7 @@ pub(super) struct World {
     pub(super) sim: Sim,
     pub(super) truth: Truth,
     pub(super) witness: Witness,
-    bounds: Bounds,
+    pub(super) bounds: Bounds,
     is_calm: bool,
     serial: u64,
 }
@@ -105,6 +105,7 @@ impl World {
                 self.witness.forget_initiations(node);
                 self.truth.gives_up_keys(now, node);
             }
+            Fault::Reload { node, peer, after, takes_over } => self.reload(node, peer, after, takes_over)?,
             Fault::Tell { node, of } => self.tell(node, of),
             Fault::LinkDownAndUp(node) => {
                 let clock = self.sim.clock(node);
