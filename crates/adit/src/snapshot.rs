@@ -8,6 +8,7 @@ mod tests;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 use core::fmt;
 use core::time::Duration;
 
@@ -22,7 +23,7 @@ use crate::interface::Interface;
 use crate::key::{PrivateKey, PublicKey};
 use crate::noise::Identity;
 use crate::path::Path;
-use crate::peer::PeerId;
+use crate::peer::{Peer, PeerId};
 use crate::time::{Instant, Tai64n};
 use crate::transmit::Outgoing;
 
@@ -308,6 +309,7 @@ impl Interface {
                 }
             }
         }
+        interface.restore_staged();
         for field in snapshot.fields() {
             let (tag, value) = field?;
             match tag {
@@ -333,7 +335,7 @@ impl Interface {
         Ok(interface)
     }
 
-    fn restore_peer(&mut self, peer: crate::peer::Peer) -> Result<PeerId, SnapshotError> {
+    fn restore_peer(&mut self, peer: Peer) -> Result<PeerId, SnapshotError> {
         if self.peer_id(&peer.public_key).is_some() {
             return Err(SnapshotError::Malformed("a peer is there twice"));
         }
@@ -346,24 +348,29 @@ impl Interface {
                 return Err(SnapshotError::Malformed("two sessions have one index"));
             }
         }
-        self.staged_bytes += peer.staged.bytes();
         if let Some(place) = self.peers.get_mut(id) {
             *place = peer;
         }
-        // The bounds may be narrower than those under which the packets were kept.
-        let mut overflow = 0;
-        while let Some(peer) = self.peers.get_mut(id) {
-            let before = peer.staged.bytes();
-            let fits = self.bounds.may_wait(before, self.staged_bytes - before);
-            if fits || peer.staged.pop().is_none() {
-                break;
-            }
-            self.staged_bytes -= before - peer.staged.bytes();
-            overflow += 1;
-        }
-        self.drop_many(Some(id), Drop::StagedOverflow, overflow);
         self.reschedule(id);
         Ok(id)
+    }
+
+    /// Drops waiting packets, the oldest of each peer first, if the bounds are narrower than those under which they
+    /// were kept.
+    fn restore_staged(&mut self) {
+        let waiting = |(id, peer): (PeerId, &Peer)| (!peer.staged.is_empty()).then_some((peer.staged.bytes(), id));
+        let mut peers: Vec<_> = self.peers.iter().filter_map(waiting).collect();
+        // What a peer may keep whatever waits for others is no reason to drop what others kept before.
+        peers.sort_by_key(|&(bytes, _)| Reverse(bytes));
+        for (_, id) in peers {
+            let Some(peer) = self.peers.get_mut(id) else { continue };
+            let mut overflow = 0;
+            while !self.bounds.may_wait(peer.staged.bytes(), self.staged_bytes) && peer.staged.pop().is_some() {
+                overflow += 1;
+            }
+            self.staged_bytes += peer.staged.bytes();
+            self.drop_many(Some(id), Drop::StagedOverflow, overflow);
+        }
     }
 
     fn restore_incoming(&mut self, value: Value<'_>) -> Result<(), SnapshotError> {

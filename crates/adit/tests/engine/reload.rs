@@ -106,6 +106,21 @@ fn a_response_finds_the_initiator_in_its_next_process_and_nothing_that_waited_is
     assert_eq!(sim.count(A, Kind::Initiation), 1);
 }
 
+/// Each peer has room for 2 KiB whatever waits for others, so that more may wait than the bound for all says.
+#[test]
+fn nothing_that_waits_is_lost_though_together_it_is_more_than_the_bound_for_all_peers() {
+    let mut bounds = Bounds::default();
+    (bounds.staged_bytes_per_peer, bounds.staged_bytes) = (4 << 10, 4 << 10);
+    let (mut sim, chances) = group(7, 3, bounds);
+    let mut packets: Vec<_> = sim.send_many(A, C, 42).into_iter().map(|packet| (C, packet)).collect();
+    packets.extend(sim.send_many(A, B, 21).into_iter().map(|packet| (B, packet)));
+    assert_eq!(sim.drops(A, Drop::StagedOverflow), 0);
+    reload(&mut sim, A, &chances, bounds);
+    assert_eq!(sim.drops(A, Drop::StagedOverflow), 0);
+    sim.run_for(RTT * 2);
+    assert!(packets.iter().all(|(to, packet)| sim[*to].has_arrived(packet)));
+}
+
 #[test]
 fn what_was_received_before_is_a_replay_after() {
     let (mut sim, chances) = group(3, 2, Bounds::default());
