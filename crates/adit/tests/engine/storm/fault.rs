@@ -27,6 +27,7 @@ pub(super) enum Theme {
     Clocks,
     /// A peer roams, prefixes change their owner, and somebody lies about its address.
     Addresses,
+    /// All of these but changes with care, which are promised to lose nothing.
     Everything,
 }
 
@@ -91,12 +92,18 @@ pub(super) enum Fault {
     /// A process ends and another begins, knowing what is in its configuration.
     Restart(usize),
     NewKey(usize),
-    /// A process gives all that its interface is and knows to the next one, at once or after some steps while it has
-    /// something to say to `peer`, and `peer` to it. The next one takes over, or looks at it and says no.
+    /// A process gives all that its interface is and knows to the next one, which takes over, or looks at it and says
+    /// no.
     Reload {
         node: usize,
+        takes_over: bool,
+    },
+    /// The same after some steps while, after a silence, the node has something to say to `peer` and `peer` to it.
+    ReloadAmidst {
+        node: usize,
         peer: usize,
-        after: Option<u32>,
+        silence: Duration,
+        steps: u32,
         takes_over: bool,
     },
     /// A node learns the key that another one has now.
@@ -275,9 +282,11 @@ fn common(theme: Theme, nodes: usize, dice: &mut Dice) -> Fault {
         17 => Fault::Replay { to, which: dice.below(u64::MAX) },
         18 if dice.one_in(2) => Fault::Garbage { to, kind: dice.below(6) as u8, len: dice.below(200) as usize },
         18 => Fault::Keepalive { node: from, peer: to, seconds: [0, 10, 25][dice.below(3) as usize] },
-        19 | 20 => {
-            let after = if dice.one_in(2) { Some(dice.below(8) as u32) } else { None };
-            Fault::Reload { node: from, peer: to, after, takes_over: !dice.one_in(5) }
+        19 => Fault::Reload { node: from, takes_over: !dice.one_in(5) },
+        20 => {
+            let silence = [Duration::ZERO, secs(6), secs(dice.between(121, 180)), secs(181)][dice.below(4) as usize];
+            let steps = dice.below(12) as u32;
+            Fault::ReloadAmidst { node: from, peer: to, silence, steps, takes_over: !dice.one_in(5) }
         }
         _ if is_calm => Fault::LoseHandshakes(dice.between(100, 350)),
         _ if dice.one_in(2) => Fault::Heal,
@@ -320,11 +329,12 @@ fn special(theme: Theme, nodes: usize, dice: &mut Dice) -> Fault {
             _ => Fault::SendAtOnce { silence: Duration::ZERO },
         },
         Theme::PresharedKeys => Fault::PresharedKey { node, peer, key: dice.below(3) as u8 },
-        Theme::Clocks => match dice.below(6) {
+        Theme::Clocks => match dice.below(7) {
             0 | 1 => Fault::Jump { node, by: jump(dice) },
             2 => Fault::Suspend { node, time: jump(dice).min(secs(400)) },
             3 => Fault::WallClock { node, offset: -(dice.between(1, 7_200) as i64) },
             4 => Fault::WallClock { node, offset: dice.between(0, 7_200) as i64 },
+            5 => Fault::Reload { node, takes_over: true },
             _ => Fault::Restart(node),
         },
         Theme::Addresses => match dice.below(4) {
@@ -333,11 +343,9 @@ fn special(theme: Theme, nodes: usize, dice: &mut Dice) -> Fault {
             _ => Fault::Lie { from: node, to: peer, as_from: dice.below(nodes as u64) as usize },
         },
         Theme::Everything => {
-            let themes = [Theme::Restarts, Theme::Peers, Theme::PresharedKeys, Theme::Clocks];
-            match dice.below(5) {
-                4 => Fault::Move(dice.between(1, 60_000) as u16),
-                theme => special(themes[theme as usize], nodes, dice),
-            }
+            let themes =
+                [Theme::Weather, Theme::Restarts, Theme::Peers, Theme::PresharedKeys, Theme::Clocks, Theme::Addresses];
+            special(themes[dice.below(themes.len() as u64) as usize], nodes, dice)
         }
     }
 }

@@ -133,7 +133,7 @@ fn weather_one(seed: u64) -> Cookies {
 }
 
 fn nodes(seed: u64) -> usize {
-    if matches!(Theme::of(seed), Theme::Addresses | Theme::Changes) { 3 } else { 2 }
+    if matches!(Theme::of(seed), Theme::Addresses | Theme::Changes | Theme::Everything) { 3 } else { 2 }
 }
 
 fn faults(seed: u64) -> Vec<Fault> {

@@ -13,7 +13,7 @@ pub(super) struct World {
     pub(super) truth: Truth,
     pub(super) witness: Witness,
     pub(super) bounds: Bounds,
-    is_calm: bool,
+    pub(super) is_calm: bool,
     serial: u64,
 }
 
@@ -105,7 +105,10 @@ impl World {
                 self.witness.forget_initiations(node);
                 self.truth.gives_up_keys(now, node);
             }
-            Fault::Reload { node, peer, after, takes_over } => self.reload(node, peer, after, takes_over)?,
+            Fault::Reload { node, takes_over } => self.reload(node, takes_over),
+            Fault::ReloadAmidst { node, peer, silence, steps, takes_over } => {
+                self.reload_amidst((node, peer), silence, steps, takes_over)?;
+            }
             Fault::Tell { node, of } => self.tell(node, of),
             Fault::LinkDownAndUp(node) => {
                 let clock = self.sim.clock(node);
