@@ -1,6 +1,7 @@
 //! Two engines and the network between them, under a script: packets, datagrams that are lost, doubled, altered,
 //! repeated or made up, the time, and calls that configure. Afterwards the network is clean, and traffic must flow.
 
+mod handover;
 mod node;
 mod world;
 
@@ -101,6 +102,8 @@ fn operation(world: &mut World, input: &mut Unstructured<'_>) -> Result<()> {
         // Steps that a threaded caller takes at different times.
         45 | 46 => world.hold(node),
         47 | 48 => world.release(node, input.arbitrary()?),
+        // Another process is given all that the node is and knows, and takes over or says no.
+        49 | 50 => world.hand_over(node, input.arbitrary()?),
         _ => world.deliver_all(),
     }
     world.check();

@@ -21,10 +21,14 @@ pub(crate) const COOKIE_TIME: Duration = Duration::from_secs(120);
 
 /// An interface with a key, whose chance repeats itself.
 pub(crate) fn interface(now: adit::Instant, key: &PrivateKey, seed: u64, bounds: Bounds) -> Interface {
-    let unix_time = UNIX_START + now.saturating_since(START);
-    let mut interface = Interface::with_bounds(now, unix_time, Box::new(ChaCha8Rng::seed_from_u64(seed)), bounds);
+    let mut interface = Interface::with_bounds(now, unix_time(now), Box::new(ChaCha8Rng::seed_from_u64(seed)), bounds);
     interface.set_private_key(Some(key.clone()));
     interface
+}
+
+/// What the wall clock says at a moment.
+pub(crate) fn unix_time(now: adit::Instant) -> Duration {
+    UNIX_START + now.saturating_since(START)
 }
 
 /// A private key that everybody can tell by its number.

@@ -10,6 +10,7 @@ use adit::{
 };
 use ipnet::IpNet;
 
+use super::handover::Successor;
 use crate::packet;
 use crate::reference::{interface, private_key};
 
@@ -38,7 +39,8 @@ pub(super) struct Node {
     /// The receiver's index and the counter of every transport message that left: a key and its nonce.
     nonces: BTreeSet<(u32, u64)>,
     by_steps: bool,
-    held: Option<Held>,
+    pub(super) held: Option<Held>,
+    pub(super) successor: Option<Successor>,
     sent: Vec<Flight>,
 }
 
@@ -47,7 +49,7 @@ type Places = Vec<(usize, u8)>;
 
 /// What a threaded caller has begun and not finished.
 #[derive(Default)]
-struct Held {
+pub(super) struct Held {
     sealing: Vec<(Sealing, Vec<u8>)>,
     opened: Vec<(Opened, Vec<u8>, Places)>,
     work: Vec<HandshakeWork>,
@@ -77,6 +79,7 @@ impl Node {
             nonces: BTreeSet::new(),
             by_steps,
             held: None,
+            successor: None,
             sent: Vec::new(),
         }
     }
@@ -86,7 +89,7 @@ impl Node {
         self.interface = interface(now, &private_key(self.key), seed, self.bounds);
         self.interface.set_mtu(self.mtu);
         self.owners.clear();
-        self.held = None;
+        (self.held, self.successor) = (None, None);
     }
 
     pub(super) fn id(&self, number: u8) -> Option<PeerId> {
@@ -249,19 +252,25 @@ impl Node {
 
     /// Handshakes and all that is to be sent.
     fn flush(&mut self, now: Instant) {
-        while let Some(work) = self.interface.poll_handshake(now) {
+        loop {
+            self.pause(now);
+            let Some(work) = self.interface.poll_handshake(now) else { break };
             match &mut self.held {
                 Some(held) => held.work.push(work),
                 None => self.finish(now, work),
             }
         }
         let mut buffer = vec![0xaa; 65_536];
-        let mut staged: BTreeMap<Option<PeerId>, usize> = BTreeMap::new();
-        while let Some(transmit) = self.interface.poll_transmit(now, &mut buffer).expect("there is room") {
+        let mut staged: BTreeMap<Option<PublicKey>, usize> = BTreeMap::new();
+        loop {
+            self.pause(now);
+            let transmit = self.interface.poll_transmit(now, &mut buffer).expect("there is room");
+            let Some(transmit) = transmit else { break };
+            let peer = transmit.peer.and_then(|id| self.interface.peer(now, id)).map(|peer| *peer.public_key);
             for datagram in buffer[transmit.range.clone()].chunks(transmit.segment_size) {
                 if datagram[0] == 4 && datagram.len() > 32 {
                     // What it was charged at least, while it waited.
-                    *staged.entry(transmit.peer).or_default() += (datagram.len() - 32).saturating_sub(15) + 64;
+                    *staged.entry(peer).or_default() += (datagram.len() - 32).saturating_sub(15) + 64;
                 }
             }
             self.keep(&transmit, &buffer);

@@ -22,15 +22,15 @@ const RECOVERY: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_millis(500);
 
 pub(super) struct World {
-    now: Instant,
-    nodes: [Node; 2],
+    pub(super) now: Instant,
+    pub(super) nodes: [Node; 2],
     flying: Vec<Flight>,
     /// Everything that was ever sent, up to a bound, for those who repeat it.
     wire: Vec<Flight>,
     /// What routers on the way make of a datagram that can be marked.
     congestion: u8,
     serial: u32,
-    seed: u64,
+    pub(super) seed: u64,
 }
 
 impl World {
