@@ -98,11 +98,13 @@ pub(super) enum Fault {
         node: usize,
         takes_over: bool,
     },
-    /// The same after some steps while, after a silence, the node has something to say to `peer` and `peer` to it.
+    /// The same after some steps while, after a silence, the node has something to say to `peer`, and perhaps `peer` to
+    /// it.
     ReloadAmidst {
         node: usize,
         peer: usize,
         silence: Duration,
+        both: bool,
         steps: u32,
         takes_over: bool,
     },
@@ -285,8 +287,8 @@ fn common(theme: Theme, nodes: usize, dice: &mut Dice) -> Fault {
         19 => Fault::Reload { node: from, takes_over: !dice.one_in(5) },
         20 => {
             let silence = [Duration::ZERO, secs(6), secs(dice.between(121, 180)), secs(181)][dice.below(4) as usize];
-            let steps = dice.below(12) as u32;
-            Fault::ReloadAmidst { node: from, peer: to, silence, steps, takes_over: !dice.one_in(5) }
+            let (both, steps, takes_over) = (dice.one_in(2), dice.below(8) as u32, !dice.one_in(5));
+            Fault::ReloadAmidst { node: from, peer: to, silence, both, steps, takes_over }
         }
         _ if is_calm => Fault::LoseHandshakes(dice.between(100, 350)),
         _ if dice.one_in(2) => Fault::Heal,

@@ -22,12 +22,13 @@ impl World {
         self.finish_hand_over(node);
     }
 
-    /// After the silence the node and the peer begin to speak at the same instant, and after some steps of the node's
-    /// its interface is handed over.
+    /// After the silence the speakers begin at the same instant, and after some steps of the node's its interface is
+    /// handed over.
     pub(super) fn reload_amidst(
         &mut self,
-        (node, peer): (usize, usize),
+        node: usize,
         silence: Duration,
+        speakers: &[(usize, usize)],
         steps: u32,
         takes_over: bool,
     ) -> Verdict {
@@ -40,14 +41,13 @@ impl World {
         self.look()?;
         self.wait_while_sessions_end()?;
         self.hand_over_after(node, steps, takes_over);
-        let there = self.send(node, peer, 2);
-        let back = self.send(peer, node, 2);
+        let last: Vec<_> = speakers.iter().map(|&(from, to)| self.send(from, to, 2)).collect();
         self.sim.run_for(RTT);
         self.finish_hand_over(node);
         if is_timely {
             self.sim.run_for(RTT);
             self.look()?;
-            let late = [there, back].into_iter().find(|&number| !self.witness.has_come_out(number));
+            let late = last.into_iter().find(|&number| !self.witness.has_come_out(number));
             return late.map_or(Ok(()), |number| Err(format!("packet {number} is late, which met a handover")));
         }
         Ok(())

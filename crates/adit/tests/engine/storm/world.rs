@@ -106,8 +106,9 @@ impl World {
                 self.truth.gives_up_keys(now, node);
             }
             Fault::Reload { node, takes_over } => self.reload(node, takes_over),
-            Fault::ReloadAmidst { node, peer, silence, steps, takes_over } => {
-                self.reload_amidst((node, peer), silence, steps, takes_over)?;
+            Fault::ReloadAmidst { node, peer, silence, both, steps, takes_over } => {
+                let speakers = if both { &[(node, peer), (peer, node)][..] } else { &[(node, peer)] };
+                self.reload_amidst(node, silence, speakers, steps, takes_over)?;
             }
             Fault::Tell { node, of } => self.tell(node, of),
             Fault::LinkDownAndUp(node) => {
