@@ -72,8 +72,13 @@ pub(super) fn recover(world: &mut World, dice: &mut Dice) -> Verdict {
     if world.witness.is_any_ending(world.sim.now, RTT) {
         return Ok(());
     }
+    // The session may have ended since, without anything to send.
+    let has_session = directions.iter().all(|&(from, to)| {
+        let (clock, id) = (world.sim.clock(from), world.sim.id(from, to));
+        world.sim[from].interface.peer(clock, id).is_some_and(|peer| peer.has_session)
+    });
     let numbers: Vec<_> = directions.iter().map(|&(from, to)| world.send(from, to, 3)).collect();
-    world.sim.run_for(RTT);
+    world.sim.run_for(if has_session { RTT } else { SOON });
     world.look()?;
     match numbers.iter().find(|&&number| !world.witness.has_come_out(number)) {
         Some(number) => Err(format!("packet {number} is lost, though traffic flowed again")),

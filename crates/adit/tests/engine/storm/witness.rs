@@ -33,6 +33,8 @@ struct Initiation {
 struct Session {
     ends: [usize; 2],
     born: Instant,
+    /// When the initiator has it too, and sends its first message. For as much longer it believes the session alive.
+    confirmed: Instant,
     /// The responder's preshared key when it answered.
     psk: u8,
     /// When each end's part began, on its own clock; the initiator's begins with its first message.
@@ -106,8 +108,8 @@ impl Witness {
     /// Whether a session ends within `margin` of `now`, before or after.
     pub(super) fn is_any_ending(&self, now: Instant, margin: Duration) -> bool {
         self.sessions.iter().any(|session| {
-            let age = now.saturating_since(session.born);
-            age + margin >= REJECT_AFTER_TIME && age <= REJECT_AFTER_TIME + margin
+            let ends_after = |since| now.saturating_since(since) <= REJECT_AFTER_TIME + margin;
+            now.saturating_since(session.born) + margin >= REJECT_AFTER_TIME && ends_after(session.confirmed)
         })
     }
 
@@ -166,7 +168,7 @@ impl Witness {
                 let (psk, began) = (truth.psk[from][to], [None, Some(sent.clock)]);
                 self.by_index.insert((to, sent.first_index()), (self.sessions.len(), INITIATOR));
                 self.by_index.insert((from, index), (self.sessions.len(), RESPONDER));
-                self.sessions.push(Session { ends: [to, from], born: sent.at, psk, began });
+                self.sessions.push(Session { ends: [to, from], born: sent.at, confirmed: sent.at, psk, began });
             }
             Kind::CookieReply => {
                 let index = sent.first_index();
@@ -200,6 +202,7 @@ impl Witness {
         let to = session.ends[1 - end];
         if end == INITIATOR && session.began[INITIATOR].is_none() {
             session.began[INITIATOR] = Some(sent.clock);
+            session.confirmed = sent.at;
             let own = truth.psk[from][to];
             if own != session.psk {
                 return Err(format!("a session with preshared keys {own} and {}", session.psk));
