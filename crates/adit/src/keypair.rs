@@ -125,13 +125,16 @@ impl Keypairs {
     /// An initiation of the peer's has been answered: nothing may be sent in the session before the
     /// peer has spoken in it. Returns the indices of those it pushed out.
     ///
+    /// The previous session is kept: the peer may never have heard that the current one is in use, and still send in the
+    /// one before.
+    ///
     /// `is_preferred` says that an initiation of ours is on its way too, and that both ends are to
     /// use the peer's session in the end. If they did not agree each would send in its own, and
     /// with the next handshakes a session would be pushed out that the other end still sends in.
     pub(crate) fn install_answered(&mut self, keypair: Keypair, is_preferred: bool) -> Retired {
         (self.next_is_preferred, self.next_is_overtaken) = (is_preferred, false);
         let next = self.next.replace(Box::new(keypair));
-        [self.previous.take(), next].into_iter().flatten().map(|old| old.local_index).collect()
+        next.into_iter().map(|old| old.local_index).collect()
     }
 
     /// A packet was authenticated in the session `local_index`. If it was the next session it

@@ -236,6 +236,29 @@ fn the_responder_goes_on_in_the_old_session_until_the_initiator_has_used_the_new
 }
 
 #[test]
+fn a_peer_that_never_heard_of_the_current_session_is_heard_in_the_one_before_while_it_asks_for_the_next() {
+    let mut sim = Sim::pair(20);
+    sim.connect(B, A);
+    sim.run_for(secs(1));
+    // A hears nothing, asks for another session, and uses it; B does not hear that.
+    sim.network.cut(B, A);
+    sim.send(A, B);
+    sim.run_for(secs(13));
+    sim.network.heal();
+    sim.network.lose(|sent| sent.from == A && matches!(sent.kind(), Kind::Data | Kind::Keepalive));
+    sim.run_for(secs(3));
+    assert_eq!((sim.count(A, Kind::Initiation), sim.count(B, Kind::Response)), (1, 1));
+    sim.network.heal();
+    sim.run_for(secs(110));
+    sim.send(B, A);
+    sim.run_for(RTT / 2);
+    assert_eq!(sim.count(A, Kind::Response), 2, "B has asked for another, and cannot know the answer yet");
+    let packet = sim.send(B, A);
+    sim.run_for(RTT);
+    assert!(sim[A].has_arrived(&packet));
+}
+
+#[test]
 fn each_message_of_a_session_has_the_next_counter() {
     let mut sim = Sim::pair(12);
     sim.connect(A, B);
