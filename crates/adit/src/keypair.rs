@@ -54,6 +54,11 @@ impl Keypair {
         counter < REJECT_AFTER_MESSAGES && !self.created.is_older_than(REJECT_AFTER_TIME, now)
     }
 
+    /// Whether this interface initiated it, and nothing has ever come in it: maybe the peer never heard that it is in use.
+    fn is_unheard(&self) -> bool {
+        self.role == Role::Initiator && self.replay.is_empty()
+    }
+
     /// The counter for the next packet. No two calls return the same one.
     pub(crate) fn reserve(&mut self) -> u64 {
         let counter = self.counter;
@@ -82,7 +87,9 @@ pub(crate) struct Keypairs {
     pub(crate) current: Option<Box<Keypair>>,
     /// The one before, for packets that are still on their way.
     pub(crate) previous: Option<Box<Keypair>>,
-    /// A session in which this interface is the responder, until the initiator has shown that it has the session too.
+    /// A session in which this interface is the responder, until the initiator has shown that it has the session too; or,
+    /// while there is none, one that this interface initiated and was never answered in before it was followed by the
+    /// current one.
     pub(crate) next: Option<Box<Keypair>>,
     /// Both ends initiated at the same time, and the next session is the one that they agree on.
     pub(crate) next_is_preferred: bool,
@@ -112,14 +119,20 @@ impl Keypairs {
     /// The response to an initiation of ours has made a session: it proves that the peer has the
     /// keys, so the session is used at once. Returns the indices of those it pushed out.
     ///
-    /// An unconfirmed session that the peer initiated is kept for what the peer may send in it, until it expires.
+    /// An unconfirmed session that the peer initiated is kept for what the peer may send in it, until it expires. If
+    /// nothing has ever come in the session that was the current one, the peer may still send in the one before: the
+    /// first message of the session, which tells the peer that it is in use, may be lost.
     pub(crate) fn install_initiated(&mut self, keypair: Keypair) -> Retired {
         self.next_is_overtaken = !self.next_is_preferred;
         let now = keypair.created;
-        let next = self.next.take_if(|next| next.created.is_older_than(REJECT_AFTER_TIME, now));
+        let ended = |old: &mut Box<Keypair>| old.created.is_older_than(REJECT_AFTER_TIME, now);
+        let [next, previous] = [self.next.take_if(ended), self.previous.take_if(ended)];
         let before = self.current.replace(Box::new(keypair));
-        let previous = core::mem::replace(&mut self.previous, before);
-        [previous, next].into_iter().flatten().map(|old| old.local_index).collect()
+        let is_unheard = before.as_ref().is_some_and(|before| before.is_unheard());
+        let has_room = self.next.as_ref().is_none_or(|next| next.role == Role::Initiator);
+        let place = if is_unheard && self.previous.is_some() && has_room { &mut self.next } else { &mut self.previous };
+        let pushed_out = core::mem::replace(place, before);
+        [next, previous, pushed_out].into_iter().flatten().map(|old| old.local_index).collect()
     }
 
     /// An initiation of the peer's has been answered: nothing may be sent in the session before the
@@ -137,11 +150,11 @@ impl Keypairs {
         next.into_iter().map(|old| old.local_index).collect()
     }
 
-    /// A packet was authenticated in the session `local_index`. If it was the next session it
+    /// A packet was authenticated in the session `local_index`. If it was the next session, and the peer's, it
     /// becomes the current one, unless a later one is; returns the index pushed out by that, or
     /// `None` if nothing moved.
     pub(crate) fn confirm(&mut self, local_index: u32) -> Option<Retired> {
-        let next = self.next.take_if(|next| next.local_index == local_index)?;
+        let next = self.next.take_if(|next| next.local_index == local_index && next.role == Role::Responder)?;
         let before = if self.next_is_overtaken { Some(next) } else { self.current.replace(next) };
         Some(core::mem::replace(&mut self.previous, before).map(|old| old.local_index).into_iter().collect())
     }

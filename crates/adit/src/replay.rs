@@ -43,6 +43,11 @@ impl ReplayWindow {
         Self { next: 0, words: [0; WORDS] }
     }
 
+    /// Whether nothing has been accepted yet.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.next == 0
+    }
+
     /// Whether [`accept`](Self::accept) would accept this counter now.
     ///
     /// Cheap, and changes nothing: it may be asked before a packet is

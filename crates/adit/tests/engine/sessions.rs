@@ -259,6 +259,31 @@ fn a_peer_that_never_heard_of_the_current_session_is_heard_in_the_one_before_whi
 }
 
 #[test]
+fn a_peer_that_never_heard_of_several_sessions_is_heard_in_the_one_before_them() {
+    let mut sim = Sim::pair(21);
+    sim.connect(B, A);
+    sim.run_for(secs(1));
+    let used = sim.last_index(B);
+    // A asks for one session after another. B answers, but never hears that they are in use.
+    for sessions in 1..=3 {
+        sim.network.heal();
+        sim.network.cut_both(A, B);
+        sim.send(A, B);
+        sim.run_for(secs(13));
+        sim.network.heal();
+        sim.network.lose(|sent| sent.from == A && matches!(sent.kind(), Kind::Data | Kind::Keepalive));
+        sim.run_for(secs(3));
+        assert_eq!((sim.count(A, Kind::Initiation), sim.count(B, Kind::Response)), (sessions, sessions));
+    }
+    sim.network.heal();
+    let packet = sim.send(B, A);
+    assert_eq!(sim.last_sent(B, Kind::Data).first_index(), used);
+    sim.run_for(RTT);
+    assert!(sim[A].has_arrived(&packet));
+    assert_eq!(sim.count(A, Kind::Initiation), 3, "no further session is needed");
+}
+
+#[test]
 fn each_message_of_a_session_has_the_next_counter() {
     let mut sim = Sim::pair(12);
     sim.connect(A, B);
