@@ -2,9 +2,9 @@
 
 use std::fs::{self, File};
 use std::net::{IpAddr, UdpSocket};
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _};
 use std::panic::resume_unwind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::mount::{MsFlags, mount};
@@ -147,6 +147,13 @@ impl Host {
         self.enter(|| fs::exists(socket(name)).unwrap_or(false))
     }
 
+    /// The sockets of daemons, by their paths within the folder of the UAPI's.
+    pub fn sockets(&self) -> Vec<String> {
+        let mut sockets = self.enter(|| sockets_in(Path::new("/run/wireguard")));
+        sockets.sort();
+        sockets
+    }
+
     /// A path by which `ip link set … netns PATH` finds this host's network.
     pub fn network_path(&self) -> String {
         use std::os::fd::AsRawFd;
@@ -252,3 +259,17 @@ const SETTINGS: &[(&str, &str)] = &[
     ("ipv6/conf/all/keep_addr_on_down", "1"),
     ("ipv6/conf/default/keep_addr_on_down", "1"),
 ];
+
+/// All sockets in a folder and those beneath.
+pub fn sockets_in(folder: &Path) -> Vec<String> {
+    let mut sockets = Vec::new();
+    for entry in fs::read_dir(folder).expect("a folder of sockets").map(|entry| entry.expect("a file")) {
+        let (name, kind) = (entry.file_name().to_string_lossy().into_owned(), entry.file_type().expect("its type"));
+        if kind.is_socket() {
+            sockets.push(name);
+        } else if kind.is_dir() {
+            sockets.extend(sockets_in(&entry.path()).into_iter().map(|below| format!("{name}/{below}")));
+        }
+    }
+    sockets
+}

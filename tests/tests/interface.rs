@@ -343,6 +343,14 @@ fn files_that_whoever_starts_the_daemon_has_open_are_not_kept_open() {
     }
 }
 
+/// Programs made with wgctrl take each socket there for an interface, whatever its name.
+#[test]
+fn in_the_folder_of_the_uapi_there_are_sockets_of_interfaces_alone() {
+    let mut node = Node::stopped(Adit, "A");
+    node.start();
+    assert_eq!(node.host.sockets(), ["adit/wg0.reload", "wg0.sock"]);
+}
+
 #[test]
 fn a_port_that_was_left_can_be_used_at_once() {
     let mut node = Node::stopped(Adit, "A");

@@ -180,9 +180,7 @@ fn a_service_manager_is_told_and_its_socket_is_used_and_left() {
     assert!(service.process.wait().success());
     let manager = service.manager.as_ref().expect("a service manager");
     assert!(hear(manager).starts_with("STOPPING=1\n"));
-    let left = service.pair.a.host.enter(|| fs::read_dir(SOCKETS).expect("the folder of the sockets").count());
-    assert!(service.pair.a.host.has_socket("wg0"), "the socket is the service manager's");
-    assert_eq!(left, 1, "nothing but that socket is left");
+    assert_eq!(service.pair.a.host.sockets(), ["wg0.sock"], "nothing but the service manager's socket is left");
     assert!(!service.pair.a.host.has_link("wg0"));
 }
 

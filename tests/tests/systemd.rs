@@ -109,7 +109,7 @@ fn what_is_stopped_leaves_nothing_and_its_socket_starts_it_again() {
     await_active(&systemd);
     systemd.run(&format!("systemctl stop {SOCKET} {SERVICE}"));
     assert!(!pair.a.host.has_link("wg0") && systemd.processes(SERVICE).is_empty());
-    let left: Vec<_> = fs::read_dir(systemd.file("/run/wireguard")).expect("the folder of sockets").collect();
+    let left = adit_tests::sockets_in(&systemd.file("/run/wireguard"));
     assert!(left.is_empty(), "{left:?} is left");
     assert_eq!(systemd.run("systemctl --failed --quiet --plain list-units 'adit*'"), "");
 }

@@ -11,6 +11,9 @@ use nix::sys::signal::Signal;
 
 use super::{Program, pair, pair_of, while_busy};
 
+/// Where reloads are asked for, within the folder of the UAPI's sockets.
+const ASKS: &str = "adit/wg0.reload";
+
 #[test]
 fn a_program_that_cannot_take_over_leaves_the_daemon_serving_with_nothing_lost() {
     let program = Program::new();
@@ -207,19 +210,19 @@ fn a_daemon_that_may_not_be_replaced_says_so_at_once_and_serves_on() {
     pair.assert_a_reaches_b();
     daemon.signal(Signal::SIGTERM);
     assert!(daemon.wait().success());
-    let left = pair.a.host.enter(|| fs::read_dir("/run/wireguard").expect("the sockets").count());
-    assert_eq!(left, 0, "its sockets are removed");
+    assert!(pair.a.host.sockets().is_empty(), "its sockets are removed");
 }
 
 #[test]
 fn a_daemon_that_may_not_be_replaced_answers_on_a_socket_that_was_handed_in_too() {
     let program = Program::new();
     let mut pair = Pair::stopped(Implementation::Adit, Implementation::Adit);
+    pair.a.host.enter(|| fs::create_dir("/run/wireguard/adit")).expect("a folder");
     let listen = |name: &str| {
         let socket = pair.a.host.enter(|| UnixListener::bind(Path::new("/run/wireguard").join(name)));
         OwnedFd::from(socket.expect("a socket"))
     };
-    let (uapi, asks) = (listen("wg0.sock"), listen("wg0.reload"));
+    let (uapi, asks) = (listen("wg0.sock"), listen(ASKS));
     let mut command = Command::new("sh");
     let script = "exec 3<&0 4<&1 < /dev/null > /dev/null; LISTEN_PID=$$ exec \"$0\" -f --no-reload wg0";
     command.args(["-c", script]).arg(&program.path).stdin(uapi).stdout(asks);
@@ -232,8 +235,7 @@ fn a_daemon_that_may_not_be_replaced_answers_on_a_socket_that_was_handed_in_too(
     pair.assert_a_reaches_b();
     daemon.signal(Signal::SIGTERM);
     assert!(daemon.wait().success());
-    let left = pair.a.host.enter(|| fs::read_dir("/run/wireguard").expect("the sockets").count());
-    assert_eq!(left, 2, "the sockets are somebody else's");
+    assert_eq!(pair.a.host.sockets(), [ASKS, "wg0.sock"], "the sockets are somebody else's");
 }
 
 #[test]

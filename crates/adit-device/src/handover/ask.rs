@@ -1,4 +1,4 @@
-//! Asking a daemon to reload, over a socket beside that of the UAPI, whose language is WireGuard's alone.
+//! Asking a daemon to reload, over a socket of its own: the language of the UAPI is WireGuard's alone.
 
 use std::io::{self, Read as _};
 use std::os::unix::net::UnixStream;
@@ -9,7 +9,10 @@ use crate::uapi::{Listener, socket_path};
 
 /// Longer than a daemon takes to say no.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// How the socket's path ends: not as that of the UAPI, so that `wg` does not take it for an interface.
+/// The folder of the sockets, within that of the UAPI's: there are programs that take each socket there for an interface,
+/// whatever its name.
+const FOLDER: &str = "adit";
+/// How the socket's path ends.
 pub(crate) const RELOAD_ENDING: &str = "reload";
 
 /// Makes the daemon of the interface `name` hand over to the program on disk, and waits until that one serves. Returns
@@ -45,11 +48,10 @@ pub fn reload(name: &str) -> io::Result<u32> {
 
 /// Opens the socket for the interface `name`; without it there still is the signal.
 pub(crate) fn listen(name: &str) -> Option<Listener> {
-    let listener = Listener::make_directory().and_then(|()| Listener::bind_at(&path(name)));
+    let listener = Listener::bind_in_its_folder(&path(name));
     listener.inspect_err(|error| tracing::warn!(%error, "reloads cannot be asked for")).ok()
 }
 
-/// The path of the socket, beside the UAPI's.
 fn path(name: &str) -> PathBuf {
-    socket_path(name).with_file_name(format!("{name}.{RELOAD_ENDING}"))
+    socket_path(name).with_file_name(FOLDER).join(format!("{name}.{RELOAD_ENDING}"))
 }

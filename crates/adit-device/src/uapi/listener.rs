@@ -40,13 +40,15 @@ impl Listener {
     /// # Errors
     /// `AddrInUse` when somebody answers there; any other when the socket cannot be made.
     pub fn bind(name: &str) -> io::Result<Self> {
-        Self::make_directory()?;
-        Self::bind_at(&socket_path(name))
+        Self::bind_in_its_folder(&socket_path(name))
     }
 
-    /// Makes the folder of the sockets, in which nobody else may put one.
-    pub(crate) fn make_directory() -> io::Result<()> {
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(directory())
+    /// The same as [`Listener::bind_at`], in a folder that is made if need be, and in which nobody else may put a socket.
+    pub(crate) fn bind_in_its_folder(path: &Path) -> io::Result<Self> {
+        if let Some(folder) = path.parent() {
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
+        }
+        Self::bind_at(path)
     }
 
     /// Listens on a socket at `path`, for its owner alone, and replaces a socket there on which nobody listens.
