@@ -2,9 +2,10 @@
 //!
 //! [`up`] checks everything before it touches anything, except for names, which are resolved after the commands of
 //! `PreUp`; if a step fails it undoes what it did. It differs from `wg-quick` in this: it makes no firewall rules, so
-//! where strict reverse-path filtering is on, a default route through the tunnel needs `rp_filter` set to 2; and when
-//! `up` fails after it has begun to run commands, those that clean up after them are run too (`PreDown` only if
-//! `PostUp` had begun).
+//! where strict reverse-path filtering is on, a default route through the tunnel needs `rp_filter` set to 2; without
+//! `MTU`, the interface's fits the way to every endpoint, where that of `wg-quick` fits the widest, and where there is
+//! no way to any and no IPv4 default route, the IPv6 one counts, where `wg-quick` takes 1420; and when `up` fails after
+//! it has begun to run commands, those that clean up after them are run too (`PreDown` only if `PostUp` had begun).
 
 mod dns;
 mod machine;

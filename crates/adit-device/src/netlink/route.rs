@@ -60,6 +60,21 @@ impl Netlink {
         Ok(self.all_routes(table)?.iter().filter_map(route_of).collect())
     }
 
+    /// The way of a default route of the main table, if there is any: an IPv4 one rather than an IPv6 one. If it leads
+    /// to several interfaces, 0 stands for them.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn default_route(&mut self) -> Result<Option<RouteLookup>> {
+        let is_default = |route: &RouteMessage| {
+            route.header.kind == RouteType::Unicast && destination_of(route).is_some_and(|net| net.prefix_len() == 0)
+        };
+        let mut defaults = self.all_routes(MAIN_TABLE)?;
+        defaults.retain(is_default);
+        let is_v4 = |route: &&RouteMessage| route.header.address_family == AddressFamily::Inet;
+        Ok(defaults.iter().find(is_v4).or(defaults.first()).map(lookup_of))
+    }
+
     /// Whether there is any route in a table, be it to several interfaces or to none.
     ///
     /// # Errors
@@ -116,22 +131,7 @@ impl Netlink {
         let RouteNetlinkMessage::NewRoute(answer) = self.get(&action, RouteNetlinkMessage::GetRoute(request))? else {
             return Err(NetlinkError::new(&action, io::ErrorKind::InvalidData.into()));
         };
-        let mut lookup = RouteLookup::default();
-        for attribute in &answer.attributes {
-            match attribute {
-                RouteAttribute::Oif(index) => lookup.ifindex = *index,
-                RouteAttribute::PrefSource(source) => lookup.source = ip(source),
-                RouteAttribute::Gateway(gateway) => lookup.gateway = ip(gateway),
-                RouteAttribute::Metrics(metrics) => {
-                    lookup.mtu = metrics.iter().find_map(|metric| match metric {
-                        RouteMetric::Mtu(mtu) if *mtu > 0 => Some(*mtu),
-                        _ => None,
-                    });
-                }
-                _ => {}
-            }
-        }
-        Ok(lookup)
+        Ok(lookup_of(&answer))
     }
 }
 
@@ -200,6 +200,25 @@ pub(super) fn everywhere(family: AddressFamily) -> Option<IpNet> {
 /// Whether this is an entry of the kernel's cache, and no route.
 pub(super) fn is_cached(message: &RouteMessage) -> bool {
     message.header.flags.contains(RouteFlags::Cloned)
+}
+
+fn lookup_of(message: &RouteMessage) -> RouteLookup {
+    let mut lookup = RouteLookup::default();
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(index) => lookup.ifindex = *index,
+            RouteAttribute::PrefSource(source) => lookup.source = ip(source),
+            RouteAttribute::Gateway(gateway) => lookup.gateway = ip(gateway),
+            RouteAttribute::Metrics(metrics) => {
+                lookup.mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) if *mtu > 0 => Some(*mtu),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    lookup
 }
 
 fn route_of(message: &RouteMessage) -> Option<Route> {

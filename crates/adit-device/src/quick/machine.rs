@@ -15,7 +15,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::{QuickError, Start, dns};
 use crate::config::{DeviceState, DeviceUpdate};
-use crate::netlink::{MAIN_TABLE, Netlink, Route, Rule};
+use crate::netlink::{Netlink, Route, RouteLookup, Rule};
 use crate::uapi::reply::ReplyError;
 use crate::uapi::{Client, ClientError, socket_path};
 
@@ -77,6 +77,10 @@ pub(super) struct Linux<'a> {
 impl<'a> Linux<'a> {
     pub(super) fn open(start: Start<'a>) -> Result<Self, QuickError> {
         Ok(Self { netlink: Netlink::open()?, start, signals: Signals::watch()? })
+    }
+
+    fn mtu_of(&mut self, route: &RouteLookup) -> Option<u32> {
+        route.mtu.or_else(|| Some(self.netlink.link_by_index(route.ifindex).ok()?.mtu))
     }
 }
 
@@ -159,13 +163,12 @@ impl Machine for Linux<'_> {
 
     fn mtu_towards(&mut self, address: IpAddr, mark: u32) -> Option<u32> {
         let route = self.netlink.route_to(address, mark).ok()?;
-        route.mtu.or_else(|| Some(self.netlink.link_by_index(route.ifindex).ok()?.mtu))
+        self.mtu_of(&route)
     }
 
     fn default_mtu(&mut self) -> Option<u32> {
-        let routes = self.netlink.routes(MAIN_TABLE).ok()?;
-        let route = routes.iter().find(|route| route.destination.prefix_len() == 0)?;
-        Some(self.netlink.link_by_index(route.ifindex).ok()?.mtu)
+        let route = self.netlink.default_route().ok()??;
+        self.mtu_of(&route)
     }
 
     fn mtu(&mut self, index: u32) -> Result<u32, QuickError> {
@@ -275,6 +278,32 @@ impl Drop for Signals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netlink::testing::in_new_namespace;
+
+    #[test]
+    fn the_mtu_of_a_default_route_counts_more_than_that_of_its_link() {
+        in_new_namespace(|| {
+            let mut netlink = Netlink::open().unwrap();
+            netlink.create_veth("a", "b", None).unwrap();
+            for name in ["a", "b"] {
+                let index = netlink.link(name).unwrap().index;
+                netlink.set_up(index, true).unwrap();
+            }
+            let mut start = |_: &str| Ok(());
+            let mut linux = Linux::open(&mut start).unwrap();
+            assert_eq!(linux.default_mtu(), None);
+            for (command, mtu) in [
+                ("-6 route add default dev b mtu 1380", 1380),
+                ("route add unreachable default", 1380),
+                ("route replace default dev a", 1500),
+                ("route replace default dev a mtu 1400", 1400),
+                ("route replace default mtu 1300 nexthop dev a nexthop dev b", 1300),
+            ] {
+                assert!(Command::new("ip").args(command.split(' ')).status().unwrap().success(), "{command}");
+                assert_eq!(linux.default_mtu(), Some(mtu), "{command}");
+            }
+        });
+    }
 
     #[test]
     fn a_hook_goes_no_further_than_to_its_first_command_that_fails() {
