@@ -137,9 +137,10 @@ impl<M: Machine> Attempt<'_, M> {
             self.done.push(Done::Dns);
             self.machine.set_dns(self.name, &self.interface.dns)?;
         }
+        let own = self.own_routes(index)?;
         for net in routes {
             self.machine.check_interrupted()?;
-            self.add_route(index, net, table)?;
+            self.add_route(index, net, table, &own)?;
         }
         if !self.interface.post_up.is_empty() {
             self.has_run_hooks = true;
@@ -176,7 +177,23 @@ impl<M: Machine> Attempt<'_, M> {
         outer.saturating_sub(OVERHEAD).clamp(576, u16::MAX.into())
     }
 
-    fn add_route(&mut self, ifindex: u32, net: IpNet, default_table: Option<u32>) -> Result<(), QuickError> {
+    /// Where the routes lead that the kernel has made for the interface's own addresses. Those that are added here need
+    /// not be known: none contains one that comes after it.
+    fn own_routes(&mut self, ifindex: u32) -> Result<Vec<IpNet>, QuickError> {
+        if self.interface.table != Table::Auto {
+            return Ok(Vec::new());
+        }
+        let routes = self.machine.routes(MAIN_TABLE)?;
+        Ok(routes.iter().filter(|route| route.ifindex == ifindex).map(|route| route.destination).collect())
+    }
+
+    fn add_route(
+        &mut self,
+        ifindex: u32,
+        net: IpNet,
+        default_table: Option<u32>,
+        own: &[IpNet],
+    ) -> Result<(), QuickError> {
         let route = |table| Route { destination: net, table, ifindex, metric: None };
         match (self.interface.table, default_table) {
             (Table::Off, _) => Ok(()),
@@ -191,14 +208,8 @@ impl<M: Machine> Attempt<'_, M> {
                 }
                 Ok(())
             }
-            (Table::Auto, _) => {
-                // The kernel has made a route for the interface's own addresses.
-                let mut routes = self.machine.routes(MAIN_TABLE)?.into_iter();
-                if routes.any(|route| route.ifindex == ifindex && route.destination.contains(&net)) {
-                    return Ok(());
-                }
-                self.make_route(&route(MAIN_TABLE))
-            }
+            (Table::Auto, _) if own.iter().any(|own| own.contains(&net)) => Ok(()),
+            (Table::Auto, _) => self.make_route(&route(MAIN_TABLE)),
         }
     }
 

@@ -25,6 +25,8 @@ struct Paper {
     src_valid_mark: bool,
     mtus: Vec<(IpAddr, u32)>,
     operations: usize,
+    /// How often routes were listed.
+    listings: usize,
     /// The number of the operation that fails.
     fails: Option<usize>,
     /// Whether the daemon does not end when its link goes.
@@ -155,6 +157,7 @@ impl Machine for Paper {
     }
 
     fn routes(&mut self, table: u32) -> Result<Vec<Route>, QuickError> {
+        self.listings += 1;
         Ok(self.routes.iter().filter(|route| route.table == table).copied().collect())
     }
 
@@ -203,6 +206,10 @@ fn full_tunnel() -> Config {
         "[Interface]\nAddress = 10.0.0.2/24, fd00::2/64\nDNS = 10.0.0.1, corp\nPreUp = a %i\nPostUp = b\nPreDown = c\nPostDown = d %i%i\n\
          [Peer]\nPublicKey = KEY\nAllowedIPs = 10.0.0.1/32, 0.0.0.0/0, ::/0, 192.168.0.0/16\n",
     )
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
 }
 
 fn tables(machine: &Paper) -> Vec<(String, u32)> {
@@ -260,6 +267,20 @@ fn of_several_sections_for_a_peer_the_last_one_counts_for_routes_as_it_does_for_
     let mut machine = Paper::default();
     up(&mut machine, "wg0", &config, |_, _| Ok(vec![])).unwrap();
     assert_eq!(tables(&machine), [("10.1.0.0/16".to_owned(), 254)]);
+}
+
+#[test]
+fn the_routes_there_are_already_are_listed_once_for_however_many_networks() {
+    let nets: Vec<String> = (1..200).map(|number| format!("10.0.{number}.0/24")).collect();
+    let peer = format!("[Peer]\nPublicKey = KEY\nAllowedIPs = {}, 10.9.0.0/16, 10.8.0.0/16\n", nets.join(", "));
+    let mut machine = Paper::default();
+    machine.routes.push(Route { destination: net("10.8.0.0/15"), table: MAIN_TABLE, ifindex: 1, metric: None });
+    up(&mut machine, "wg0", &config(&format!("[Interface]\nAddress = 10.0.2.1/23\n{peer}")), |_, _| Ok(vec![None]))
+        .unwrap();
+    assert_eq!(machine.listings, 1);
+    let has = |destination: &str| tables(&machine).iter().any(|(there, _)| there == destination);
+    assert!(has("10.0.1.0/24") && !has("10.0.2.0/24") && !has("10.0.3.0/24"), "there is one for its own network");
+    assert!(has("10.8.0.0/16") && has("10.9.0.0/16"), "another interface's counts for nothing");
 }
 
 #[test]
