@@ -319,6 +319,28 @@ fn adit_up_says_which_port_or_route_is_in_the_way() {
 }
 
 #[test]
+fn adit_up_leaves_out_ipv6_addresses_where_the_mtu_is_below_that_of_ipv6() {
+    let host = Host::new("A");
+    let quick = Quick::new(&host, "[Interface]\nAddress = 10.0.0.1/24, fd00::1/64\nMTU = 1200\n");
+    for is_adit in [false, true] {
+        let run = |verb: &str| {
+            if !is_adit {
+                return quick.run(verb);
+            }
+            let mut command = Command::new(Adit.binary());
+            command.arg(verb).arg(quick.file());
+            host.complete(command, "")
+        };
+        run("up").success();
+        assert!(host.ip("link show dev wg0").contains("mtu 1200"));
+        let addresses = host.ip("address show dev wg0");
+        assert!(addresses.contains("10.0.0.1/24") && !addresses.contains("fd00::"), "adit {is_adit}: {addresses}");
+        run("down").success();
+        quick.assert_gone();
+    }
+}
+
+#[test]
 fn adit_down_ends_a_tunnel_though_a_rule_for_its_table_is_somebody_elses() {
     let host = Host::new("A");
     let peer = Peer::new(&Keys::generate(), "0.0.0.0/0");

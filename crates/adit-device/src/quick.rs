@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use zeroize::Zeroizing;
 
-use crate::conf::{ConfError, Config};
+use crate::conf::{ConfError, Config, Table};
 use crate::netlink::NetlinkError;
 use crate::uapi::ClientError;
 
@@ -88,9 +88,14 @@ impl Location {
 /// [`QuickError`]; then nothing is left of it.
 pub fn up(location: &Location, start: Start<'_>) -> Result<(), QuickError> {
     let config = location.read()?;
-    let needs_ipv6 = steps::nets(&config).iter().any(|net| net.addr().is_ipv6());
-    if let Some(mtu) = config.interface.mtu.filter(|&mtu| needs_ipv6 && mtu < IPV6_MTU) {
-        return Err(QuickError::Mtu { path: location.path.clone(), mtu });
+    if let Some(mtu) = config.interface.mtu.filter(|&mtu| mtu < IPV6_MTU) {
+        let is_v6 = |net: &IpNet| net.addr().is_ipv6();
+        if config.interface.table != Table::Off && steps::routes(&config).iter().any(is_v6) {
+            return Err(QuickError::Mtu { path: location.path.clone(), mtu });
+        }
+        if config.interface.addresses.iter().any(is_v6) {
+            tracing::warn!("below MTU = {IPV6_MTU} the kernel takes the IPv6 addresses of Address away");
+        }
     }
     steps::up(&mut Linux::open(start)?, &location.name, &config, resolve)
 }
@@ -131,7 +136,7 @@ pub enum QuickError {
     },
     /// The MTU of the file, and IPv6.
     #[error(
-        "{}: found MTU = {mtu}, expected {IPV6_MTU} or more, since Address or AllowedIPs have IPv6, which the kernel turns off \
+        "{}: found MTU = {mtu}, expected {IPV6_MTU} or more, since AllowedIPs have IPv6, which the kernel turns off \
          below that", path.display()
     )]
     Mtu {
@@ -226,7 +231,9 @@ fn replace(path: &Path, config: &Config) -> Result<(), QuickError> {
 
 #[cfg(test)]
 mod tests {
+    use super::up as up_by;
     use super::*;
+    use crate::netlink::testing::in_new_namespace;
     use crate::scratch::Scratch;
 
     #[test]
@@ -248,18 +255,23 @@ mod tests {
     }
 
     #[test]
-    fn an_mtu_below_that_of_ipv6_is_refused_where_there_is_ipv6_before_anything_is_touched() {
+    fn an_mtu_below_that_of_ipv6_is_refused_where_there_would_be_ipv6_routes_before_anything_is_touched() {
         let scratch = Scratch::new();
         let path = scratch.join("wg0.conf");
         let location = Location::new(path.to_str().unwrap()).unwrap();
-        let key = adit::PublicKey::from_bytes([9; 32]).to_base64();
-        for rest in [
-            "Address = 10.0.0.1/24, fd00::1/64\n".to_owned(),
-            format!("[Peer]\nPublicKey = {key}\nAllowedIPs = 10.0.0.0/8, ::/0\n"),
-        ] {
-            fs::write(&path, format!("[Interface]\nMTU = 1279\n{rest}")).unwrap();
-            let error = up(&location, &mut |_| panic!("started")).unwrap_err().to_string();
-            assert!(error.contains("wg0.conf: found MTU = 1279, expected 1280 or more"), "{error}");
+        let peer = format!("[Peer]\nPublicKey = {}\nAllowedIPs", adit::PublicKey::from_bytes([9; 32]).to_base64());
+        let up = |text: &str| {
+            fs::write(&path, format!("[Interface]\nMTU = 1279\nAddress = 10.0.0.1/24, fd00::1/64\n{text}")).unwrap();
+            // It goes on until the daemon is to be started.
+            let mut up = Ok(());
+            in_new_namespace(|| up = up_by(&location, &mut |_| Err(io::ErrorKind::Other.into())));
+            up.unwrap_err()
+        };
+        let error = up(&format!("{peer} = 10.0.0.0/8, ::/0\n")).to_string();
+        assert!(error.contains("wg0.conf: found MTU = 1279, expected 1280 or more"), "{error}");
+        for text in ["", &format!("Table = off\n{peer} = ::/0\n"), &format!("{peer} = 0.0.0.0/0\n")] {
+            let error = up(text);
+            assert!(matches!(error, QuickError::Start { .. }), "{text}: {error}");
         }
     }
 

@@ -256,15 +256,9 @@ impl<M: Machine> Attempt<'_, M> {
     }
 }
 
-/// What the interface itself is to have, addresses and routes.
-pub(super) fn nets(config: &Config) -> Vec<IpNet> {
-    let routes = if config.interface.table == Table::Off { Vec::new() } else { routes(config) };
-    [&config.interface.addresses[..], &routes].concat()
-}
-
 /// Where routes are wanted, the most specific first. If all nodes share a list of peers, it names this node too, which
 /// is no peer of its own: traffic to its own networks does not go through the tunnel.
-fn routes(config: &Config) -> Vec<IpNet> {
+pub(super) fn routes(config: &Config) -> Vec<IpNet> {
     let own = config.interface.private_key.as_deref().map(PrivateKey::public_key);
     // Of several sections for one peer the last one counts.
     let peers: BTreeMap<_, _> = config.peers.iter().map(|peer| (peer.public_key, peer)).collect();
