@@ -30,13 +30,19 @@ pub(super) fn unset(interface: &str) -> Result<(), QuickError> {
     run(&["-d", &source(interface), "-f"], "")
 }
 
+/// Whether there is anything to set: domains alone are passed over, as by `wg-quick`.
+pub(super) fn has_servers(words: &[String]) -> bool {
+    words.iter().any(|word| is_address(word))
+}
+
+fn is_address(word: &str) -> bool {
+    let (address, _zone) = word.split_once('%').unwrap_or((word, ""));
+    address.parse::<IpAddr>().is_ok()
+}
+
 /// As `resolv.conf(5)` has it. What is no address is a domain to search.
 fn text(words: &[String]) -> String {
-    let is_address = |word: &&String| {
-        let (address, _zone) = word.split_once('%').unwrap_or((word, ""));
-        address.parse::<IpAddr>().is_ok()
-    };
-    let (servers, domains): (Vec<&String>, _) = words.iter().partition(is_address);
+    let (servers, domains): (Vec<&String>, _) = words.iter().partition(|word| is_address(word));
     let mut text: String = servers.iter().map(|server| format!("nameserver {server}\n")).collect();
     let domains: String = domains.iter().map(|domain| format!(" {domain}")).collect();
     if !domains.is_empty() {

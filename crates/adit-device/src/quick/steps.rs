@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use adit::PrivateKey;
 use ipnet::IpNet;
 
-use super::QuickError;
 use super::machine::Machine;
+use super::{QuickError, dns};
 use crate::conf::{Config, InterfaceConfig, Table};
 use crate::netlink::{MAIN_TABLE, Route, Rule};
 
@@ -79,7 +79,7 @@ pub(super) fn down(
 
 /// What is left to do when the interface is gone.
 fn finish(machine: &mut impl Machine, name: &str, interface: &InterfaceConfig) -> Result<(), QuickError> {
-    let unset = if interface.dns.is_empty() { Ok(()) } else { machine.unset_dns(name) };
+    let unset = if dns::has_servers(&interface.dns) { machine.unset_dns(name) } else { Ok(()) };
     unset.and(run_hooks(machine, "PostDown", &interface.post_down, name))
 }
 
@@ -110,8 +110,10 @@ impl<M: Machine> Attempt<'_, M> {
     ) -> Result<(), QuickError> {
         let routes = routes(config);
         let table = self.default_table(config, &routes)?;
-        if !self.interface.dns.is_empty() {
+        if dns::has_servers(&self.interface.dns) {
             self.machine.check_dns()?;
+        } else if !self.interface.dns.is_empty() {
+            tracing::warn!(interface = self.name, "DNS has no address of a name server: its domains are passed over");
         }
 
         if !self.interface.pre_up.is_empty() {
@@ -133,7 +135,7 @@ impl<M: Machine> Attempt<'_, M> {
         }
         let mtu = self.mtu(&endpoints, update.fwmark.unwrap_or(0));
         self.machine.set_mtu_and_up(index, mtu)?;
-        if !self.interface.dns.is_empty() {
+        if dns::has_servers(&self.interface.dns) {
             self.done.push(Done::Dns);
             self.machine.set_dns(self.name, &self.interface.dns)?;
         }

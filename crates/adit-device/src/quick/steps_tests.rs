@@ -348,6 +348,20 @@ fn name_servers_and_commands_are_cleaned_up_though_the_daemon_does_not_end() {
 }
 
 #[test]
+fn domains_without_a_name_server_ask_nothing_of_resolvconf() {
+    let operations = |dns: &str| {
+        let config = config(&format!("[Interface]\n{dns}"));
+        let mut machine = Paper::default();
+        up(&mut machine, "wg0", &config, |_, _| Ok(vec![])).unwrap();
+        down(&mut machine, "wg0", &config, |_| Ok(())).unwrap();
+        machine.operations
+    };
+    let none = operations("");
+    assert_eq!(operations("DNS = corp, example.com\n"), none);
+    assert_eq!(operations("DNS = corp, fd00::1\n"), none + 3, "look for it, set, unset");
+}
+
+#[test]
 fn nothing_is_cleaned_up_after_commands_that_were_not_run() {
     let config = config("[Interface]\nAddress = 10.0.0.2/24\nPostUp = b\nPreDown = c\nPostDown = d\n");
     for (fails, hooks) in [(3, vec![]), (5, vec!["PostUp b", "PreDown c", "PostDown d"])] {
