@@ -267,7 +267,7 @@ fn what_goes_down_comes_up_again_at_once_with_the_same_port() {
 }
 
 #[test]
-fn adit_down_cleans_up_once_after_a_daemon_that_was_killed() {
+fn adit_down_cleans_up_once_after_a_daemon_that_ended_in_another_way() {
     let host = Host::new("A");
     let peer = Peer::new(&Keys::generate(), "0.0.0.0/0");
     let interface = "[Interface]\nAddress = 10.0.0.1/24\nPostDown = ip address add 10.44.0.1/32 dev lo\n";
@@ -277,21 +277,38 @@ fn adit_down_cleans_up_once_after_a_daemon_that_was_killed() {
         command.arg(verb).arg(quick.file());
         host.complete(command, "")
     };
-    adit("up").success();
-    assert!(host.ip("rule show").contains("lookup 51820"));
-    for process in host.processes() {
-        kill(Pid::from_raw(process as i32), Signal::SIGKILL).expect("kill the daemon");
+    let signal = |signal| {
+        for process in host.processes() {
+            kill(Pid::from_raw(process as i32), signal).expect("end the daemon");
+        }
+    };
+    let ways: [(&str, &dyn Fn()); 3] = [
+        ("SIGKILL", &|| signal(Signal::SIGKILL)),
+        ("SIGTERM", &|| signal(Signal::SIGTERM)),
+        ("ip link delete", &|| drop(host.ip("link delete wg0"))),
+    ];
+    for (way, end) in ways {
+        adit("up").success();
+        assert!(host.ip("rule show").contains("lookup 51820"));
+        assert_eq!(host.run("wg", &["show", "interfaces"]).success(), "wg0\n", "{way}");
+        end();
+        // Its other threads may live a little longer than the one by which the process is known.
+        let listens = || UnixStream::connect("/run/wireguard/wg0.sock").is_ok();
+        eventually("the daemon is gone", || (!host.has_link("wg0") && !host.enter(listens)).then_some(()));
+        let error = adit("down").failure();
+        assert!(error.contains("wg0 is not the interface of a running WireGuard daemon"), "{way}: {error}");
+        assert!(!host.ip("rule show").contains("51820"), "{way}: {error}");
+        assert!(!host.has_socket("wg0"), "{way}: {error}");
+        host.ip("address delete 10.44.0.1/32 dev lo");
+        adit("down").failure();
+        assert!(!host.ip("address show dev lo").contains("10.44.0.1"), "{way}: PostDown runs once");
     }
-    // Its other threads may live a little longer than the one by which the process is known.
-    let listens = || UnixStream::connect("/run/wireguard/wg0.sock").is_ok();
-    eventually("the daemon is gone", || (!host.enter(listens)).then_some(()));
-    let error = adit("down").failure();
-    assert!(error.contains("wg0 is not the interface of a running WireGuard daemon"), "{error}");
-    assert!(!host.ip("rule show").contains("51820"), "{error}");
-    assert!(!host.has_socket("wg0"), "{error}");
+    adit("up").success();
+    adit("down").success();
     host.ip("address delete 10.44.0.1/32 dev lo");
     adit("down").failure();
-    assert!(!host.ip("address show dev lo").contains("10.44.0.1"), "PostDown runs once");
+    assert!(!host.ip("address show dev lo").contains("10.44.0.1"), "all was cleaned up");
+    host.enter(|| assert!(!Path::new("/run/wireguard/wg0.up").exists()));
 }
 
 #[test]

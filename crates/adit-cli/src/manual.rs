@@ -41,6 +41,7 @@ const CONFIGURATION: &[Item] = &[
 const FILES: &[Item] = &[
     ("/etc/wireguard/NAME.conf", "what `adit up NAME` and `adit down NAME` read, in the form of wg-quick(8)"),
     ("/run/wireguard/NAME.sock", "where the daemon of NAME is configured and asked; without it, the daemon ends"),
+    ("/run/wireguard/NAME.up", "there from `adit up NAME` until `adit down NAME`, which knows by it what to clean up"),
     ("/run/wireguard/adit/NAME.reload", "where `adit reload NAME` asks"),
 ];
 

@@ -103,8 +103,9 @@ pub fn up(location: &Location, start: Start<'_>) -> Result<(), QuickError> {
 /// Ends an interface that was made by its file.
 ///
 /// # Errors
-/// [`QuickError`]; what can be undone has been. So it is where there is no such interface since its daemon was killed: the
-/// name servers and the rules of a default route are removed, and the commands of `PostDown` run.
+/// [`QuickError`]; what can be undone has been. So it is, once, where there is no such interface any more since its
+/// daemon ended in another way: the name servers and the rules of a default route are removed, and the commands of
+/// `PostDown` run.
 pub fn down(location: &Location) -> Result<(), QuickError> {
     let config = location.read().inspect_err(|_| {
         tracing::warn!("without its file the interface ends by: ip link delete dev {}", location.name);

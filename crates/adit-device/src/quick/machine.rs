@@ -1,9 +1,11 @@
 //! What bringing interfaces up and down needs of the machine, so that the steps can be tested without one.
 
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Read as _};
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,8 +34,8 @@ pub(super) trait Machine {
     /// An error once the user has asked to end this.
     fn check_interrupted(&self) -> Result<(), QuickError>;
     fn exists(&mut self, name: &str) -> Result<bool, QuickError>;
-    /// Whether the daemon of an interface that is missing was killed: its socket's file is left then, on which nobody
-    /// listens. Removes the file.
+    /// Whether an interface that is missing was not ended by [`stop`](Self::stop): a mark is left of it then, or a
+    /// socket's file, on which nobody listens. Removes both.
     fn take_remains(&mut self, name: &str) -> bool;
     /// Makes the interface, by starting its daemon.
     fn start(&mut self, name: &str) -> Result<u32, QuickError>;
@@ -100,13 +102,20 @@ impl Machine for Linux<'_> {
     fn take_remains(&mut self, name: &str) -> bool {
         let path = socket_path(name);
         let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-        UnixStream::connect(&path).is_err_and(refused) && fs::remove_file(path).is_ok()
+        let was_killed = UnixStream::connect(&path).is_err_and(refused) && fs::remove_file(path).is_ok();
+        fs::remove_file(mark(name)).is_ok() || was_killed
     }
 
     fn start(&mut self, name: &str) -> Result<u32, QuickError> {
         (self.start)(name).map_err(|source| QuickError::Start { name: name.to_owned(), source })?;
         match self.netlink.link(name) {
-            Ok(link) => Ok(link.index),
+            Ok(link) => {
+                if let Err(error) = make_mark(name) {
+                    let mark = mark(name);
+                    tracing::warn!(%error, "without {} nothing is cleaned up should the daemon end", mark.display());
+                }
+                Ok(link.index)
+            }
             Err(error) => {
                 // The daemon ends when its socket is gone.
                 let _ = fs::remove_file(socket_path(name));
@@ -125,6 +134,7 @@ impl Machine for Linux<'_> {
     }
 
     fn stop(&mut self, name: &str, index: u32) -> Result<(), QuickError> {
+        let _ = fs::remove_file(mark(name));
         // This connection carries nothing, but the daemon closes it when it ends.
         let connection = UnixStream::connect(socket_path(name));
         match self.netlink.delete_link(index) {
@@ -245,6 +255,21 @@ fn run_in_shell(command: &str) -> io::Result<ExitStatus> {
     match run("bash", &["-e", "-o", "pipefail", "-O", "extglob"]) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => run("sh", &["-e"]),
         result => result,
+    }
+}
+
+/// The file that stands for an interface from its start until it is ended: beside its socket, which the daemon takes
+/// along whatever ends it.
+fn mark(name: &str) -> PathBuf {
+    socket_path(name).with_extension("up")
+}
+
+/// Never through a link, which in a service's folder might be of the service's making.
+fn make_mark(name: &str) -> io::Result<()> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(mark(name)) {
+        // Of a daemon that ended in another way.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map(drop),
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) fn up(
 }
 
 /// Ends an interface. `save` is given what the file should become, if the file wants to be kept up to date. Where the
-/// interface is missing since its daemon was killed, what that left is cleaned up.
+/// interface is missing since its daemon ended in another way, what that left is cleaned up.
 pub(super) fn down(
     machine: &mut impl Machine,
     name: &str,
