@@ -1,4 +1,8 @@
 //! Requests: what a client asks, read in pieces as they arrive.
+//!
+//! A request is one only with the blank line at its end. `wireguard-go` applies each line as it comes, and takes the
+//! end of the connection for the end of a request. Here that is refused: a writer that was stopped half-way, behind a
+//! pipe say, would otherwise change the interface by half.
 
 use std::fmt::{self, Write as _};
 use std::mem;
@@ -85,6 +89,15 @@ impl RequestReader {
         None
     }
 
+    /// Ends a request after whose last byte nothing can come: why it is refused, if there is one.
+    pub(super) fn end(&mut self) -> Option<Refusal> {
+        if !self.is_within_request() {
+            return None;
+        }
+        self.number += 1;
+        Some(self.refuse(Wrong::new(libc::EPROTO, "the end of the connection", "a blank line at a request's end")))
+    }
+
     /// How long the part of a request is that has been read and is kept.
     pub(super) fn kept(&self) -> usize {
         if matches!(self.state, State::Refused(_)) { 0 } else { self.bytes }
@@ -110,14 +123,33 @@ impl RequestReader {
             };
         }
         self.number += 1;
+        // Whoever ends lines so ends a request so, and waits for an answer.
+        if line == b"\r" {
+            return Some(Err(self.refuse(Wrong::new(
+                libc::EPROTO,
+                "a carriage return",
+                "lines that end in \\n alone",
+            ))));
+        }
         if let Err(wrong) = self.state.take_line(line, self.bytes) {
-            let is_get = matches!(self.state, State::Get { .. });
-            let Wrong { errno, found, expected } = wrong;
-            self.state = State::Refused(Refusal { is_get, errno, line: self.number, found, expected });
+            self.state = State::Refused(self.refusal(wrong));
         }
         self.line = begun;
         self.line.clear();
         None
+    }
+
+    /// Forgets the request, and tells what was wrong with it first.
+    fn refuse(&mut self, wrong: Wrong) -> Refusal {
+        let refusal = self.refusal(wrong);
+        match mem::take(self).state {
+            State::Refused(first) => first,
+            _ => refusal,
+        }
+    }
+
+    fn refusal(&self, Wrong { errno, found, expected }: Wrong) -> Refusal {
+        Refusal { is_get: matches!(self.state, State::Get { .. }), errno, line: self.number, found, expected }
     }
 }
 

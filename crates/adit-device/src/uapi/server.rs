@@ -308,7 +308,11 @@ impl Client {
                 continue;
             }
             match self.stream.read(&mut self.input) {
-                Ok(0) => return Ok(Turn::Closed),
+                // One that only listens from now on is told what becomes of half a request.
+                Ok(0) => match self.reader.end() {
+                    Some(refusal) => self.output = answer(Err(refusal), handler),
+                    None => return Ok(Turn::Closed),
+                },
                 Ok(bytes) => {
                     self.unread = 0..bytes;
                     moved += bytes;

@@ -149,6 +149,21 @@ fn a_refused_request_is_read_to_its_end_and_the_next_one_stands() {
 }
 
 #[test]
+fn a_blank_line_that_ends_in_a_carriage_return_ends_a_request_which_is_refused() {
+    for (text, line, found) in [
+        ("set=1\r\nlisten_port=1\r\n\r\n", 1, "the key \"set\""),
+        ("set=1\nlisten_port=1\n\r\n", 3, "a carriage return"),
+        ("get=1\n\r\n", 2, "a carriage return"),
+        ("\r\n", 1, "a carriage return"),
+    ] {
+        let refusal = read_one(text).unwrap_err();
+        assert_eq!((refusal.errno, refusal.line, refusal.found.as_str()), (libc::EPROTO, line, found), "{text:?}");
+        assert_eq!(refusal.is_get, text.starts_with("get"));
+    }
+    assert_eq!(read_all(b"set=1\n\r\nget=1\n\n")[1], Ok(Request::Get));
+}
+
+#[test]
 fn blank_lines_between_requests_ask_nothing() {
     assert_eq!(read_all(b"\n\n\nget=1\n\n\n\n"), [Ok(Request::Get)]);
 }

@@ -179,6 +179,26 @@ fn a_client_may_close_its_side_and_still_be_answered() {
 }
 
 #[test]
+fn a_request_without_the_blank_line_at_its_end_is_refused_when_nothing_more_can_come() {
+    for (request, reply) in [
+        ("set=1\nlisten_port=1\n", format!("errno=-{}\n\n", libc::EPROTO)),
+        ("set=1\nlisten_po", format!("errno=-{}\n\n", libc::EPROTO)),
+        ("set=1\nfwmark=x\n", format!("errno=-{}\n\n", libc::EINVAL)),
+        ("get=1\n", format!("errno={}\n\n", libc::EPROTO)),
+        ("get=1\n\n", "listen_port=0\nerrno=0\n\n".to_owned()),
+        ("", String::new()),
+    ] {
+        let mut rig = Rig::new();
+        let mut client = rig.connect();
+        client.write_all(request.as_bytes()).unwrap();
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        let _ = rig.run();
+        assert_eq!(received(&client), reply, "{request:?}");
+        assert!(is_closed(&client) && rig.recorder.updates.is_empty() && rig.server.clients.is_empty());
+    }
+}
+
+#[test]
 fn more_clients_than_there_is_room_for_push_out_the_idlest() {
     let mut rig = Rig::new();
     let mut clients: Vec<_> = (0..MAX_CLIENTS).map(|_| rig.connect()).collect();
