@@ -89,12 +89,14 @@ pub struct Server {
     registered: Option<Registered>,
     /// Counts what happens, to tell who has been silent for longest.
     moment: u64,
+    /// Whether somebody may still wait to be accepted, of whom no event will tell.
+    has_waiting: bool,
 }
 
 impl Server {
     /// A server without clients.
     pub fn new(listener: Listener) -> Self {
-        Self { listener, clients: BTreeMap::new(), registered: None, moment: 0 }
+        Self { listener, clients: BTreeMap::new(), registered: None, moment: 0, has_waiting: false }
     }
 
     /// Has the events of the listener and of its clients reported to the poll of `registry`, under these tokens: two and
@@ -166,12 +168,23 @@ impl Server {
     }
 
     fn accept(&mut self) {
+        self.has_waiting = false;
+        let mut has_accepted = false;
         loop {
             match self.listener.accept() {
-                Ok(stream) => self.add(stream),
+                Ok(stream) => {
+                    has_accepted = true;
+                    self.add(stream);
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
-                // Most likely there are too many open files: one less, and it can be tried again.
+                // Most likely there are too many open files, which the kernel says whether or not anybody waits. Those
+                // who have just come are served first.
+                Err(_) if has_accepted => {
+                    self.has_waiting = true;
+                    return;
+                }
+                // One less, and it can be tried again.
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a UAPI client");
                     if !self.close_idlest() {
@@ -199,6 +212,7 @@ impl Server {
     }
 
     fn serve(&mut self, token: usize, handler: &mut dyn Handler) {
+        let before = self.clients.len();
         let Some(client) = self.clients.get_mut(&token) else { return };
         self.moment += 1;
         client.moment = self.moment;
@@ -220,6 +234,9 @@ impl Server {
             self.close(token);
         }
         self.make_room(token);
+        if self.has_waiting && self.clients.len() < before {
+            self.accept();
+        }
     }
 
     /// Closes connections for which something is kept, from that on which nothing has happened for longest, until the
