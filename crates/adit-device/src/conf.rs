@@ -1,9 +1,9 @@
 //! Configuration files as `wg(8)` and `wg-quick(8)` read them.
 //!
 //! Keys and section names may be written in any case; `#` begins a comment wherever it stands; a list may be spread
-//! over several lines; of a key that takes one value, the last one counts; white space within a value that `wg` reads is
-//! passed over. What cannot be understood is an error that says where it stands, what was found and what was expected,
-//! and never repeats a key.
+//! over several lines; of a key that takes one value, the last one counts; white space within a section's name, a key
+//! or a value that `wg` reads is passed over. What cannot be understood is an error that says where it stands, what was
+//! found and what was expected, and never repeats a key.
 
 mod endpoint;
 mod parse;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,13 +24,17 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// `HOST:PORT`; an IPv6 address may stand in brackets.
+    /// `HOST:PORT`; an address may stand in brackets.
     pub fn parse(text: &str) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
         let port = number(port)?;
         let bracketed = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let is_host = match bracketed {
+            Some(host) => is_ipv6(host) || host.parse::<Ipv4Addr>().is_ok(),
+            None if host.contains(':') => is_ipv6(host),
+            None => is_name(host),
+        };
         let host = bracketed.unwrap_or(host);
-        let is_host = if bracketed.is_some() || host.contains(':') { is_ipv6(host) } else { is_name(host) };
         is_host.then(|| Self { host: host.to_owned(), port })
     }
 
@@ -171,6 +175,7 @@ mod tests {
             ("[fe80::1%lo]:0", "[fe80::1%lo]:0"),
             ("vpn.example.com.:65535", "vpn.example.com.:65535"),
             ("my_host-1:1", "my_host-1:1"),
+            ("[127.0.0.1]:5", "127.0.0.1:5"),
         ] {
             assert_eq!(Endpoint::parse(text).map(|endpoint| endpoint.to_string()).as_deref(), Some(shown));
         }
@@ -183,7 +188,7 @@ mod tests {
             "host:65536",
             "a b:5",
             "[host]:5",
-            "[1.2.3.4]:5",
+            "[1.2.3]:5",
             "::1",
             "[::1]",
             "1.2.3.400:5",

@@ -74,9 +74,10 @@ impl Parser {
 
     fn begin_section(&mut self, place: Place, title: &str) -> Result<(), Wrong> {
         self.end_section()?;
-        self.section = if title.eq_ignore_ascii_case("[Interface]") {
+        let known = without_white_space(title);
+        self.section = if known.eq_ignore_ascii_case("[Interface]") {
             Section::Interface
-        } else if title.eq_ignore_ascii_case("[Peer]") {
+        } else if known.eq_ignore_ascii_case("[Peer]") {
             let peer = PeerConfig::new(PublicKey::from_bytes([0; 32]));
             Section::Peer(Box::new(PeerSection { begins: place, public_key: None, peer }))
         } else {
@@ -97,7 +98,7 @@ impl Parser {
 }
 
 fn take_interface(interface: &mut InterfaceConfig, entry: &Entry<'_>) -> Result<(), Wrong> {
-    match entry.name.to_ascii_lowercase().as_str() {
+    match without_white_space(entry.name).to_ascii_lowercase().as_str() {
         "privatekey" => {
             // A private key is clamped when it is made, after which zeros are not known as such.
             let private = |key: Box<PresharedKey>| Box::new(PrivateKey::from_bytes(*key.as_bytes()));
@@ -137,7 +138,7 @@ fn take_interface(interface: &mut InterfaceConfig, entry: &Entry<'_>) -> Result<
 
 fn take_peer(section: &mut PeerSection, entry: &Entry<'_>) -> Result<(), Wrong> {
     let peer = &mut section.peer;
-    match entry.name.to_ascii_lowercase().as_str() {
+    match without_white_space(entry.name).to_ascii_lowercase().as_str() {
         "publickey" => section.public_key = Some(entry.key(PublicKey::from_base64)?),
         "presharedkey" => peer.preshared_key = entry.secret()?,
         "endpoint" => peer.endpoint = Some(entry.joined(Endpoint::parse, "HOST:PORT or [ADDRESS]:PORT")?),

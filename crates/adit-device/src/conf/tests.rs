@@ -93,6 +93,15 @@ fn white_space_within_the_values_that_wg_reads_is_passed_over() {
 }
 
 #[test]
+fn white_space_within_titles_and_names_is_passed_over() {
+    let config =
+        parse(&format!("[ Interface\t]\nListen Port = 7\n[Pe er ]\nPublic\tKey = {KEY}\nAllowed IPs = ::/0\n{PEER}"));
+    assert_eq!((config.interface.listen_port, config.peers.len()), (Some(7), 2));
+    assert_eq!(config.peers[0].allowed_ips.len(), 1);
+    assert_eq!(wrong("[ Pear ]"), "1:1: found \"[ Pear ]\", expected [Interface] or [Peer]");
+}
+
+#[test]
 fn white_space_within_other_values_stays() {
     let config = parse("[Interface]\nPostUp = a  b\nDNS = 1.1.1.1 example.com\n");
     assert_eq!((config.interface.post_up, config.interface.dns.len()), (vec!["a  b".to_owned()], 2));
