@@ -66,7 +66,7 @@ pub(super) trait Machine {
     fn remove_rule(&mut self, rule: &Rule) -> Result<(), QuickError>;
     /// Sets whether the mark counts when the kernel checks the source of IPv4 packets; returns whether it did before.
     fn set_src_valid_mark(&mut self, on: bool) -> Result<bool, QuickError>;
-    fn run_hook(&mut self, hook: &str, command: &str) -> Result<(), QuickError>;
+    fn run_hook(&mut self, name: &str, hook: &str, command: &str) -> Result<(), QuickError>;
 }
 
 /// This machine, in the network namespace of the thread that opened it.
@@ -235,9 +235,9 @@ impl Machine for Linux<'_> {
         Ok(was_on)
     }
 
-    fn run_hook(&mut self, hook: &str, command: &str) -> Result<(), QuickError> {
+    fn run_hook(&mut self, name: &str, hook: &str, command: &str) -> Result<(), QuickError> {
         let failed = |why: String| QuickError::Hook { hook: hook.to_owned(), why };
-        match run_in_shell(command) {
+        match run_in_shell(name, command) {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(failed(status.to_string())),
             Err(error) => Err(failed(error.to_string())),
@@ -245,12 +245,14 @@ impl Machine for Linux<'_> {
     }
 }
 
-/// Runs a command of a configuration file as wg-quick does: in bash, and no further than to the first command that fails.
-fn run_in_shell(command: &str) -> io::Result<ExitStatus> {
+/// Runs a command of an interface's file as wg-quick does: in bash, with the interface's name in `INTERFACE`, and no
+/// further than to the first command that fails.
+fn run_in_shell(name: &str, command: &str) -> io::Result<ExitStatus> {
     // A hook may hold keys. Everybody can read a command line, but only the user an environment.
     let run = |shell: &str, options: &[&str]| {
         let unset_and_run = format!("hook=${HOOK}; unset {HOOK}; eval \"$hook\"");
-        Command::new(shell).args(options).arg("-c").arg(unset_and_run).env(HOOK, command).status()
+        let mut shell = Command::new(shell);
+        shell.args(options).arg("-c").arg(unset_and_run).env(HOOK, command).env("INTERFACE", name).status()
     };
     match run("bash", &["-e", "-o", "pipefail", "-O", "extglob"]) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => run("sh", &["-e"]),
@@ -333,18 +335,23 @@ mod tests {
     #[test]
     fn a_hook_goes_no_further_than_to_its_first_command_that_fails() {
         assert!(
-            run_in_shell("true; [[ a1 == a+([0-9]) ]]").unwrap().success(),
+            run_in_shell("wg7", "true; [[ a1 == a+([0-9]) ]]").unwrap().success(),
             "bash, with the patterns that wg-quick sets"
         );
-        assert_eq!(run_in_shell("exit 7").unwrap().code(), Some(7));
+        assert_eq!(run_in_shell("wg7", "exit 7").unwrap().code(), Some(7));
         for hook in ["false; true", "false | true", "(false); true"] {
-            assert!(!run_in_shell(hook).unwrap().success(), "{hook}");
+            assert!(!run_in_shell("wg7", hook).unwrap().success(), "{hook}");
         }
+    }
+
+    #[test]
+    fn a_hook_may_name_the_interface_by_a_variable_as_those_of_wg_quick_do() {
+        assert!(run_in_shell("wg7", "[[ $INTERFACE == wg7 ]]").unwrap().success());
     }
 
     #[test]
     fn what_a_hook_says_is_on_no_command_line_and_not_in_the_environment_of_what_it_runs() {
         let hook = "if grep -q S3CRET /proc/$$/cmdline; then exit 3; fi; if env | grep -q S3CRET; then exit 4; fi";
-        assert_eq!(run_in_shell(hook).unwrap().code(), Some(0));
+        assert_eq!(run_in_shell("wg7", hook).unwrap().code(), Some(0));
     }
 }

@@ -329,7 +329,7 @@ fn run_hooks(machine: &mut impl Machine, kind: &str, commands: &[String], name: 
     for (number, command) in (1..).zip(commands) {
         let hook = format!("{kind} command {number} of {}", commands.len());
         tracing::info!(interface = name, "running {hook}");
-        machine.run_hook(&hook, &command.replace("%i", name))?;
+        machine.run_hook(name, &hook, &command.replace("%i", name))?;
     }
     Ok(())
 }

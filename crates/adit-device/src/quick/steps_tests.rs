@@ -190,7 +190,7 @@ impl Machine for Paper {
         Ok(std::mem::replace(&mut self.src_valid_mark, on))
     }
 
-    fn run_hook(&mut self, hook: &str, command: &str) -> Result<(), QuickError> {
+    fn run_hook(&mut self, _name: &str, hook: &str, command: &str) -> Result<(), QuickError> {
         self.hooks.push(format!("{} {command}", hook.split(' ').next().unwrap()));
         self.operate()
     }
