@@ -47,7 +47,7 @@ use crate::uapi::Listener;
 use channel::{ANSWER, Channel, Kind, Message};
 
 pub use ask::reload;
-pub(crate) use ask::{RELOAD_ENDING, listen};
+pub(crate) use ask::{RELOAD_ENDING, listen, reload_path};
 pub(crate) use guardian::{Guardian, Link};
 pub(crate) use successor::{Alone, Received, receive, say_taken};
 

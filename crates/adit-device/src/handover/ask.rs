@@ -21,7 +21,7 @@ pub(crate) const RELOAD_ENDING: &str = "reload";
 /// # Errors
 /// There is no such daemon, or it goes on by itself; the error tells why.
 pub fn reload(name: &str) -> io::Result<u32> {
-    let path = path(name);
+    let path = reload_path(name);
     let mut stream = UnixStream::connect(&path).map_err(|error| {
         let why = match error.kind() {
             // A daemon that could not listen there, for instance as an ordinary user, still hears the signal.
@@ -48,10 +48,11 @@ pub fn reload(name: &str) -> io::Result<u32> {
 
 /// Opens the socket for the interface `name`; without it there still is the signal.
 pub(crate) fn listen(name: &str) -> Option<Listener> {
-    let listener = Listener::bind_in_its_folder(&path(name));
+    let listener = Listener::bind_in_its_folder(&reload_path(name));
     listener.inspect_err(|error| tracing::warn!(%error, "reloads cannot be asked for")).ok()
 }
 
-fn path(name: &str) -> PathBuf {
+/// Where the daemon of the interface `name` is asked to reload.
+pub(crate) fn reload_path(name: &str) -> PathBuf {
     socket_path(name).with_file_name(FOLDER).join(format!("{name}.{RELOAD_ENDING}"))
 }

@@ -17,6 +17,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::{QuickError, Start, dns};
 use crate::config::{DeviceState, DeviceUpdate};
+use crate::handover;
 use crate::netlink::{Netlink, Route, RouteLookup, Rule};
 use crate::uapi::reply::ReplyError;
 use crate::uapi::{Client, ClientError, socket_path};
@@ -100,9 +101,9 @@ impl Machine for Linux<'_> {
     }
 
     fn take_remains(&mut self, name: &str) -> bool {
-        let path = socket_path(name);
         let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
-        let was_killed = UnixStream::connect(&path).is_err_and(refused) && fs::remove_file(path).is_ok();
+        let was_left = |path: PathBuf| UnixStream::connect(&path).is_err_and(refused) && fs::remove_file(path).is_ok();
+        let [was_killed, _] = [socket_path(name), handover::reload_path(name)].map(was_left);
         fs::remove_file(mark(name)).is_ok() || was_killed
     }
 
