@@ -225,8 +225,8 @@ impl Interface {
         let Some(peer) = self.peers.get_mut(id).filter(|_| is_current) else {
             self.retire([local_index]);
             self.drop(Some(id), Drop::PeerGone);
-            // Packets that wait for a session now wait for one under the new key.
-            if self.peers.get(id).is_some_and(|peer| !peer.staged.is_empty()) {
+            // Packets that wait for a session now wait for one under the new key, and so does whoever asked for one.
+            if self.peers.get(id).is_some_and(|peer| !peer.staged.is_empty() || peer.timers.asked) {
                 self.want_session(now, id, true);
             }
             return;

@@ -311,7 +311,7 @@ impl Interface {
     /// # Errors
     /// [`Error::NoSuchPeer`].
     pub fn initiate_handshake(&mut self, id: PeerId) -> Result<(), Error> {
-        self.make_due(id, Timers::handshake_due)
+        self.make_due(id, Timers::handshake_asked_for)
     }
 
     /// Sends the peer an empty packet, by which it learns where this host is now. It is due at once: see

@@ -172,10 +172,14 @@ impl Interface {
         let confirmed = peer.keypairs.confirm(index);
         let mut given_up = None;
         if confirmed.is_some() {
-            peer.timers.handshake_complete();
             peer.last_handshake = Some(unix_time);
-            // There is a session: an initiation of our own that is still unanswered is not needed.
-            given_up = peer.handshake.take().map(|begun| begun.local_index);
+            // There is a session: an initiation of our own that is still unanswered is not needed, unless it is later
+            // than the session and so may have been asked for since.
+            let answered = peer.keypairs.get_mut(index).map(|keypair| keypair.created);
+            if peer.handshake.is_none() || peer.last_initiation_sent <= answered {
+                peer.timers.handshake_complete();
+                given_up = peer.handshake.take().map(|begun| begun.local_index);
+            }
         }
         peer.timers.any_authenticated_packet_received(now);
         if arrived.data {

@@ -34,6 +34,8 @@ pub(crate) struct Timers {
     pub(crate) attempt_began: Option<Instant>,
     /// When an initiation was first sent that nothing has come of so far, however often it was wanted since.
     pub(crate) attempting_since: Option<Instant>,
+    /// A new session was asked for, and no initiation has been made since.
+    pub(crate) asked: bool,
     /// When any authenticated message last came from the peer.
     pub(crate) last_received: Option<Instant>,
     /// Data arrived while the keepalive was already scheduled: another one must follow it.
@@ -96,6 +98,7 @@ impl Timers {
     pub(crate) fn handshake_initiated(&mut self, now: Instant, jitter: Duration) {
         self.attempt_began.get_or_insert(now);
         self.attempting_since.get_or_insert(now);
+        self.asked = false;
         *self.deadline(Timer::Retransmit) = Some(now + REKEY_TIMEOUT + jitter);
     }
 
@@ -120,6 +123,12 @@ impl Timers {
         if self.persistent_keepalive > 0 {
             self.keepalive_due();
         }
+    }
+
+    /// A new session was asked for, later than any handshake that may still be completed.
+    pub(crate) fn handshake_asked_for(&mut self) {
+        self.asked = true;
+        self.handshake_due();
     }
 
     /// A new session is wanted at once, whatever there is, with the whole of `REKEY_ATTEMPT_TIME` from the first try.
@@ -147,13 +156,15 @@ impl Timers {
     /// The handshake found no answer for `REKEY_ATTEMPT_TIME`.
     pub(crate) fn handshake_gave_up(&mut self, now: Instant) {
         *self.deadline(Timer::Keepalive) = None;
-        (self.attempt_began, self.attempting_since) = (None, None);
+        (self.attempt_began, self.attempting_since, self.asked) = (None, None, false);
         self.deadline(Timer::ZeroKeyMaterial).get_or_insert(now + REJECT_AFTER_TIME * 3);
     }
 
-    /// Both ends have shown that they have the session's keys.
+    /// Both ends have shown that they have the session's keys. If another one was asked for meanwhile, that stays due.
     pub(crate) fn handshake_complete(&mut self) {
-        *self.deadline(Timer::Retransmit) = None;
+        if !self.asked {
+            *self.deadline(Timer::Retransmit) = None;
+        }
         (self.attempt_began, self.attempting_since) = (None, None);
         self.renewed_on_receipt = false;
     }

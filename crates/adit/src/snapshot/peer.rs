@@ -69,6 +69,7 @@ mod timers {
     pub(super) const RENEWED_ON_RECEIPT: u16 = 34;
     pub(super) const ATTEMPTING_SINCE: u16 = 35;
     pub(super) const LAST_RECEIVED: u16 = 36;
+    pub(super) const ASKED: u16 = 37;
 }
 
 pub(super) fn write(out: &mut Writer, peer: &Peer, allowed_ips: &AllowedIps<PeerId>, id: PeerId) {
@@ -275,6 +276,7 @@ fn write_timers(out: &mut Writer, timers: &Timers) {
         deadlines,
         attempt_began,
         attempting_since,
+        asked,
         last_received,
         need_another_keepalive,
         renewed_on_receipt,
@@ -287,6 +289,7 @@ fn write_timers(out: &mut Writer, timers: &Timers) {
     write_moment(out, timers::ATTEMPT_BEGAN, *attempt_began);
     write_moment(out, timers::ATTEMPTING_SINCE, *attempting_since);
     write_moment(out, timers::LAST_RECEIVED, *last_received);
+    out.flag(timers::ASKED, *asked);
     out.flag(timers::NEED_ANOTHER_KEEPALIVE, *need_another_keepalive);
     out.flag(timers::RENEWED_ON_RECEIPT, *renewed_on_receipt);
 }
@@ -305,6 +308,7 @@ fn read_timers(value: Value<'_>) -> Result<Timers, SnapshotError> {
             timers::ATTEMPTING_SINCE => timers.attempting_since = Some(read_moment(value)?),
             timers::LAST_RECEIVED => timers.last_received = Some(read_moment(value)?),
             timers::ATTEMPT_BEGAN => timers.attempt_began = Some(read_moment(value)?),
+            timers::ASKED => timers.asked = true,
             timers::NEED_ANOTHER_KEEPALIVE => timers.need_another_keepalive = true,
             timers::RENEWED_ON_RECEIPT => timers.renewed_on_receipt = true,
             _ => pass_over(tag)?,

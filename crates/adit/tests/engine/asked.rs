@@ -2,7 +2,7 @@
 
 use adit::{Bounds, Drop, Event, PresharedKey, PublicKey};
 
-use crate::sim::{A, B, Calls, Kind, RTT, Sim, UNIX_START, forge, secs};
+use crate::sim::{A, B, Calls, DELAY, Kind, RTT, Sim, UNIX_START, forge, millis, secs};
 
 const ELSEWHERE: &str = "198.51.100.7:4242";
 
@@ -211,4 +211,97 @@ fn packets_whose_session_ends_before_they_are_fetched_wait_for_a_deadline_and_no
     sim[A].interface.handle_timeout(now);
     let next = sim[A].interface.poll_transmit(now, &mut buffer).unwrap().unwrap();
     assert_eq!(buffer[next.range][0], 1, "an initiation, for {packet:?}");
+}
+
+#[test]
+fn a_session_that_is_asked_for_after_answering_is_made_though_the_one_answered_is_used_meanwhile() {
+    let mut sim = Sim::pair(13);
+    sim.send(A, B);
+    sim.run_for(DELAY);
+    let (a, b) = (sim.id(B, A), sim.id(A, B));
+    sim.run_for(DELAY + millis(1));
+    assert!(sim.peer(A, B).has_session && !sim.peer(B, A).has_session);
+    // The first packet is on its way, in a session that knows of no such key.
+    let key = PresharedKey::from_bytes([7; 32]);
+    sim[A].configure(|interface| interface.set_preshared_key(b, Some(key.clone())).unwrap());
+    sim[B].configure(|interface| interface.set_preshared_key(a, Some(key)).unwrap());
+    sim[B].configure(|interface| interface.initiate_handshake(a).unwrap());
+    sim.run_for(secs(5) - DELAY);
+    assert!(sim.peer(B, A).has_session);
+    assert_eq!(sim.count(B, Kind::Initiation), 0, "no sooner than 5 s after the answer");
+    sim.run_for(secs(60));
+    assert_eq!((sim.count(B, Kind::Initiation), sim.count(A, Kind::Initiation)), (1, 1));
+}
+
+#[test]
+fn a_session_that_is_asked_for_while_a_response_is_on_its_way_is_another_one() {
+    // The deadline may have been handled when the response comes, or not.
+    for is_handled in [true, false] {
+        let mut sim = Sim::pair(14);
+        sim.network.cut(B, A);
+        sim.send(A, B);
+        sim.run_for(RTT - millis(1));
+        let (b, response) = (sim.id(A, B), sim.last_sent(B, Kind::Response));
+        sim[A].configure(|interface| interface.initiate_handshake(b).unwrap());
+        if is_handled {
+            sim.run_for(millis(1));
+        }
+        sim.network.heal();
+        sim.replay(A, &response);
+        sim.run_for(secs(5) - RTT);
+        assert!(sim.peer(A, B).has_session);
+        assert_eq!(sim.count(A, Kind::Initiation), 1, "no sooner than 5 s after the last one");
+        sim.run_for(secs(60));
+        assert_eq!(sim.count(A, Kind::Initiation), 2, "handled: {is_handled}");
+    }
+}
+
+#[test]
+fn an_initiation_that_was_asked_for_is_not_given_up_for_a_session_answered_before() {
+    let mut sim = Sim::pair(15);
+    sim.send(A, B);
+    sim.run_for(DELAY);
+    sim.network.cut_both(A, B);
+    let a = sim.id(B, A);
+    let response = sim.last_sent(B, Kind::Response);
+    sim.replay(A, &response);
+    let first = sim.last_sent(A, Kind::Data);
+    sim[B].configure(|interface| interface.initiate_handshake(a).unwrap());
+    sim.run_until_done(secs(6), |sim| sim.count(B, Kind::Initiation) == 1).unwrap();
+    // Only now the first packet arrives in the session that B answered 5 s ago.
+    sim.replay(B, &first);
+    sim.network.heal();
+    sim.run_for(secs(6));
+    assert!(sim.peer(B, A).session_made.unwrap() > first.at, "a session later than the request");
+    assert_eq!(sim.count(A, Kind::Response), 1);
+}
+
+#[test]
+fn when_both_ends_ask_at_about_the_same_time_each_has_a_session_begun_after_it_asked() {
+    for skew in 0..40 {
+        let mut sim = Sim::pair(100 + skew);
+        sim.connect(A, B);
+        sim.run_for(secs(6));
+        let (a, b) = (sim.id(B, A), sim.id(A, B));
+        let asked = sim.now + millis(skew);
+        let mut packets = Vec::new();
+        for step in 0..200 {
+            packets.push((B, sim.send(A, B)));
+            packets.push((A, sim.send(B, A)));
+            if step == 0 {
+                sim[A].configure(|interface| interface.initiate_handshake(b).unwrap());
+            }
+            if step == skew {
+                sim[B].configure(|interface| interface.initiate_handshake(a).unwrap());
+            }
+            sim.run_for(millis(1));
+        }
+        sim.run_for(secs(10));
+        assert!(packets.iter().all(|(to, packet)| sim[*to].has_arrived(packet)), "skew {skew}");
+        let of_a = sim.peer(A, B).session_made.unwrap();
+        let of_b = sim.peer(B, A).session_made.unwrap();
+        assert!(of_a >= asked && of_b >= asked, "skew {skew}");
+        let asked_for = sim.count(A, Kind::Initiation) + sim.count(B, Kind::Initiation) - 1;
+        assert!((1..=2).contains(&asked_for), "skew {skew}: {asked_for}");
+    }
 }

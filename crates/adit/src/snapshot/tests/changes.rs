@@ -80,6 +80,7 @@ const OF_A_PEER: Changes<Peer> = &[
     ("when an initiation was sent", |peer| peer.last_initiation_sent = Some(LATER)),
     ("when the attempt began", |peer| peer.timers.attempt_began = Some(LATER)),
     ("since when it is attempted", |peer| peer.timers.attempting_since = Some(LATER)),
+    ("whether a session was asked for", |peer| peer.timers.asked ^= true),
     ("when something was received", |peer| peer.timers.last_received = Some(LATER)),
     ("another keepalive", |peer| peer.timers.need_another_keepalive ^= true),
     ("a late packet has asked for a session", |peer| peer.timers.renewed_on_receipt ^= true),
