@@ -1,5 +1,7 @@
 //! [`Interface`]: identity, peers, and the tables that lead to them. Configuration acts in place.
 
+pub(crate) mod index_hash;
+
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::sync::Arc;
@@ -164,6 +166,7 @@ impl Interface {
                 indices.remove(&index);
             }
             peer.keypairs.stop_sending();
+            peer.timers.handshake_voided(self.identity.is_some());
             peer.last_initiation_sent = None;
         }
         if is_first {
@@ -458,41 +461,5 @@ impl fmt::Debug for Interface {
             .field("public_key", &self.public_key())
             .field("peers", &self.peer_count())
             .finish_non_exhaustive()
-    }
-}
-
-/// Indices are random numbers of this interface's own making, so they are their own hash.
-pub(crate) mod index_hash {
-    use core::hash::{BuildHasher, Hasher};
-
-    #[derive(Clone, Copy, Default, Debug)]
-    pub(crate) struct IndexHash;
-
-    #[derive(Debug)]
-    pub(crate) struct IndexHasher(u64);
-
-    impl BuildHasher for IndexHash {
-        type Hasher = IndexHasher;
-
-        fn build_hasher(&self) -> IndexHasher {
-            IndexHasher(0)
-        }
-    }
-
-    impl Hasher for IndexHasher {
-        fn finish(&self) -> u64 {
-            self.0
-        }
-
-        fn write(&mut self, bytes: &[u8]) {
-            for &byte in bytes {
-                self.0 = self.0 << 8 | u64::from(byte);
-            }
-        }
-
-        fn write_u32(&mut self, index: u32) {
-            // The table takes its tag from the highest bits and its place from the lowest.
-            self.0 = u64::from(index) << 32 | u64::from(index);
-        }
     }
 }

@@ -174,6 +174,6 @@ impl Keypairs {
             keypair.counter = REJECT_AFTER_MESSAGES;
         }
         // Even when the peer sends in the next session, it must not take the place of one that is made from now on.
-        (self.next_is_preferred, self.next_is_overtaken) = (false, self.current.is_some());
+        self.next_is_preferred = false;
     }
 }

@@ -170,13 +170,15 @@ impl Interface {
         let Some(peer) = self.peers.get_mut(id) else { return };
         peer.rx_bytes += arrived.bytes;
         let confirmed = peer.keypairs.confirm(index);
+        // Nothing is sent in a session that was made with another private key: it leads to nothing.
+        let made = confirmed.as_ref().and_then(|_| peer.keypairs.get_mut(index));
+        let made = made.filter(|keypair| keypair.can_send(now)).map(|keypair| keypair.created);
         let mut given_up = None;
-        if confirmed.is_some() {
+        if made.is_some() {
             peer.last_handshake = Some(unix_time);
             // There is a session: an initiation of our own that is still unanswered is not needed, unless it is later
             // than the session and so may have been asked for since.
-            let answered = peer.keypairs.get_mut(index).map(|keypair| keypair.created);
-            if peer.handshake.is_none() || peer.last_initiation_sent <= answered {
+            if peer.handshake.is_none() || peer.last_initiation_sent <= made {
                 peer.timers.handshake_complete();
                 given_up = peer.handshake.take().map(|begun| begun.local_index);
             }
@@ -191,8 +193,8 @@ impl Interface {
         if peer.endpoint != Some(*path) {
             self.roam(id, path);
         }
-        if let Some(retired) = confirmed {
-            self.retire(retired.into_iter().chain(given_up));
+        self.retire(confirmed.into_iter().flatten().chain(given_up));
+        if made.is_some() {
             self.event(Event::HandshakeCompleted { peer: id });
             self.send_staged(id);
         }

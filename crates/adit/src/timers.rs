@@ -160,6 +160,12 @@ impl Timers {
         self.deadline(Timer::ZeroKeyMaterial).get_or_insert(now + REJECT_AFTER_TIME * 3);
     }
 
+    /// The private key is another one, or there is none any more: nothing comes of the initiations that were sent.
+    pub(crate) fn handshake_voided(&mut self, has_key: bool) {
+        (self.attempt_began, self.attempting_since) = (None, None);
+        self.asked &= has_key;
+    }
+
     /// Both ends have shown that they have the session's keys. If another one was asked for meanwhile, that stays due.
     pub(crate) fn handshake_complete(&mut self) {
         if !self.asked {

@@ -12,6 +12,7 @@ mod filter;
 mod handshake;
 mod hostile;
 mod link;
+mod private_key;
 mod reload;
 mod roaming;
 mod sessions;

@@ -1,0 +1,101 @@
+//! Another private key, or none: what becomes of what was made with the one before.
+
+use adit::PrivateKey;
+
+use crate::sim::{A, B, DELAY, Kind, RTT, Sim, millis, secs};
+
+/// Gives B another private key, of which A learns at once.
+fn change_key_of_b(sim: &mut Sim) {
+    let new = PrivateKey::from_bytes([77; 32]);
+    sim[B].configure(|interface| interface.set_private_key(Some(new.clone())));
+    sim[B].private_key = new;
+    sim.introduce(A, B);
+}
+
+#[test]
+fn a_session_of_the_old_private_key_does_not_end_the_handshake_with_the_new_one() {
+    let mut sim = Sim::pair(1);
+    sim.send(A, B);
+    sim.run_for(DELAY);
+    // B has answered, and A's first packet is to come.
+    change_key_of_b(&mut sim);
+    let (changed, before) = (sim.now, sim.peer(B, A).last_handshake);
+    let packet = sim.send(B, A);
+    assert_eq!(sim.count(B, Kind::Initiation), 1);
+    sim.run_for(RTT - millis(1));
+    assert_eq!(sim.count(A, Kind::Data), 1);
+    assert_eq!((sim[B].arrived.len(), sim[B].events()), (0, vec![]));
+    let took = sim.run_until_done(secs(60), |sim| sim[A].has_arrived(&packet)).unwrap();
+    assert!(took <= RTT && sim[B].arrived.len() == 1, "{took:?}");
+    assert!(before.is_none() && sim.peer(B, A).session_made.unwrap() > changed);
+    assert_eq!(sim[B].events().len(), 1, "one handshake of use");
+}
+
+#[test]
+fn a_session_that_both_ends_preferred_under_the_old_private_key_does_not_take_the_place_of_a_new_one() {
+    // B has the larger key, so that A's session is the one that both ends prefer.
+    let with_larger = |&seed: &u64| {
+        let sim = Sim::pair(seed);
+        sim[A].private_key.public_key() < sim[B].private_key.public_key()
+    };
+    let mut sim = Sim::pair((2..).find(with_larger).unwrap());
+    sim.network.cut_both(A, B);
+    sim.send(A, B);
+    sim.send(B, A);
+    let initiation = sim.last_sent(A, Kind::Initiation);
+    sim.replay(B, &initiation);
+    let response = sim.last_sent(B, Kind::Response);
+    sim.replay(A, &response);
+    let first = sim.last_sent(A, Kind::Data);
+    change_key_of_b(&mut sim);
+    sim.network.heal();
+    sim.connect(B, A);
+    let session = sim.last_index(B);
+    sim.replay(B, &first);
+    let packet = sim.send(B, A);
+    assert_eq!(sim.last_index(B), session);
+    sim.run_for(RTT);
+    assert!(sim[A].has_arrived(&packet));
+}
+
+#[test]
+fn the_session_that_a_peer_uses_is_heard_when_the_one_after_another_private_key_is_made() {
+    let mut sim = Sim::pair(3);
+    sim.connect(A, B);
+    sim.run_for(secs(121));
+    // A makes another session, and uses it, but B has not heard of that yet.
+    sim.send(A, B);
+    sim.network.lose(|sent| matches!(sent.kind(), Kind::Keepalive | Kind::Data));
+    sim.run_for(RTT);
+    sim.send(A, B);
+    let late = sim.send(A, B);
+    let [.., first, second] = &sim.sent(A, Kind::Data)[..] else { panic!("two packets") };
+    let (first, second) = (first.clone(), second.clone());
+    assert_ne!(first.first_index(), sim.sent(A, Kind::Data)[0].first_index());
+    sim.network.heal();
+    change_key_of_b(&mut sim);
+    assert!(sim.replay(B, &first).is_some());
+    sim.connect(B, A);
+    assert_eq!(sim.replay(B, &second), Some(late));
+}
+
+#[test]
+fn no_handshake_is_being_tried_when_the_private_key_that_it_was_begun_with_is_gone() {
+    for new in [None, Some(PrivateKey::from_bytes([77; 32]))] {
+        let mut sim = Sim::pair(4);
+        sim.network.cut_both(A, B);
+        sim.send(A, B);
+        sim.run_for(secs(1));
+        assert!(sim.peer(A, B).attempting_since.is_some());
+        sim[A].configure(|interface| interface.set_private_key(new.clone()));
+        assert_eq!(sim.peer(A, B).attempting_since, None);
+        let changed = sim.now;
+        sim.run_for(secs(1_000));
+        assert_eq!(sim.peer(A, B).attempting_since, None);
+        // What waited under the new key is tried for as long as ever from the first try on.
+        let mut tries: Vec<_> = sim.sent(A, Kind::Initiation).iter().map(|sent| sent.at).collect();
+        tries.retain(|&at| at > changed);
+        let tried = tries.last().map(|last| last.saturating_since(tries[0]));
+        assert_eq!(tried.is_some_and(|tried| tried > secs(84)), new.is_some(), "{tried:?}");
+    }
+}
