@@ -69,7 +69,7 @@ pub(super) fn recover(world: &mut World, dice: &mut Dice) -> Verdict {
         }
     }
     // From now on nothing may be lost, except what is sent as a session ends, which may come too late.
-    if world.witness.is_any_ending(world.sim.now, RTT) {
+    if world.witness.is_any_ending(&world.sim, RTT) {
         return Ok(());
     }
     // The session may have ended since, without anything to send.

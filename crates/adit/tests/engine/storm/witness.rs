@@ -33,8 +33,6 @@ struct Initiation {
 struct Session {
     ends: [usize; 2],
     born: Instant,
-    /// When the initiator has it too, and sends its first message. For as much longer it believes the session alive.
-    confirmed: Instant,
     /// The responder's preshared key when it answered.
     psk: u8,
     /// When each end's part began, on its own clock; the initiator's begins with its first message.
@@ -105,11 +103,20 @@ impl Witness {
         self.initiated.retain(|&(from, _), _| from != node);
     }
 
-    /// Whether a session ends within `margin` of `now`, before or after.
-    pub(super) fn is_any_ending(&self, now: Instant, margin: Duration) -> bool {
+    /// Whether a session that is in use ends within `margin` of now, before or after: it does so from the end of its
+    /// first end's part to that of its second, each by a clock of its own, which may have jumped.
+    pub(super) fn is_any_ending(&self, sim: &Sim, margin: Duration) -> bool {
         self.sessions.iter().any(|session| {
-            let ends_after = |since| now.saturating_since(since) <= REJECT_AFTER_TIME + margin;
-            now.saturating_since(session.born) + margin >= REJECT_AFTER_TIME && ends_after(session.confirmed)
+            let [initiator, responder] = session.ends;
+            let has_left = |from, to| self.used(from, to).is_some_and(|made| made > session.born);
+            let ages = session
+                .ends
+                .iter()
+                .zip(session.began)
+                .filter_map(|(&end, began)| began.map(|began| sim.clock(end).saturating_since(began)));
+            !(has_left(initiator, responder) && has_left(responder, initiator))
+                && ages.clone().any(|age| age + margin >= REJECT_AFTER_TIME)
+                && ages.clone().any(|age| age <= REJECT_AFTER_TIME + margin)
         })
     }
 
@@ -168,7 +175,7 @@ impl Witness {
                 let (psk, began) = (truth.psk[from][to], [None, Some(sent.clock)]);
                 self.by_index.insert((to, sent.first_index()), (self.sessions.len(), INITIATOR));
                 self.by_index.insert((from, index), (self.sessions.len(), RESPONDER));
-                self.sessions.push(Session { ends: [to, from], born: sent.at, confirmed: sent.at, psk, began });
+                self.sessions.push(Session { ends: [to, from], born: sent.at, psk, began });
             }
             Kind::CookieReply => {
                 let index = sent.first_index();
@@ -202,7 +209,6 @@ impl Witness {
         let to = session.ends[1 - end];
         if end == INITIATOR && session.began[INITIATOR].is_none() {
             session.began[INITIATOR] = Some(sent.clock);
-            session.confirmed = sent.at;
             let own = truth.psk[from][to];
             if own != session.psk {
                 return Err(format!("a session with preshared keys {own} and {}", session.psk));

@@ -68,7 +68,7 @@ impl World {
     /// Waits while sessions end: what is sent then may come too late, and nobody is to blame.
     pub(super) fn wait_while_sessions_end(&mut self) -> Verdict {
         let margin = (self.sim.network.delay + self.sim.network.spread) * 2;
-        while self.is_calm && self.witness.is_any_ending(self.sim.now, margin) {
+        while self.is_calm && self.witness.is_any_ending(&self.sim, margin) {
             self.sim.run_for(margin);
             self.look()?;
         }
