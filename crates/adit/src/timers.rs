@@ -84,7 +84,10 @@ impl Timers {
     pub(crate) fn any_authenticated_packet_received(&mut self, now: Instant) {
         *self.deadline(Timer::NewHandshake) = None;
         self.last_received = Some(now);
-        self.any_authenticated_packet_traversal(now);
+        // An empty packet that is wanted at once tells the peer something: whatever it sends is no substitute.
+        if *self.deadline(Timer::PersistentKeepalive) != Some(AT_ONCE) {
+            self.any_authenticated_packet_traversal(now);
+        }
     }
 
     fn any_authenticated_packet_traversal(&mut self, now: Instant) {
