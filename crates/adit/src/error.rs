@@ -115,13 +115,13 @@ drops! {
     TooLarge = "too_large",
     /// The queue of packets that wait for a session overflowed; the oldest went.
     StagedOverflow = "staged_overflow",
-    /// No session came about, and the packets that waited for it were given up.
+    /// No session came about, or the interface went down before, and the packets that waited for it were given up.
     HandshakeGaveUp = "handshake_gave_up",
     /// There was no room for an answer: the queue was full, or more than half full and it was the turn of others to be
     /// sent a cookie.
     ReplyQueueFull = "reply_queue_full",
-    /// While the message was on its way the peer was removed, the interface got another private key, or a later handshake
-    /// took its place.
+    /// While the packet or message was on its way the peer was removed, the interface got another private key or went
+    /// down, or a later handshake took its place.
     PeerGone = "peer_gone",
 }
 

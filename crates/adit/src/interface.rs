@@ -156,7 +156,7 @@ impl Interface {
         self.checker = identity.as_ref().map(|identity| Arc::new(CookieChecker::new(&identity.public)));
         let is_first = self.identity.is_none();
         self.identity = identity;
-        self.incoming.clear();
+        self.discard_incoming();
         let Self { peers, indices, .. } = self;
         for id in self.by_key.values() {
             let Some(peer) = peers.get_mut(*id) else { continue };
@@ -192,13 +192,13 @@ impl Interface {
     pub fn link_down(&mut self) {
         // With a new `Arc`, a handshake that is being computed belongs to another identity, and comes to nothing.
         self.identity = self.identity.as_deref().cloned().map(Arc::new);
-        self.incoming.clear();
+        self.discard_incoming();
         self.wanted.clear();
         self.ready.clear();
         self.outgoing.clear();
         self.cookie_replies.clear();
         self.schedule.clear();
-        let Self { peers, indices, by_key, staged_bytes, .. } = self;
+        let Self { peers, indices, by_key, staged_bytes, drops, .. } = self;
         for id in by_key.values() {
             let Some(peer) = peers.get_mut(*id) else { continue };
             let begun = peer.handshake.take().map(|handshake| handshake.local_index);
@@ -211,19 +211,25 @@ impl Interface {
             peer.scheduled = None;
             peer.timers.stop();
             *staged_bytes -= peer.staged.bytes();
-            peer.staged.clear();
+            drops.add(Drop::HandshakeGaveUp, peer.staged.clear());
         }
     }
 
     /// Gives up every handshake that waits to be computed, for callers that still receive messages while the link is
     /// down.
     pub fn discard_handshakes(&mut self) {
-        self.incoming.clear();
+        self.discard_incoming();
         for id in self.wanted.drain(..) {
             if let Some(peer) = self.peers.get_mut(id) {
                 peer.wants_initiation = false;
             }
         }
+    }
+
+    /// Nothing comes of the messages that wait to be computed.
+    fn discard_incoming(&mut self) {
+        self.drops.add(Drop::PeerGone, self.incoming.len() as u64);
+        self.incoming.clear();
     }
 
     /// The link has come up: persistent keepalives begin.
@@ -266,10 +272,10 @@ impl Interface {
 
     /// Removes a peer with all it had, including what waits to be sent to it. Returns false if it was gone already.
     pub fn remove_peer(&mut self, id: PeerId) -> bool {
+        self.clear_staged(id, Drop::PeerGone);
         let Some(mut peer) = self.peers.remove(id) else { return false };
         self.by_key.remove(&peer.public_key);
         self.allowed_ips.remove_all(id);
-        self.staged_bytes -= peer.staged.bytes();
         if let Some(deadline) = peer.scheduled {
             self.schedule.remove(&(deadline, id));
         }
@@ -308,8 +314,8 @@ impl Interface {
 
     /// Asks for a new session with the peer, though there may be one: to use another preshared key, to show the peer a
     /// new address of this host, or to see whether it answers. The initiation is due at once (see
-    /// [`Interface::poll_timeout`]), but no sooner than `REKEY_TIMEOUT` after the last one. Nothing happens without a
-    /// private key and the peer's endpoint.
+    /// [`Interface::poll_timeout`]), but no sooner than `REKEY_TIMEOUT` after the last one, or after an answer to the
+    /// peer's. Nothing happens without a private key and the peer's endpoint.
     ///
     /// # Errors
     /// [`Error::NoSuchPeer`].

@@ -401,3 +401,16 @@ fn cookies_work_without_knowing_anything_but_the_source_address() {
         assert_eq!((reply.path.remote, reply.path.local), (source, None));
     }
 }
+
+#[test]
+fn a_link_that_goes_down_gives_no_cookie_that_it_owed() {
+    let mut sim = under_load(30, B);
+    let message = junk(&sim, B, 1);
+    let now = sim.now;
+    let interface = &mut sim[B].interface;
+    interface.handle_datagram(now, &Path::to(address(1)), Ecn::NotEct, &mut message.clone());
+    assert!(interface.has_cookie_replies());
+    interface.link_down();
+    assert!(!interface.has_cookie_replies() && !interface.has_transmits());
+    assert_eq!(interface.poll_transmit(now, &mut [0; 148]), Ok(None));
+}

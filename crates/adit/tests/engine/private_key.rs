@@ -1,6 +1,6 @@
 //! Another private key, or none: what becomes of what was made with the one before.
 
-use adit::PrivateKey;
+use adit::{Datagrams, Drop, Ecn, Interface, Path, PrivateKey};
 
 use crate::sim::{A, B, DELAY, Kind, RTT, Sim, millis, secs};
 
@@ -97,5 +97,36 @@ fn no_handshake_is_being_tried_when_the_private_key_that_it_was_begun_with_is_go
         tries.retain(|&at| at > changed);
         let tried = tries.last().map(|last| last.saturating_since(tries[0]));
         assert_eq!(tried.is_some_and(|tried| tried > secs(84)), new.is_some(), "{tried:?}");
+    }
+}
+
+/// Gives B an initiation of A's, which waits to be computed.
+fn waiting_initiation(seed: u64) -> Sim {
+    let mut sim = Sim::pair(seed);
+    sim.network.cut_both(A, B);
+    sim.send(A, B);
+    let mut message = sim.last_sent(A, Kind::Initiation);
+    let (now, interface) = (sim.now, &mut sim[B].interface);
+    let mut burst = Datagrams::new();
+    assert!(burst.push(0..message.bytes.len(), &Path::to(message.source), Ecn::NotEct));
+    let opened = interface.begin_open(now, burst, &message.bytes).open(&mut message.bytes);
+    assert_eq!(interface.commit(now, opened, &mut message.bytes).packets().count(), 0);
+    assert!(interface.has_handshakes());
+    sim
+}
+
+#[test]
+fn handshake_messages_that_are_given_up_before_they_are_computed_are_counted() {
+    let ways: [fn(&mut Interface); 4] = [
+        |interface| interface.set_private_key(None),
+        |interface| interface.set_private_key(Some(PrivateKey::from_bytes([77; 32]))),
+        Interface::link_down,
+        Interface::discard_handshakes,
+    ];
+    for (number, give_up) in ways.into_iter().enumerate() {
+        let mut sim = waiting_initiation(5);
+        sim[B].configure(give_up);
+        assert!(!sim[B].interface.has_handshakes());
+        assert_eq!(sim.drops(B, Drop::PeerGone), 1, "way {number}");
     }
 }

@@ -274,3 +274,16 @@ fn a_change_of_the_local_address_alone_is_followed_without_an_event() {
     assert_eq!(sim[B].events(), []);
     assert_eq!(next_source(&mut sim), (Some(other), 8));
 }
+
+#[test]
+fn an_endpoint_that_is_not_to_roam_is_answered_from_the_address_that_it_last_reached() {
+    let mut sim = reached_at(local());
+    let a = sim.id(B, A);
+    sim[B].interface.set_roaming(a, false).unwrap();
+    let other: IpAddr = "203.0.113.9".parse().unwrap();
+    sim.network.cut(A, B);
+    sim.send(A, B);
+    let data = sim.last_sent(A, Kind::Data);
+    sim.inject_by(B, &Path { remote: data.source, local: Some(other), ifindex: 8 }, Ecn::NotEct, &data.bytes);
+    assert_eq!(next_source(&mut sim), (Some(other), 8));
+}

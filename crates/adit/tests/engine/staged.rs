@@ -1,6 +1,6 @@
 //! Packets that wait for a session: bounded, in order, the oldest go first.
 
-use adit::{Bounds, Drop, Error, Event};
+use adit::{Bounds, Drop, Error, Event, Interface};
 
 use crate::sim::{A, B, C, Calls, Kind, RTT, Sim, packet, secs};
 
@@ -183,4 +183,35 @@ fn reasons_for_drops_have_distinct_names_and_places() {
     for (place, reason) in Drop::ALL.iter().enumerate() {
         assert_eq!(reason.index(), place);
     }
+}
+
+#[test]
+fn what_a_link_that_goes_down_gives_up_leaves_room_and_is_counted() {
+    // As much as may wait for all together, and more than each peer has whatever waits for others.
+    const ALL: usize = 70;
+    let mut sim = bounded(8, 1 << 20, ALL * (28 + CHARGE));
+    for other in [B, C] {
+        sim.network.cut(A, other);
+        sim.send_many(A, other, ALL);
+        assert_eq!(sim.drops(A, Drop::StagedOverflow), 0, "node {other}");
+        sim[A].interface.set_drop_events(true);
+        sim[A].configure(Interface::link_down);
+        let now = sim.now;
+        sim[A].configure(|interface| interface.link_up(now));
+    }
+    assert_eq!((sim.drops(A, Drop::HandshakeGaveUp), sim[A].events()), (2 * ALL as u64, vec![]));
+}
+
+#[test]
+fn what_waited_for_a_peer_that_is_removed_leaves_room_and_is_counted() {
+    const ALL: usize = 70;
+    let mut sim = bounded(9, 1 << 20, ALL * (28 + CHARGE));
+    for other in [B, C] {
+        sim.network.cut(A, other);
+        sim.send_many(A, other, ALL);
+        assert_eq!(sim.drops(A, Drop::StagedOverflow), 0, "node {other}");
+        let peer = sim.id(A, other);
+        assert!(sim[A].configure(|interface| interface.remove_peer(peer)));
+    }
+    assert_eq!(sim.drops(A, Drop::PeerGone), 2 * ALL as u64);
 }
