@@ -130,3 +130,23 @@ fn handshake_messages_that_are_given_up_before_they_are_computed_are_counted() {
         assert_eq!(sim.drops(B, Drop::PeerGone), 1, "way {number}");
     }
 }
+
+#[test]
+fn a_session_that_is_asked_for_is_made_with_the_new_private_key_when_the_old_one_goes_meanwhile() {
+    let mut sim = Sim::pair(6);
+    sim.connect(A, B);
+    sim.run_for(secs(6));
+    let (now, a) = (sim.now, sim.id(B, A));
+    sim[B].configure(|interface| interface.initiate_handshake(a).unwrap());
+    sim[B].interface.expire(now);
+    let work = sim[B].interface.poll_handshake(now).unwrap();
+    change_key_of_b(&mut sim);
+    assert!(sim[B].interface.finish_handshake(now, work.compute()).is_none());
+    sim.run_for(RTT * 2);
+    // The caller looks at what is to be computed after each call.
+    sim[B].configure(|interface| interface.handle_timeout(now));
+    sim.flush(B);
+    sim.run_for(RTT * 2);
+    assert!(sim.peer(B, A).session_made.unwrap() > now);
+    assert_eq!(sim.count(B, Kind::Initiation), 1);
+}
