@@ -239,6 +239,8 @@ impl Interface {
         };
         peer.static_static = Some(static_static);
         let begun = peer.handshake.replace(Box::new(Initiating { state, local_index }));
+        // A session that was begun at the same time as the one before is older than this one.
+        peer.keypairs.next_is_preferred = false;
         peer.cookie.add_macs(now, &peer.public_key, &mut message);
         peer.timers.any_authenticated_packet_sent(now);
         peer.timers.handshake_initiated(now, jitter);
@@ -329,9 +331,10 @@ impl Interface {
             return;
         };
         // If both ends began at once, the end with the smaller public key makes the session that they will use.
-        let is_preferred = peer.handshake.is_some() && peer.public_key < identity.public;
+        let has_preference = identity.public < peer.public_key;
+        let is_preferred = peer.handshake.is_some() && !has_preference;
         let keypair = Keypair::new(now, keys, local_index, remote_index, Role::Responder);
-        let retired = peer.keypairs.install_answered(keypair, is_preferred);
+        let retired = peer.keypairs.install_answered(keypair, is_preferred, has_preference);
         peer.cookie.add_macs(now, &peer.public_key, &mut message);
         peer.rx_bytes += INITIATION_LEN as u64;
         peer.tx_bytes += message.len() as u64;

@@ -95,6 +95,9 @@ pub(crate) struct Keypairs {
     pub(crate) next_is_preferred: bool,
     /// A session initiated by this interface came after the next one, and stays the current one.
     pub(crate) next_is_overtaken: bool,
+    /// Both ends may have initiated at the same time, and then they agree on the session that this interface initiated,
+    /// after which the next one came. This holds on when the next one has become the current one.
+    pub(crate) next_is_rival: bool,
 }
 
 /// The local indices of sessions that ended.
@@ -123,7 +126,7 @@ impl Keypairs {
     /// nothing has ever come in the session that was the current one, the peer may still send in the one before: the
     /// first message of the session, which tells the peer that it is in use, may be lost.
     pub(crate) fn install_initiated(&mut self, keypair: Keypair) -> Retired {
-        self.next_is_overtaken = !self.next_is_preferred;
+        (self.next_is_overtaken, self.next_is_rival) = (!self.next_is_preferred, false);
         let now = keypair.created;
         let ended = |old: &mut Box<Keypair>| old.created.is_older_than(REJECT_AFTER_TIME, now);
         let [next, previous] = [self.next.take_if(ended), self.previous.take_if(ended)];
@@ -144,8 +147,17 @@ impl Keypairs {
     /// `is_preferred` says that an initiation of ours is on its way too, and that both ends are to
     /// use the peer's session in the end. If they did not agree each would send in its own, and
     /// with the next handshakes a session would be pushed out that the other end still sends in.
-    pub(crate) fn install_answered(&mut self, keypair: Keypair, is_preferred: bool) -> Retired {
+    ///
+    /// `has_preference` says that in such a case both ends are to use a session of ours. The peer's initiation may be as
+    /// old as ours though its response came first: then the peer will send in our session. Or the peer has forgotten
+    /// that session, and never will.
+    pub(crate) fn install_answered(&mut self, keypair: Keypair, is_preferred: bool, has_preference: bool) -> Retired {
         (self.next_is_preferred, self.next_is_overtaken) = (is_preferred, false);
+        // In a session that the peer had before its initiation something would have come.
+        let is_new = |current: &Box<Keypair>| current.can_send(keypair.created) && current.is_unheard();
+        let is_recent = |current: &Box<Keypair>| !current.created.is_older_than(REKEY_TIMEOUT, keypair.created);
+        let current = self.current.as_ref().filter(|_| has_preference);
+        self.next_is_rival = current.is_some_and(|current| is_new(current) && is_recent(current));
         let next = self.next.replace(Box::new(keypair));
         next.into_iter().map(|old| old.local_index).collect()
     }
@@ -154,9 +166,23 @@ impl Keypairs {
     /// becomes the current one, unless a later one is; returns the index pushed out by that, or
     /// `None` if nothing moved.
     pub(crate) fn confirm(&mut self, local_index: u32) -> Option<Retired> {
+        self.settle(local_index);
         let next = self.next.take_if(|next| next.local_index == local_index && next.role == Role::Responder)?;
         let before = if self.next_is_overtaken { Some(next) } else { self.current.replace(next) };
         Some(core::mem::replace(&mut self.previous, before).map(|old| old.local_index).into_iter().collect())
+    }
+
+    /// Of a session and its rival, which came after it, that one is used in which the peer was heard last. If both ends
+    /// initiated at the same time the peer ends up in the one before; it takes packets in either meanwhile. If it has
+    /// forgotten that one, what was still on its way in it counts for no longer than until the next packet.
+    fn settle(&mut self, local_index: u32) {
+        if self.next_is_rival
+            && self.next.is_none()
+            && let Some(previous) = self.previous.as_mut().filter(|previous| previous.local_index == local_index)
+            && let Some(current) = &mut self.current
+        {
+            core::mem::swap(current, previous);
+        }
     }
 
     /// Forgets every session. Returns their indices.
@@ -173,7 +199,8 @@ impl Keypairs {
         for keypair in [&mut self.current, &mut self.next].into_iter().flatten() {
             keypair.counter = REJECT_AFTER_MESSAGES;
         }
-        // Even when the peer sends in the next session, it must not take the place of one that is made from now on.
-        self.next_is_preferred = false;
+        // Even when the peer sends in the next session, it must not take the place of one that is made from now on; nor
+        // does the previous one come back.
+        (self.next_is_preferred, self.next_is_rival) = (false, false);
     }
 }

@@ -44,6 +44,7 @@ mod tag {
     pub(super) const STAGED: u16 = 21;
     pub(super) const SENT_TIMESTAMP: u16 = 22;
     pub(super) const IS_PINNED: u16 = 23;
+    pub(super) const NEXT_IS_RIVAL: u16 = 24;
 }
 
 mod keypair {
@@ -101,7 +102,7 @@ pub(super) fn write(out: &mut Writer, peer: &Peer, allowed_ips: &AllowedIps<Peer
         scheduled: _,
     } = peer;
     let CookieGenerator { cookie, last_mac1 } = cookie;
-    let Keypairs { current, previous, next, next_is_preferred, next_is_overtaken } = keypairs;
+    let Keypairs { current, previous, next, next_is_preferred, next_is_overtaken, next_is_rival } = keypairs;
     out.bytes(tag::PUBLIC_KEY, public_key.as_bytes());
     if let Some(key) = preshared_key {
         out.bytes(tag::PRESHARED_KEY, key.as_bytes());
@@ -147,6 +148,7 @@ pub(super) fn write(out: &mut Writer, peer: &Peer, allowed_ips: &AllowedIps<Peer
     }
     out.flag(tag::NEXT_IS_PREFERRED, *next_is_preferred);
     out.flag(tag::NEXT_IS_OVERTAKEN, *next_is_overtaken);
+    out.flag(tag::NEXT_IS_RIVAL, *next_is_rival);
     if let Some(begun) = handshake {
         let Initiating { state, local_index } = &**begun;
         out.field(tag::HANDSHAKE, |value| {
@@ -194,6 +196,7 @@ pub(super) fn read(value: Value<'_>) -> Result<(Peer, Vec<IpNet>), SnapshotError
             tag::NEXT => peer.keypairs.next = Some(Box::new(read_keypair(value)?)),
             tag::NEXT_IS_PREFERRED => peer.keypairs.next_is_preferred = true,
             tag::NEXT_IS_OVERTAKEN => peer.keypairs.next_is_overtaken = true,
+            tag::NEXT_IS_RIVAL => peer.keypairs.next_is_rival = true,
             tag::HANDSHAKE => peer.handshake = Some(Box::new(read_handshake(value)?)),
             tag::STAGED if value.0.len() > MAX_PACKET_LEN => return Err(SnapshotError::Malformed("a packet too long")),
             tag::STAGED => peer.staged.push(value.0),

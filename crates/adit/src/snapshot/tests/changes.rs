@@ -89,6 +89,7 @@ const OF_A_PEER: Changes<Peer> = &[
     ("mac1", |peer| peer.cookie.last_mac1 = Some([7; 16])),
     ("which of two sessions is preferred", |peer| peer.keypairs.next_is_preferred ^= true),
     ("whether a session is overtaken", |peer| peer.keypairs.next_is_overtaken ^= true),
+    ("whether a session has a rival", |peer| peer.keypairs.next_is_rival ^= true),
     ("no current session", |peer| peer.keypairs.current = None),
     ("no previous session", |peer| peer.keypairs.previous = None),
     ("no next session", |peer| peer.keypairs.next = None),
