@@ -331,10 +331,9 @@ impl Interface {
             return;
         };
         // If both ends began at once, the end with the smaller public key makes the session that they will use.
-        let has_preference = identity.public < peer.public_key;
-        let is_preferred = peer.handshake.is_some() && !has_preference;
+        let is_preferred = peer.handshake.is_some() && peer.public_key < identity.public;
         let keypair = Keypair::new(now, keys, local_index, remote_index, Role::Responder);
-        let retired = peer.keypairs.install_answered(keypair, is_preferred, has_preference);
+        let retired = peer.keypairs.install_answered(keypair, is_preferred);
         peer.cookie.add_macs(now, &peer.public_key, &mut message);
         peer.rx_bytes += INITIATION_LEN as u64;
         peer.tx_bytes += message.len() as u64;

@@ -166,7 +166,7 @@ impl Interface {
                 indices.remove(&index);
             }
             peer.keypairs.stop_sending();
-            peer.timers.handshake_voided(self.identity.is_some());
+            peer.timers.handshake_voided();
             peer.last_initiation_sent = None;
         }
         if is_first {

@@ -148,16 +148,12 @@ impl Keypairs {
     /// use the peer's session in the end. If they did not agree each would send in its own, and
     /// with the next handshakes a session would be pushed out that the other end still sends in.
     ///
-    /// `has_preference` says that in such a case both ends are to use a session of ours. The peer's initiation may be as
-    /// old as ours though its response came first: then the peer will send in our session. Or the peer has forgotten
-    /// that session, and never will.
-    pub(crate) fn install_answered(&mut self, keypair: Keypair, is_preferred: bool, has_preference: bool) -> Retired {
+    /// If nothing has come in our current session yet, the peer's initiation may be as old as ours though its response
+    /// came first: then the peer will send in our session. Or the peer has forgotten that session, and never will.
+    pub(crate) fn install_answered(&mut self, keypair: Keypair, is_preferred: bool) -> Retired {
         (self.next_is_preferred, self.next_is_overtaken) = (is_preferred, false);
-        // In a session that the peer had before its initiation something would have come.
-        let is_new = |current: &Box<Keypair>| current.can_send(keypair.created) && current.is_unheard();
-        let is_recent = |current: &Box<Keypair>| !current.created.is_older_than(REKEY_TIMEOUT, keypair.created);
-        let current = self.current.as_ref().filter(|_| has_preference);
-        self.next_is_rival = current.is_some_and(|current| is_new(current) && is_recent(current));
+        let is_new = |current: &Keypair| current.is_unheard() && current.can_send(keypair.created);
+        self.next_is_rival = self.current.as_deref().is_some_and(is_new);
         let next = self.next.replace(Box::new(keypair));
         next.into_iter().map(|old| old.local_index).collect()
     }

@@ -164,9 +164,8 @@ impl Timers {
     }
 
     /// The private key is another one, or there is none any more: nothing comes of the initiations that were sent.
-    pub(crate) fn handshake_voided(&mut self, has_key: bool) {
+    pub(crate) fn handshake_voided(&mut self) {
         (self.attempt_began, self.attempting_since) = (None, None);
-        self.asked &= has_key;
     }
 
     /// Both ends have shown that they have the session's keys. If another one was asked for meanwhile, that stays due.

@@ -305,3 +305,21 @@ fn when_both_ends_ask_at_about_the_same_time_each_has_a_session_begun_after_it_a
         assert!((1..=2).contains(&asked_for), "skew {skew}: {asked_for}");
     }
 }
+
+#[test]
+fn a_request_that_was_given_up_is_over() {
+    let mut sim = Sim::pair(16);
+    let (a, home) = (sim.id(B, A), sim[A].address);
+    sim[B].configure(|interface| interface.initiate_handshake(a).unwrap());
+    sim[B].configure(|interface| interface.set_endpoint(a, None).unwrap());
+    sim.run_for(secs(1));
+    assert_eq!(sim[B].events(), [Event::HandshakeGaveUp { peer: a }]);
+    sim[B].configure(|interface| interface.set_endpoint(a, Some(home)).unwrap());
+    // B answers, and has something to send before it may use the session.
+    let there = sim.send(A, B);
+    sim.run_for(DELAY);
+    let back = sim.send(B, A);
+    sim.run_for(secs(60));
+    assert!(sim[B].has_arrived(&there) && sim[A].has_arrived(&back));
+    assert_eq!(sim.count(B, Kind::Initiation), 0);
+}

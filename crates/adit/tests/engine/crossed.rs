@@ -159,3 +159,75 @@ fn a_newer_initiation_counts_for_more_than_the_preference_for_the_session_before
     assert_eq!(lost_until(&mut sim, 400, |at| if at % 60_000 < 1_000 { 5 } else { 250 }), 0);
     assert_eq!(sim.count(smaller, Kind::Initiation), 1, "the larger renews it");
 }
+
+#[test]
+fn what_comes_in_the_session_before_two_that_crossed_pushes_out_neither() {
+    let (mut sim, smaller, larger) = pair(7);
+    sim.connect(smaller, larger);
+    sim.run_for(secs(6));
+    sim.network.cut_both(A, B);
+    let in_old = [sim.send(larger, smaller), sim.send(larger, smaller)];
+    let [.., first, second] = &sim.sent(larger, Kind::Data)[..] else { panic!("two packets") };
+    let old = [first.clone(), second.clone()];
+    for (node, other) in [(smaller, larger), (larger, smaller)] {
+        let id = sim.id(node, other);
+        sim[node].configure(|interface| interface.initiate_handshake(id).unwrap());
+    }
+    sim.run_for(millis(1));
+    let [of_smaller, of_larger] = [smaller, larger].map(|node| sim.last_sent(node, Kind::Initiation));
+    sim.replay(larger, &of_smaller);
+    let response = sim.last_sent(larger, Kind::Response);
+    sim.replay(smaller, &response);
+    let preferred = sim.last_sent(smaller, Kind::Keepalive);
+    sim.replay(smaller, &of_larger);
+    assert_eq!(sim.replay(smaller, &old[0]).as_ref(), Some(&in_old[0]));
+    let response = sim.last_sent(smaller, Kind::Response);
+    sim.replay(larger, &response);
+    let other = sim.last_sent(larger, Kind::Keepalive);
+    sim.replay(larger, &preferred);
+    sim.replay(smaller, &other);
+    let packet = sim.send(larger, smaller);
+    let in_preferred = sim.last_sent(larger, Kind::Data);
+    assert_eq!(sim.replay(smaller, &in_preferred), Some(packet));
+    sim.send(smaller, larger);
+    assert_eq!(sim.last_index(smaller), preferred.first_index(), "the ends agree");
+}
+
+#[test]
+fn a_packet_that_comes_late_in_a_session_that_was_used_brings_it_not_back() {
+    let (mut sim, smaller, larger) = pair(8);
+    sim.connect(smaller, larger);
+    sim.run_for(secs(6));
+    sim.network.cut(larger, smaller);
+    sim.send(larger, smaller);
+    let late = sim.last_sent(larger, Kind::Data);
+    sim.network.heal();
+    let id = sim.id(larger, smaller);
+    sim[larger].configure(|interface| interface.initiate_handshake(id).unwrap());
+    sim.run_for(RTT * 2);
+    sim.send(smaller, larger);
+    let session = sim.last_index(smaller);
+    assert!(sim.replay(smaller, &late).is_some());
+    sim.send(smaller, larger);
+    assert_eq!(sim.last_index(smaller), session);
+}
+
+#[test]
+fn a_session_of_the_old_private_key_is_not_used_again_though_nothing_had_come_in_it() {
+    let (mut sim, smaller, larger) = pair(9);
+    sim.send(smaller, larger);
+    sim.run_for(RTT + DELAY);
+    sim.network.cut(larger, smaller);
+    sim.send(larger, smaller);
+    let late = sim.last_sent(larger, Kind::Data);
+    sim.network.heal();
+    let key = PrivateKey::from_bytes([77; 32]);
+    sim[smaller].configure(|interface| interface.set_private_key(Some(key.clone())));
+    sim[smaller].private_key = key;
+    sim.introduce(larger, smaller);
+    sim.connect(larger, smaller);
+    assert!(sim.replay(smaller, &late).is_some());
+    let packet = sim.send(smaller, larger);
+    sim.run_for(DELAY);
+    assert!(sim[larger].has_arrived(&packet));
+}
