@@ -20,7 +20,7 @@ use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 
 use crate::configure::Configurator;
 use crate::device::Workers;
-use crate::handover::{self, Alone, Prepared, Reloader, State};
+use crate::handover::{self, Alone, Link, Prepared, Reloader, State};
 use crate::netlink::{FarLinkMonitor, LinkMonitor};
 use crate::notify::Notifier;
 use crate::shared::{Shared, Waiting, now, unix_time};
@@ -212,14 +212,14 @@ impl Control {
         }
     }
 
-    /// Lets go of the port and of the files' names, which whoever waits for the end may want next: clients wait for the
-    /// end of their connections, which comes when this is dropped. The process that stays is told of the end.
-    pub(crate) fn close(&mut self) {
+    /// Lets go of the port and of the files' names, which whoever waits for the end may want next, and then of all else:
+    /// clients wait for the end of their connections. The process that stays is told of the end; it ends when the link
+    /// to it is dropped.
+    pub(crate) fn close(mut self) -> Option<Link> {
         self.configurator.close();
-        drop(self.reloader.as_mut().and_then(|reloader| reloader.asks.take()));
-        if let Some(link) = self.reloader.as_ref().and_then(|reloader| reloader.link.as_ref()) {
-            link.end();
-        }
+        let mut reloader = self.reloader.take();
+        drop(reloader.as_mut().and_then(|reloader| reloader.asks.take()));
+        reloader.and_then(|mut reloader| reloader.link.take()).inspect(Link::end)
     }
 
     /// Serves until the device ends, or another process serves it.

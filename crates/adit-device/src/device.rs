@@ -241,7 +241,10 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
             }
         }
         Ok(End::Ended) => {
-            control.close();
+            let link = control.close();
+            // Whoever waits for the process that stays finds no interface any more: it goes with the last of its queues.
+            drop(shared);
+            drop(link);
             Ok(())
         }
         Err(error) => Err(error),
