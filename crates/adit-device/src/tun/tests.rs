@@ -145,7 +145,7 @@ fn passes_tcp_in_runs(gso: Gso, addresses: [&str; 2], servers: [&str; 2]) {
         let contents: Vec<u8> = (0..400_000u32).map(|i| (i / 7) as u8).collect();
         let expected = contents.clone();
         std::thread::scope(|scope| {
-            scope.spawn(|| {
+            let sender = scope.spawn(|| {
                 let mut stream = TcpStream::connect(servers[0]).expect("connected");
                 stream.write_all(&contents).expect("written");
             });
@@ -157,6 +157,8 @@ fn passes_tcp_in_runs(gso: Gso, addresses: [&str; 2], servers: [&str; 2]) {
             });
             let (read, largest) = relay(&tun, || receiver.is_finished());
             assert_eq!(receiver.join().expect("no panic"), expected);
+            // Joined too, so that ThreadSanitizer sees that it has ended.
+            sender.join().expect("no panic");
             assert!(read.contains(&gso) && read.iter().all(|kind| [gso, Gso::None].contains(kind)), "{read:?}");
             assert!(largest > 2, "the longest run written had {largest} segments");
         });
