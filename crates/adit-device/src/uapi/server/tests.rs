@@ -401,6 +401,7 @@ fn one_that_never_stops_asking_leaves_the_others_their_turn() {
     rig.recorder.peers = many_peers(20).iter().map(|peer| PeerState::new(peer.public_key)).collect();
     let path = rig.path.clone();
     let (stop, stopped) = std::sync::mpsc::channel::<()>();
+    let (begin, begun) = std::sync::mpsc::channel();
     let greedy = thread::spawn(move || {
         let mut stream = net::UnixStream::connect(path).unwrap();
         let mut reading = stream.try_clone().unwrap();
@@ -408,11 +409,12 @@ fn one_that_never_stops_asking_leaves_the_others_their_turn() {
         let questions = b"get=1\n\n".repeat(1000);
         while stopped.try_recv() == Err(std::sync::mpsc::TryRecvError::Empty) {
             stream.write_all(&questions).unwrap();
+            let _ = begin.send(());
         }
         stream.shutdown(std::net::Shutdown::Write).unwrap();
         reader.join().unwrap()
     });
-    rig.run_until(|rig| rig.server.clients.len() == 1);
+    rig.run_until(|_| begun.try_recv().is_ok());
     let path = rig.path.clone();
     let polite = thread::spawn(move || Asking::connect_at(&path).unwrap().get().unwrap());
     rig.run_until(|_| polite.is_finished());
