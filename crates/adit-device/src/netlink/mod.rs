@@ -192,16 +192,17 @@ impl Netlink {
 }
 
 /// The messages in a datagram. One that is not understood, of a newer kernel say, is passed over.
-fn messages(mut datagram: &[u8]) -> impl Iterator<Item = NetlinkMessage<RouteNetlinkMessage>> {
+fn messages(datagram: &[u8]) -> impl Iterator<Item = NetlinkMessage<RouteNetlinkMessage>> {
+    parts(datagram).filter_map(|message| NetlinkMessage::deserialize(message).ok())
+}
+
+/// The messages in a datagram, as they came.
+fn parts(mut datagram: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
-        loop {
-            let length = usize::try_from(u32::from_ne_bytes(*datagram.first_chunk()?)).ok()?;
-            let message = datagram.get(..length).filter(|message| message.len() >= MESSAGE_HEADER)?;
-            datagram = datagram.get(length.checked_next_multiple_of(4)?..).unwrap_or_default();
-            if let Ok(message) = NetlinkMessage::deserialize(message) {
-                return Some(message);
-            }
-        }
+        let length = usize::try_from(u32::from_ne_bytes(*datagram.first_chunk()?)).ok()?;
+        let message = datagram.get(..length).filter(|message| message.len() >= MESSAGE_HEADER)?;
+        datagram = datagram.get(length.checked_next_multiple_of(4)?..).unwrap_or_default();
+        Some(message)
     })
 }
 

@@ -6,18 +6,22 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use ipnet::IpNet;
-use netlink_packet_core::NetlinkPayload;
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
 
 use super::address::address_of;
 use super::route::{destination_of, everywhere, is_cached};
-use super::{BUFFER_SIZE, Link, NetlinkError, Result, messages};
+use super::{BUFFER_SIZE, Link, NetlinkError, Result, parts};
 use crate::sys;
 
 const LINK_GROUPS: [u32; 3] = [libc::RTNLGRP_LINK, libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV6_IFADDR];
 const ROUTE_GROUPS: [u32; 4] =
     [libc::RTNLGRP_IPV4_ROUTE, libc::RTNLGRP_IPV4_RULE, libc::RTNLGRP_IPV6_ROUTE, libc::RTNLGRP_IPV6_RULE];
+/// `RTM_NEWNEXTHOP` and `RTM_DELNEXTHOP`, which the libraries do not know.
+const NEXT_HOP_CHANGES: [u16; 2] = [104, 105];
+/// After as many errors with nothing told between them, a socket does not recover.
+const MAX_ERRORS: u32 = 16;
 
 /// Something happened to an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +43,8 @@ pub enum LinkEvent {
         /// Where it leads.
         destination: IpNet,
     },
+    /// A next hop that routes name was added, changed or removed. They lead elsewhere then, and need not be told.
+    NextHopChanged,
     /// Too much happened at once to be told: ask for the present state.
     Lost,
 }
@@ -49,6 +55,8 @@ pub struct LinkMonitor {
     socket: Socket,
     buffer: Vec<u8>,
     events: VecDeque<LinkEvent>,
+    /// How many errors have come one after the other.
+    errors: u32,
 }
 
 impl std::fmt::Debug for LinkMonitor {
@@ -72,14 +80,17 @@ impl LinkMonitor {
     /// # Errors
     /// Those of [`open`](Self::open).
     pub fn open_for_routes() -> Result<LinkMonitor> {
-        socket().and_then(|socket| LinkMonitor::listen(socket, &ROUTE_GROUPS)).map_err(cannot_listen)
+        let monitor = socket().and_then(|socket| LinkMonitor::listen(socket, &ROUTE_GROUPS)).map_err(cannot_listen)?;
+        // A kernel before 5.3 has neither the group nor what it tells of.
+        let _ = monitor.socket.add_membership(libc::RTNLGRP_NEXTHOP);
+        Ok(monitor)
     }
 
     fn listen(socket: Socket, groups: &[u32]) -> io::Result<LinkMonitor> {
         for &group in groups {
             socket.add_membership(group)?;
         }
-        Ok(LinkMonitor { socket, buffer: Vec::with_capacity(BUFFER_SIZE), events: VecDeque::new() })
+        Ok(LinkMonitor { socket, buffer: Vec::with_capacity(BUFFER_SIZE), events: VecDeque::new(), errors: 0 })
     }
 
     /// The next event, if there is one.
@@ -95,16 +106,17 @@ impl LinkMonitor {
             match self.socket.recv_from(&mut self.buffer, 0) {
                 // Others than the kernel may send to this socket, but are not believed.
                 Ok((_, sender)) if sender.port_number() != 0 => continue,
-                Ok(_) => {}
+                Ok(_) => self.errors = 0,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => return Ok(Some(LinkEvent::Lost)),
-                Err(error) => return Err(error),
+                Err(error) if self.errors == MAX_ERRORS => return Err(error),
+                // Mostly ENOBUFS. Whatever else the kernel could not tell is forgotten once it is reported, too.
+                Err(_) => {
+                    self.errors += 1;
+                    return Ok(Some(LinkEvent::Lost));
+                }
             }
-            self.events.extend(messages(&self.buffer).filter_map(|message| match message.payload {
-                NetlinkPayload::InnerMessage(message) => event_of(&message),
-                _ => None,
-            }));
+            self.events.extend(parts(&self.buffer).filter_map(event_in));
         }
     }
 }
@@ -179,6 +191,17 @@ impl AsRawFd for LinkMonitor {
     }
 }
 
+fn event_in(message: &[u8]) -> Option<LinkEvent> {
+    let kind = message.get(4..).and_then(|message| message.first_chunk()).copied().map(u16::from_ne_bytes);
+    if kind.is_some_and(|kind| NEXT_HOP_CHANGES.contains(&kind)) {
+        return Some(LinkEvent::NextHopChanged);
+    }
+    match NetlinkMessage::deserialize(message).ok()?.payload {
+        NetlinkPayload::InnerMessage(message) => event_of(&message),
+        _ => None,
+    }
+}
+
 fn event_of(message: &RouteNetlinkMessage) -> Option<LinkEvent> {
     match message {
         RouteNetlinkMessage::NewLink(message) => Some(LinkEvent::Changed(Link::from_message(message))),
@@ -194,5 +217,40 @@ fn event_of(message: &RouteNetlinkMessage) -> Option<LinkEvent> {
             Some(LinkEvent::RouteChanged { destination: everywhere(message.header.family)? })
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, UdpSocket};
+
+    use super::*;
+
+    fn monitor_of(fd: impl Into<OwnedFd>) -> LinkMonitor {
+        LinkMonitor::listen(sys::netlink_socket(fd.into()), &[]).unwrap()
+    }
+
+    #[test]
+    fn an_error_that_passes_is_a_loss_and_no_end() {
+        let closed = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        socket.connect(closed).unwrap();
+        let mut monitor = monitor_of(socket.try_clone().unwrap());
+        for _ in 0..2 {
+            socket.send(b"to nobody, which the socket is told as an error").unwrap();
+            assert_eq!(monitor.next_event().unwrap(), Some(LinkEvent::Lost));
+            assert_eq!(monitor.next_event().unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn an_error_that_stays_is_the_end() {
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let mut monitor = monitor_of(reader);
+        for _ in 0..MAX_ERRORS {
+            assert_eq!(monitor.next_event().unwrap(), Some(LinkEvent::Lost));
+        }
+        assert_eq!(monitor.next_event().unwrap_err().raw_os_error(), Some(libc::ENOTSOCK));
     }
 }

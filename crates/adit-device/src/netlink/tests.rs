@@ -239,6 +239,29 @@ fn the_monitor_tells_of_routes_and_rules_of_both_families() {
 }
 
 #[test]
+fn the_monitor_tells_that_a_next_hop_has_changed_though_its_routes_are_not_told() {
+    in_new_namespace(|| {
+        let ip = |command: &str| assert!(Command::new("ip").args(command.split(' ')).status().expect("ip").success());
+        // The routes of a next hop are told with it unless this is off.
+        std::fs::write("/proc/sys/net/ipv4/nexthop_compat_mode", "0").expect("this test needs root");
+        let mut netlink = Netlink::open().expect("netlink");
+        netlink.create_veth("a", "b", None).expect("veth");
+        for name in ["a", "b"] {
+            let index = netlink.link(name).expect("link").index;
+            netlink.set_up(index, true).expect("up");
+        }
+        ip("nexthop add id 5 dev a");
+        ip("route add 192.0.2.0/24 nhid 5");
+        let mut monitor = LinkMonitor::open_for_routes().expect("monitor");
+        let mut news = || std::iter::from_fn(|| monitor.next_event().expect("monitor")).collect::<Vec<_>>();
+        for command in ["nexthop replace id 5 dev b", "nexthop del id 5"] {
+            ip(command);
+            assert!(news().contains(&LinkEvent::NextHopChanged), "{command}");
+        }
+    });
+}
+
+#[test]
 fn the_way_of_a_packet_that_names_its_source_and_a_link_is_told() {
     in_new_namespace(|| {
         let mut netlink = Netlink::open().expect("netlink");
