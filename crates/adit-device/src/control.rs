@@ -1,11 +1,12 @@
 //! The control thread: configuration, timers, handshakes, and what happens to the interface.
 
+mod alarm;
 mod link;
 mod routes;
+mod signals;
 
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,8 +16,6 @@ use adit::{Event, Instant, Interface, PublicKey};
 use arrayvec::ArrayVec;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use rustix::process::{Pid, Signal, kill_process};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
 
 use crate::configure::Configurator;
 use crate::device::Workers;
@@ -25,8 +24,10 @@ use crate::netlink::{FarLinkMonitor, LinkMonitor};
 use crate::notify::Notifier;
 use crate::shared::{Shared, Waiting, now, unix_time};
 use crate::uapi::{MAX_CLIENTS, Server, Status};
+use alarm::Alarm;
 use link::namespace_of;
 use routes::Routes;
+pub(crate) use signals::Signals;
 
 pub(crate) const WAKER: Token = Token(0);
 const SIGNALS: Token = Token(1);
@@ -35,13 +36,14 @@ const RELOAD_SIGNAL: Token = Token(3);
 const RELOAD_ASKED: Token = Token(4);
 const FIRST_PROCESS: Token = Token(5);
 const ROUTES: Token = Token(6);
-const UAPI: usize = 7;
+const ALARM: Token = Token(7);
+const UAPI: usize = 8;
 
 /// Steps of handshakes that are computed before clients and timers have their turn.
 const HANDSHAKE_STEPS: usize = 32;
 /// Events that are logged before clients and timers have their turn.
 const EVENTS: usize = 64;
-/// How often the UAPI socket's file is checked if no event tells that it is gone.
+/// How often the sockets are looked at when no event tells that a file is gone, or that a client can be accepted now.
 const LOOK: Duration = Duration::from_secs(5);
 /// Room for what the engine sends of its own accord, including packets that waited for a session.
 const BUFFER_LEN: usize = 65_536;
@@ -57,42 +59,6 @@ pub(crate) struct Device {
     pub(crate) offload: bool,
     /// What the process has given up.
     pub(crate) confinement: crate::confine::Report,
-}
-
-/// Two streams to poll: one for SIGTERM and SIGINT, one for SIGUSR2.
-pub(crate) struct Signals(UnixStream, UnixStream);
-
-impl Signals {
-    pub(crate) fn listen() -> io::Result<Self> {
-        let (ours, theirs) = UnixStream::pair()?;
-        ours.set_nonblocking(true)?;
-        signal_hook::low_level::pipe::register(SIGTERM, theirs.try_clone()?)?;
-        signal_hook::low_level::pipe::register(SIGINT, theirs)?;
-        let (reload, theirs) = UnixStream::pair()?;
-        reload.set_nonblocking(true)?;
-        signal_hook::low_level::pipe::register(SIGUSR2, theirs)?;
-        Ok(Self(ours, reload))
-    }
-
-    /// What becomes readable when the process is to end, and when it is to hand over.
-    pub(crate) fn streams(&self) -> [&UnixStream; 2] {
-        [&self.0, &self.1]
-    }
-
-    /// If this process has been told to end, passes that on to the process that serves now.
-    pub(crate) fn pass_on(&mut self, process: u32) {
-        if self.take()
-            && let Some(process) = i32::try_from(process).ok().and_then(Pid::from_raw)
-        {
-            // It may have ended by itself.
-            let _ = kill_process(process, Signal::TERM);
-        }
-    }
-
-    /// Whether a signal has come.
-    fn take(&mut self) -> bool {
-        self.0.read(&mut [0; 16]).is_ok_and(|len| len > 0)
-    }
 }
 
 pub(crate) struct Control {
@@ -112,6 +78,7 @@ pub(crate) struct Control {
     signals: Signals,
     reloader: Option<Reloader>,
     routes: Routes,
+    alarm: Alarm,
     buffer: Box<[u8]>,
     /// The latest end of the next sleep, once a worker has woken this thread: see `after_wake_up`.
     sleeps_until: Option<Instant>,
@@ -145,8 +112,9 @@ impl Control {
         reloader: Option<Reloader>,
     ) -> io::Result<Self> {
         let registry = poll.registry();
-        registry.register(&mut SourceFd(&signals.0.as_raw_fd()), SIGNALS, Interest::READABLE)?;
-        registry.register(&mut SourceFd(&signals.1.as_raw_fd()), RELOAD_SIGNAL, Interest::READABLE)?;
+        for (stream, token) in signals.streams().into_iter().zip([SIGNALS, RELOAD_SIGNAL]) {
+            registry.register(&mut SourceFd(&stream.as_raw_fd()), token, Interest::READABLE)?;
+        }
         if let Some(asks) = reloader.as_ref().and_then(|reloader| reloader.asks.as_ref()) {
             asks.set_nonblocking()?;
             registry.register(&mut SourceFd(&asks.as_raw_fd()), RELOAD_ASKED, Interest::READABLE)?;
@@ -155,7 +123,7 @@ impl Control {
         if let Some(link) = reloader.as_ref().and_then(|reloader| reloader.link.as_ref()) {
             registry.register(&mut SourceFd(&link.as_fd().as_raw_fd()), FIRST_PROCESS, Interest::READABLE)?;
         }
-        let routes = Routes::listen(registry);
+        let (routes, alarm) = (Routes::listen(registry), Alarm::new(registry)?);
         server.register(registry, UAPI..UAPI + 2 + MAX_CLIENTS)?;
         let home = namespace_of(device.probe.as_fd());
         let configurator = Configurator { shared: shared.clone(), device, workers };
@@ -174,6 +142,7 @@ impl Control {
             signals,
             reloader,
             routes,
+            alarm,
             buffer,
             sleeps_until: None,
         };
@@ -228,10 +197,14 @@ impl Control {
         loop {
             // Before the time to sleep is worked out, since it may take a while.
             let until_routes = self.look_at_routes();
-            let mut timeout = self.work();
-            let looks = self.server.must_be_looked_after();
-            for limit in [looks.then_some(LOOK), until_routes].into_iter().flatten() {
-                timeout = Some(timeout.map_or(limit, |timeout| timeout.min(limit)));
+            let until_work = self.work();
+            let asks_are_left = self.reloader.as_ref().is_some_and(Reloader::must_be_looked_after);
+            let looks = asks_are_left || self.server.must_be_looked_after();
+            let until_look = looks.then(|| now() + LOOK);
+            let until = [until_routes, until_work, until_look].into_iter().flatten().min();
+            let timeout = until.filter(|&until| until <= now()).map(|_| Duration::ZERO);
+            if timeout.is_none() {
+                self.alarm.set(until)?;
             }
             match self.poll.poll(&mut events, timeout) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
@@ -246,7 +219,7 @@ impl Control {
                         Verdict::GoOn
                     }
                     SIGNALS if self.signals.take() => Verdict::End,
-                    SIGNALS => Verdict::GoOn,
+                    SIGNALS | ALARM => Verdict::GoOn,
                     RELOAD_SIGNAL | RELOAD_ASKED => {
                         self.reload_asked(notifier);
                         Verdict::GoOn
@@ -270,7 +243,10 @@ impl Control {
             if self.shared.tun_is_gone.load(Ordering::Relaxed) && !self.tun_is_there() {
                 return Ok(End::Ended);
             }
-            if looks && self.server.status() == Status::Deleted {
+            if asks_are_left {
+                self.reload_asked(notifier);
+            }
+            if looks && self.server.look() == Status::Deleted {
                 return Ok(End::Ended);
             }
             if let Some(process) = self.conclude_reload(notifier)? {
@@ -281,7 +257,7 @@ impl Control {
 
     /// Begins a reload that was asked for by the signal or over the socket.
     fn reload_asked(&mut self, notifier: Option<&Notifier>) {
-        let signalled = handover::drain(&self.signals.1);
+        let signalled = handover::drain(self.signals.streams()[1]);
         let Some(mut reloader) = self.reloader.take() else { return };
         let asked = reloader.accept();
         // Whoever asks while a reload is under way is told the outcome of that one.
@@ -358,8 +334,8 @@ impl Control {
         self.configurator.state(self.server.listener(), reloader, far_monitor)
     }
 
-    /// Timers, handshakes and what they send. Returns how long there is nothing to do.
-    fn work(&mut self) -> Option<Duration> {
+    /// Timers, handshakes and what they send. Returns until when there is nothing to do.
+    fn work(&mut self) -> Option<Instant> {
         let is_up = self.shared.is_up.load(Ordering::Relaxed);
         let mut interface = self.shared.interface();
         interface.set_unix_time(now(), unix_time());
@@ -402,11 +378,7 @@ impl Control {
         for (event, peer) in events {
             log(event, peer);
         }
-        if has_more {
-            return Some(Duration::ZERO);
-        }
-        // The poll counts in milliseconds: one more, so that it does not wake a moment too early.
-        deadline.map(|deadline| deadline.saturating_since(now()) + Duration::from_millis(1))
+        if has_more { Some(now()) } else { deadline }
     }
 }
 

@@ -30,7 +30,7 @@ mod successor;
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -97,6 +97,8 @@ pub(crate) struct Reloader {
     /// The connection to the process that stays, if that is another one.
     pub(crate) link: Option<Link>,
     asking: Vec<mio::net::UnixStream>,
+    /// Whether somebody may still wait to be accepted, of whom no event will tell.
+    has_waiting: bool,
     attempt: Option<Attempt>,
 }
 
@@ -111,7 +113,7 @@ struct Attempt {
 
 impl Reloader {
     pub(crate) fn new(program: Option<PathBuf>, asks: Option<Listener>, link: Option<Link>) -> Self {
-        Self { program, asks, link, asking: Vec::new(), attempt: None }
+        Self { program, asks, link, asking: Vec::new(), has_waiting: false, attempt: None }
     }
 
     /// Whether there is a program that may take over.
@@ -122,13 +124,29 @@ impl Reloader {
     /// Accepts the clients that ask; returns whether there were any.
     pub(crate) fn accept(&mut self) -> bool {
         let mut any = false;
-        while let Some(Ok(stream)) = self.asks.as_ref().map(Listener::accept) {
-            any = true;
-            if self.asking.len() < MAX_ASKING {
-                self.asking.push(stream);
+        self.has_waiting = loop {
+            match self.asks.as_ref().map(Listener::accept) {
+                Some(Ok(stream)) => {
+                    any = true;
+                    if self.asking.len() < MAX_ASKING {
+                        self.asking.push(stream);
+                    }
+                }
+                Some(Err(error)) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+                Some(Err(error)) if error.kind() != ErrorKind::WouldBlock => {
+                    tracing::warn!(%error, "cannot accept one who asks for a reload");
+                    // No event will tell when there are files again.
+                    break true;
+                }
+                _ => break false,
             }
-        }
+        };
         any
+    }
+
+    /// Whether somebody may wait who could not be accepted: then [`Reloader::accept`] is to be called now and then.
+    pub(crate) fn must_be_looked_after(&self) -> bool {
+        self.has_waiting
     }
 
     /// Whether a reload is going on.

@@ -37,6 +37,29 @@ fn a_program_that_cannot_take_over_leaves_the_daemon_serving_with_nothing_lost()
 }
 
 #[test]
+fn whoever_asks_while_no_file_can_be_opened_is_answered_once_one_can() {
+    let mut pair = Pair::new(Implementation::Adit, Implementation::Adit);
+    pair.assert_a_reaches_b();
+    let process = pair.a.daemon().id().to_string();
+    let limit = |host: &Host, files: u16| {
+        host.run("prlimit", &["--pid", &process, &format!("--nofile={files}:4096")]).success();
+    };
+    limit(&pair.a.host, 3);
+    let adit = Implementation::Adit.binary();
+    let [mut shown, mut reloaded] = [&["show", "wg0"], &["reload", "wg0"]].map(|arguments| {
+        let mut command = Command::new(&adit);
+        command.args(arguments).stdout(std::process::Stdio::null());
+        pair.a.host.start(command)
+    });
+    for whom in ["cannot accept a UAPI client", "cannot accept one who asks for a reload"] {
+        eventually(whom, || pair.a.daemon().log().contains(whom).then_some(()));
+    }
+    limit(&pair.a.host, 4096);
+    assert!(shown.wait().success() && reloaded.wait().success());
+    pair.assert_a_reaches_b();
+}
+
+#[test]
 fn a_program_that_goes_silent_or_dies_on_the_way_leaves_the_daemon_serving_with_nothing_lost() {
     let whole = "take; say 2; ";
     // The head of a refusal with 65,535 bytes of text, of which one comes each half second.

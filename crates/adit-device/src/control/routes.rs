@@ -7,7 +7,6 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd as _;
-use std::time::Duration;
 
 use adit::{Instant, Path};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -96,7 +95,7 @@ impl Routes {
             };
             match event {
                 Ok(Some(LinkEvent::RouteChanged { destination })) => self.changed(destination),
-                Ok(Some(LinkEvent::Lost)) => self.all_changed(),
+                Ok(Some(LinkEvent::NextHopChanged | LinkEvent::Lost)) => self.all_changed(),
                 Ok(Some(_)) => {}
                 Ok(None) => self.has_news = false,
                 Err(error) => {
@@ -109,17 +108,17 @@ impl Routes {
 }
 
 impl Control {
-    /// Forgets the sources of peers that are reached by another link now. Returns how long to wait before there is more
-    /// to look at, if there is.
-    pub(super) fn look_at_routes(&mut self) -> Option<Duration> {
+    /// Forgets the sources of peers that are reached by another link now. Returns when there is more to look at, if there
+    /// is.
+    pub(super) fn look_at_routes(&mut self) -> Option<Instant> {
         self.routes.hear();
-        let rest = self.routes.has_news.then_some(Duration::ZERO);
+        let rest = self.routes.has_news.then(now);
         if self.routes.changed.is_empty() && self.routes.gone.is_empty() {
             return rest;
         }
         let begin = now();
         if let Some(not_before) = self.routes.not_before.filter(|&not_before| not_before > begin) {
-            return rest.or(Some(not_before.saturating_since(begin)));
+            return rest.or(Some(not_before));
         }
         let Routes { changed, gone, .. } = &mut self.routes;
         let (changed, gone) = (std::mem::take(changed), std::mem::take(gone));

@@ -134,14 +134,21 @@ impl Server {
         Status::Serving
     }
 
-    /// Whether no event will tell that the socket's file is gone, since the kernel had no inotify left: then
-    /// [`Server::status`] is to be checked now and then.
+    /// Whether no event will tell that the socket's file is gone, since the kernel had no inotify left, or that a client
+    /// that could not be accepted can be now: then [`Server::look`] is to be called now and then.
     pub fn must_be_looked_after(&self) -> bool {
-        self.listener.is_unwatched()
+        self.has_waiting || self.listener.is_unwatched()
     }
 
-    /// Looks whether the socket's file is there.
-    pub fn status(&self) -> Status {
+    /// Accepts whoever waits, and looks whether the socket's file is there.
+    pub fn look(&mut self) -> Status {
+        if self.has_waiting {
+            self.accept();
+        }
+        self.status()
+    }
+
+    fn status(&self) -> Status {
         if self.listener.is_deleted() { Status::Deleted } else { Status::Serving }
     }
 
@@ -188,6 +195,7 @@ impl Server {
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a UAPI client");
                     if !self.close_idlest() {
+                        self.has_waiting = true;
                         return;
                     }
                 }
