@@ -316,7 +316,7 @@ fn the_source_changes_with_the_mark(outer: Outer) {
 fn descriptors_that_are_empty_words_are_none() {
     let host = Host::new("A");
     let mut command = Adit.foreground("wg0");
-    command.env("WG_TUN_FD", "").env("WG_UAPI_FD", "").stdin(Stdio::null());
+    command.env("WG_TUN_FD", "-1").env("WG_UAPI_FD", "").stdin(Stdio::null());
     let _daemon = host.start(command);
     eventually("the daemon opens its socket", || host.has_socket("wg0").then_some(()));
 }
@@ -454,6 +454,32 @@ fn many_workers_need_more_files_than_the_usual_limit_and_can_change_the_port_and
     pair.a.host.run(adit.to_str().expect("a path in UTF-8"), &["reload", "wg0"]).success();
     pair.assert_a_reaches_b();
     assert_ne!(pair.a_seen_by_b().endpoint, Side::A.endpoint(Outer::V4));
+}
+
+#[test]
+fn the_kernel_numbers_an_interface_that_is_asked_for_with_a_place_for_a_number() {
+    let mut pair = Pair::stopped(Adit, Adit);
+    pair.b.start();
+    let adit = Adit.binary();
+    let adit = adit.to_str().expect("a path in UTF-8");
+    pair.a.host.run(adit, &["wg%d"]).success();
+    PairBuilder::new(Adit, Adit).configure(&pair);
+    pair.assert_a_reaches_b();
+    pair.a.host.run(adit, &["reload", "wg0"]).success();
+    pair.assert_a_reaches_b();
+    pair.a.host.run(adit, &["wg%d"]).success();
+    assert!(pair.a.host.has_socket("wg1") && pair.a.host.has_link("wg1"));
+}
+
+#[test]
+fn what_is_due_while_the_machine_sleeps_is_waited_for_by_a_clock_that_goes_on() {
+    let mut pair = Pair::new(Adit, Adit);
+    pair.assert_a_reaches_b();
+    let files = fs::read_dir(format!("/proc/{}/fdinfo", pair.a.daemon().id())).expect("the daemon's files");
+    let files: Vec<_> = files.flatten().filter_map(|file| fs::read_to_string(file.path()).ok()).collect();
+    // Of CLOCK_BOOTTIME, and set to go off.
+    let waits = |file: &String| file.contains("clockid: 7\n") && !file.contains("it_value: (0, 0)");
+    assert!(files.iter().any(waits), "{files:?}");
 }
 
 #[test]

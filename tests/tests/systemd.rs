@@ -143,6 +143,48 @@ fn a_daemon_that_is_killed_is_started_again_with_its_configuration() {
     }
 }
 
+#[test]
+fn a_service_in_the_background_stays_active_when_another_process_takes_over() {
+    const UNIT: &str = "background.service";
+    let pair = pair();
+    let systemd = Systemd::boot(&pair.a.host);
+    let unit = "[Service]\nType=forking\nExecStart=/usr/bin/adit wg0\n";
+    fs::write(systemd.file(&format!("/run/systemd/system/{UNIT}")), unit).expect("a unit");
+    systemd.run("systemctl daemon-reload");
+    systemd.run(&format!("systemctl start {UNIT}"));
+    configure(&pair);
+    pair.assert_a_reaches_b();
+    let before = systemd.processes(UNIT);
+    for _ in 0..2 {
+        systemd.run("adit reload wg0");
+        eventually("one process serves, beside the first", || (systemd.processes(UNIT).len() == 2).then_some(()));
+        pair.assert_a_reaches_b();
+    }
+    assert_eq!(systemd.property(UNIT, "ActiveState"), "active");
+    assert!(before.len() == 1 && systemd.processes(UNIT).contains(&before[0]), "the first process stays");
+    systemd.run(&format!("systemctl stop {UNIT}"));
+    assert_eq!(systemd.property(UNIT, "Result"), "success");
+    assert!(!pair.a.host.has_link("wg0"));
+}
+
+#[test]
+fn what_waits_for_the_network_does_not_wait_for_the_name_of_an_endpoint() {
+    let pair = pair();
+    let systemd = Systemd::boot(&pair.a.host);
+    let folder = systemd.file("/etc/adit");
+    fs::create_dir(&folder).expect("a folder for the configuration");
+    let peer = pair.peer_b().at("nobody-answers-for.invalid:51820");
+    fs::write(folder.join("wg0.conf"), pair.a.configuration(Some(51820), &[peer])).expect("a configuration");
+    // As a resolver on this machine, which would answer.
+    let unit = "[Unit]\nWants=network.target\nAfter=network.target\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n";
+    fs::write(systemd.file("/run/systemd/system/resolver.service"), unit).expect("a unit");
+    systemd.run("systemctl daemon-reload");
+    systemd.run(&format!("systemctl start --no-block {SERVICE}"));
+    eventually("it asks for the name", || (systemd.property(SERVICE, "SubState") == "start-post").then_some(()));
+    systemd.run("systemctl start resolver.service");
+    assert_eq!(systemd.property(SERVICE, "SubState"), "start-post", "the name has not been given up meanwhile");
+}
+
 /// Two hosts on a wire, and an Adit on B; A is the service manager's.
 fn pair() -> Pair {
     let mut pair = Pair::stopped(Adit, Adit);

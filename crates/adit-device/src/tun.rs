@@ -93,6 +93,8 @@ fn queues_of(name: &str) -> Option<u32> {
 const TUN_FILE: &str = "/dev/net/tun";
 const KIND: i32 = libc::IFF_TUN | libc::IFF_NO_PI;
 /// What all queues of a device have in common besides.
+/// The kernel has room for 256, one of which is set aside.
+const MAX_QUEUES: usize = 255;
 const MULTI: i32 = libc::IFF_MULTI_QUEUE | libc::IFF_VNET_HDR;
 
 impl Tun {
@@ -168,7 +170,7 @@ impl Tun {
         let mut files = vec![first];
         if flags & libc::IFF_MULTI_QUEUE != 0 {
             let flags = KIND | flags & MULTI;
-            while files.len() < queues {
+            while files.len() < queues.min(MAX_QUEUES) {
                 match another_queue(&name, flags) {
                     Ok(file) => files.push(file),
                     // One is enough to serve.

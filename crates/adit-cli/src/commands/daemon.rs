@@ -28,7 +28,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         bail!("{command} is a command, and no interface can have its name; options of a command stand behind it");
     }
     let name = args.name.context("expected the name of an interface")?;
-    if let Some(refusal) = adit_device::name_refusal(&name) {
+    // With `%d` in it the kernel numbers the interface.
+    if let Some(refusal) = adit_device::name_refusal(&name.replacen("%d", "00", 1)) {
         bail!(refusal);
     }
     let is_asked_to_stay = env::var_os("WG_PROCESS_FOREGROUND").is_some_and(|value| value == "1");
@@ -98,8 +99,9 @@ fn serve(name: String, daemon: &DaemonArgs, report: bool) -> anyhow::Result<()> 
     options.busy_poll = daemon.busy_poll.map(|time| Duration::from_micros(time.into()));
     options.handover = handover;
     // The path is asked for now: once the file is replaced, the answer no longer tells where the next one is.
-    options.reload =
-        env::current_exe().ok().filter(|_| confinement.reload).map(|program| Reload { program, stays: !report });
+    // A service manager follows the first process even in the background, and ends the service with it.
+    let stays = !report || env::var_os("INVOCATION_ID").is_some();
+    options.reload = env::current_exe().ok().filter(|_| confinement.reload).map(|program| Reload { program, stays });
     options.notifier = Notifier::from_env().unwrap_or_else(|error| {
         tracing::warn!(%error, "the service manager of NOTIFY_SOCKET cannot be told");
         None
@@ -154,7 +156,8 @@ fn take_stdin() -> io::Result<OwnedFd> {
 }
 
 fn inherited(variable: &str) -> anyhow::Result<Option<OwnedFd>> {
-    let Some(value) = env::var_os(variable).filter(|value| !value.is_empty()) else { return Ok(None) };
+    // -1 is boringtun's word for none.
+    let Some(value) = env::var_os(variable).filter(|value| !value.is_empty() && value != "-1") else { return Ok(None) };
     let number = |value: &OsString| value.to_str()?.parse().ok();
     let number = number(&value)
         .with_context(|| format!("{variable}: found {value:?}, expected the number of a file descriptor"))?;
