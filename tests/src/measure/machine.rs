@@ -64,10 +64,16 @@ impl Machine {
             ("TCP's congestion control".to_owned(), self.congestion_control.clone()),
         ];
         rows.extend(self.versions.iter().cloned());
-        let row = |(name, value): &(String, String)| format!("| {name} | {} |\n", value.replace('|', "\\|"));
+        let row = |(name, value): &(String, String)| {
+            let is_told_more = *name == Implementation::WireguardGo.to_string() && value.starts_with("wireguard-go v");
+            format!("| {name} | {}{} |\n", value.replace('|', "\\|"), if is_told_more { OF_WIREGUARD_GO } else { "" })
+        };
         format!("| | |\n|---|---|\n{}", rows.iter().map(row).collect::<String>())
     }
 }
+
+/// What wireguard-go's version does not tell: `cargo xtask setup` takes it from there.
+const OF_WIREGUARD_GO: &str = " by its own word; Debian trixie's package, which has UDP segmentation offloads";
 
 const VECTORS: &[&str] = &["avx2", "avx512f", "avx512vl", "avx512ifma", "asimd"];
 
@@ -121,6 +127,16 @@ mod tests {
         assert_eq!(field(text, "model name"), Some("A CPU @ 2:1"));
         assert_eq!(field(text, "MemTotal"), Some("100 kB"));
         assert_eq!(field(text, "name"), None);
+    }
+
+    #[test]
+    fn the_table_tells_what_the_version_of_wireguard_go_does_not() {
+        let versions = [("adit", "adit 0.1.0"), ("wireguard-go", "wireguard-go v0.0.1"), ("wg", "missing")];
+        let versions = versions.map(|(name, version)| (name.to_owned(), version.to_owned())).to_vec();
+        let table = Machine { versions, ..Machine::default() }.table();
+        assert!(table.ends_with(&format!(
+            "| adit | adit 0.1.0 |\n| wireguard-go | wireguard-go v0.0.1{OF_WIREGUARD_GO} |\n| wg | missing |\n"
+        )));
     }
 
     #[test]

@@ -100,7 +100,7 @@ fn markdown(results: &Results, charts: &[&Chart]) -> String {
         "# Adit beside the other userspace implementations\n\n\
          {}, each implementation in turn within a round, the same one at both ends of the tunnel. \
          Speeds differ between machines and from hour to hour; the ratios last longer. Measure your own:\n\n\
-         ```sh\n{}\n```\n\n",
+         ```sh\n{} --output target/report\n```\n\n",
         rounds(results.rounds()),
         results.command
     );
@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn the_report_tells_the_command_and_what_is_missing() {
         let text = markdown(&results(), &[&CHARTS[0]]);
-        assert!(text.contains("\ncargo xtask compare --rounds 1\n"), "{text}");
+        assert!(text.contains("\ncargo xtask compare --rounds 1 --output target/report\n"), "{text}");
         assert!(text.contains("- Round 1, gotatun: `set-up: 'gotatun' ended`\n"), "{text}");
         assert!(text.contains("](tcp.svg)") && !text.contains("### Ping"), "{text}");
     }

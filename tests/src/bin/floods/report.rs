@@ -25,7 +25,8 @@ const TABLES: &[Table] = &[
         title: "Share of its own TCP throughput that is kept, %",
         note: "One flow from the peer to the node that is flooded: what it carries under the flood against what it \
                carried just before. The first row is a flood to another port of the node, which nobody reads: what is lost there \
-               is what the sender and the kernel's own stack take of the two cores, not the daemon.",
+               is what the sender and the kernel's own stack take of the two cores, not the daemon. More than 100 means that \
+               the flow was faster under the flood than just before.",
         has_beside: true,
     },
     Table {
@@ -50,7 +51,7 @@ const TABLES: &[Table] = &[
     Table {
         key: "memory_growth_mib",
         title: "Growth of the daemon's peak memory by the flood, MiB",
-        note: "Against after a second of TCP without the flood; what the rest of the TCP takes is in it too.",
+        note: "Compared with the peak after one second of TCP without the flood; what the rest of the TCP takes is included.",
         has_beside: false,
     },
 ];
@@ -66,7 +67,7 @@ pub(crate) fn markdown(results: &Results) -> String {
     let mut text = format!(
         "# Adit and the others under floods\n\n\
          Medians of {}, each flood against each implementation in turn. Measure your own:\n\n\
-         ```sh\ncargo xtask floods --rate {} --rounds {} --secs {}\n```\n\n",
+         ```sh\ncargo xtask floods --rate {} --rounds {} --secs {} --output target/report\n```\n\n",
         if results.rounds() == 1 { "one round".to_owned() } else { format!("{} rounds", results.rounds()) },
         results.rates().join(","),
         results.rounds(),
@@ -102,8 +103,8 @@ fn fastest(results: &Results) -> String {
     let sent = median(runs.filter_map(|run| run.measured.figures.get("sent_kpps").copied()).collect());
     format!(
         "One thread sends as fast as it can: {},000 a second in the median, and fewer while daemons and iperf3 want its \
-         core. It, or the kernel for it, takes one of the two cores, so that even a flood past the daemon halves what \
-         is left for everybody else: compare with the first row.",
+         core. It, or the kernel for it, takes one of the two cores, so that even a flood past the daemon leaves \
+         everybody else one core of the two: compare with the first row.",
         number(sent.unwrap_or(0.0))
     )
 }
@@ -220,7 +221,10 @@ mod tests {
         let text = markdown(&results());
         assert!(text.contains("| replay | 85.0 | – | 0 | – |"), "{text}");
         assert!(text.contains("Medians of 2 rounds"), "{text}");
-        assert!(text.contains("cargo xtask floods --rate 20000 --rounds 2 --secs 2"), "{text}");
+        assert!(
+            text.contains("\ncargo xtask floods --rate 20000 --rounds 2 --secs 2 --output target/report\n"),
+            "{text}"
+        );
     }
 
     #[test]
