@@ -108,5 +108,29 @@ fn without_arguments_it_says_what_it_wants() {
     let output = Command::new(common::example("blocking_loop")).output().expect("started");
     assert!(!output.status.success());
     let said = String::from_utf8_lossy(&output.stderr);
-    assert!(said.contains("INTERFACE ADDRESS/LEN PORT PEER_KEY ALLOWED_IP [ENDPOINT]"), "{said}");
+    assert!(said.contains("KEY blocking_loop INTERFACE ADDRESS/LEN PORT PEER_KEY ALLOWED_IP [ENDPOINT]"), "{said}");
+}
+
+#[test]
+fn a_wrong_argument_is_named_with_what_is_expected_and_keys_are_not_repeated() {
+    let key = PrivateKey::generate(&mut UnwrapErr(SysRng));
+    let peer = PrivateKey::generate(&mut UnwrapErr(SysRng)).public_key().to_base64();
+    let right = ["tun7", "10.7.0.1/24", "51820", &peer, "10.7.0.2/32", "192.0.2.2:51820"];
+    let said = |private_key: &str, arguments: &[&str]| {
+        let mut command = Command::new(common::example("blocking_loop"));
+        let output = command.args(arguments).env("PRIVATE_KEY", private_key).output().expect("started");
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).expect("UTF-8")
+    };
+    assert_eq!(said("abc", &right), "blocking_loop: PRIVATE_KEY: expected a key of 44 characters in the environment\n");
+    for (at, wrong, expected) in [
+        (2, "70000", "PORT: found \"70000\", expected 0 to 65535"),
+        (3, "abc", "PEER_KEY: expected a key of 44 characters"),
+        (4, "10.7.0.2/33", "ALLOWED_IP: found \"10.7.0.2/33\", expected ADDRESS/LEN"),
+        (5, "host", "ENDPOINT: found \"host\", expected ADDRESS:PORT"),
+    ] {
+        let mut arguments = right;
+        arguments[at] = wrong;
+        assert_eq!(said(&key.to_base64(), &arguments), format!("blocking_loop: {expected}\n"));
+    }
 }
