@@ -220,6 +220,12 @@ impl Entry<'_> {
 
     /// The value is not repeated: it may be a key.
     fn unknown(&self, expected: &str) -> Wrong {
+        // What stands before the padding of a key, or before the first "=" of a command, is no name.
+        if let Some((first, _)) = self.name.split_once(|c: char| c.is_whitespace())
+            && let Some(name) = expected.split([',', ' ']).find(|name| name.eq_ignore_ascii_case(first))
+        {
+            return self.name_place.wrong(format!("no \"=\" after {}", Quoted(name)), &format!("{name} = VALUE"));
+        }
         self.name_place.wrong(format!("the key {}", Quoted(self.name)), expected)
     }
 }

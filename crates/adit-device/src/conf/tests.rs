@@ -194,6 +194,11 @@ fn an_error_says_where_what_was_found_and_what_was_expected() {
             "2:9: found \"0\", expected auto, off, a number from 1 to 4294967295 or a name of /etc/iproute2/rt_tables",
         ),
         ("[Interface]\nfoo", "2:1: found a line without \"=\", expected KEY = VALUE, [Interface] or [Peer]"),
+        (
+            &format!("[Interface]\nprivatekey {KEY}"),
+            "2:1: found no \"=\" after \"PrivateKey\", expected PrivateKey = VALUE",
+        ),
+        ("[Interface]\n PostUp\tip route add x --y=z", "2:2: found no \"=\" after \"PostUp\", expected PostUp = VALUE"),
         ("# x\n  [Peer]\nAllowedIPs = ::/0\n", "2:3: found a peer without a key, expected PublicKey = KEY in it"),
         ("[Peer]\n[Interface]\n", "1:1: found a peer without a key, expected PublicKey = KEY in it"),
         (
