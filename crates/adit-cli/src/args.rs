@@ -1,10 +1,12 @@
 //! The command line.
 
-use std::ffi::OsStr;
+use std::env;
+use std::ffi::{OsStr, OsString};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
+use clap::error::ErrorKind;
 use clap::{Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::commands::{demo, generate, show};
@@ -45,9 +47,50 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// The command line of this process; ends it if that is wrong, or asks for help.
+    pub(crate) fn read() -> Self {
+        let line: Vec<OsString> = env::args_os().collect();
+        Self::try_parse_from(&line).unwrap_or_else(|error| explain(error, &line).exit())
+    }
+
     /// The command that stands behind options of the daemon or `--`, and so was taken for the name of an interface.
     pub(crate) fn misplaced_command(&self) -> Option<&str> {
         self.name.as_deref().filter(|name| is_command(name))
+    }
+}
+
+/// A command behind options of the daemon is taken for the name of an interface, and what follows it for an error. That
+/// is explained.
+fn explain(error: clap::Error, line: &[OsString]) -> clap::Error {
+    match first_word(line).filter(|word| error.use_stderr() && is_command(word)) {
+        Some(command) => Args::command().error(
+            ErrorKind::ArgumentConflict,
+            format!("{command} is a command, and no interface can have its name; options of a command stand behind it"),
+        ),
+        None => error,
+    }
+}
+
+/// The first word that is neither an option nor the value of one, if anything stands before it.
+fn first_word(line: &[OsString]) -> Option<&str> {
+    let command = Args::command();
+    let takes_value = |option: &str| {
+        command.get_arguments().any(|arg| {
+            arg.get_action().takes_values()
+                && arg.get_long().is_some_and(|long| option.strip_prefix("--") == Some(long))
+        })
+    };
+    let mut words = line.iter().skip(1).map(|word| word.to_str());
+    let mut has_options = false;
+    loop {
+        let word = words.next()??;
+        match word.strip_prefix('-') {
+            None => return has_options.then_some(word),
+            Some("-") => return words.next()?,
+            Some(_) if takes_value(word) => _ = words.next(),
+            Some(_) => {}
+        }
+        has_options = true;
     }
 }
 
@@ -116,8 +159,8 @@ pub(crate) enum Command {
     },
     /// Show interfaces and what they have done, as `wg show` does
     ///
-    /// Behind that stand the packets that were dropped, by reason: docs/drops.md in the sources tells what each means,
-    /// and what to do about it. Then what the daemon has given up of its rights.
+    /// After that come the packets that were dropped, by reason (docs/drops.md in the sources says what each means and
+    /// what to do about it), and then what the daemon has given up of its rights.
     Show(show::ShowArgs),
     /// Print a new private key
     Genkey,
@@ -145,7 +188,8 @@ pub(crate) enum Command {
 }
 
 /// The commands, each with a page of its own.
-const PAGES: &[&str] = &["up", "down", "reload", "show", "genkey", "pubkey", "genpsk", "demo", "completions", "man"];
+pub(crate) const PAGES: &[&str] =
+    &["up", "down", "reload", "show", "genkey", "pubkey", "genpsk", "demo", "completions", "man"];
 
 /// Any text; these words are what a shell offers.
 #[derive(Clone, Copy, Debug)]
@@ -193,6 +237,28 @@ mod tests {
             assert_eq!(args.misplaced_command(), line.last().copied());
         }
         assert_eq!(Args::try_parse_from(["adit", "-f", "wg0"]).unwrap().misplaced_command(), None);
+    }
+
+    #[test]
+    fn a_command_behind_options_of_the_daemon_is_explained_whatever_follows_it() {
+        let said = |line: &str| {
+            let line: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            explain(Args::try_parse_from(&line).unwrap_err(), &line).to_string()
+        };
+        for line in [
+            "adit --log-format json up wg0",
+            "adit -f up wg0",
+            "adit --threads 2 up wg0",
+            "adit --threads=2 up wg0",
+            "adit --no-seccomp up --no-such-option",
+            "adit -f -- up wg0",
+        ] {
+            let text = said(line);
+            assert!(text.contains("up is a command, and no interface can have its name"), "{line}: {text}");
+        }
+        for line in ["adit up", "adit -f wg0 up", "adit --threads up wg0", "adit -f up --help"] {
+            assert!(!said(line).contains("no interface can have its name"), "{line}");
+        }
     }
 
     #[test]

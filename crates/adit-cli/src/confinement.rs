@@ -6,7 +6,7 @@ use adit_device::Confinement;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
 #[command(next_help_heading = "Confinement")]
 pub(crate) struct ConfinementArgs {
-    /// Keep every capability, not CAP_NET_ADMIN and CAP_NET_BIND_SERVICE alone
+    /// Keep every capability, not only CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, and CAP_IPC_LOCK where locked memory takes it
     #[arg(long)]
     keep_capabilities: bool,
 
@@ -18,7 +18,7 @@ pub(crate) struct ConfinementArgs {
     #[arg(long)]
     no_seccomp: bool,
 
-    /// Do not restrict files and TCP by Landlock
+    /// Do not restrict files, TCP and signals by Landlock
     #[arg(long)]
     no_landlock: bool,
 

@@ -11,12 +11,10 @@ mod manual;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
 use args::LogFormat;
 
 fn main() -> ExitCode {
-    let args = args::Args::parse();
+    let args = args::Args::read();
     let format = args.log_format;
     match commands::run(args) {
         Ok(()) => ExitCode::SUCCESS,

@@ -26,7 +26,8 @@ const ENVIRONMENT: &[Item] = &[
     ("WG_COLOR_MODE", "always, never or auto: colors of `adit show`"),
     (
         "WG_ENDPOINT_RESOLUTION_RETRIES",
-        "how often `adit up` asks again for the address of an endpoint: a number or infinity",
+        "how often `adit up` asks again for the address of an endpoint, after pauses that grow:\n\
+         a number (15 unless said otherwise) or infinity",
     ),
 ];
 
@@ -38,11 +39,17 @@ const CONFIGURATION: &[Item] = &[
     ("[Peer]", "PublicKey, PresharedKey, AllowedIPs, Endpoint, PersistentKeepalive"),
 ];
 
+const FIREWALL: &str = "No firewall rules are made: a default route through the tunnel under strict reverse-path \
+                        filtering needs sysctl net.ipv4.conf.all.rp_filter=2";
+
 const FILES: &[Item] = &[
     ("/etc/wireguard/NAME.conf", "what `adit up NAME` and `adit down NAME` read, in the form of wg-quick(8)"),
-    ("/run/wireguard/NAME.sock", "where the daemon of NAME is configured and asked; without it, the daemon ends"),
-    ("/run/wireguard/NAME.up", "there from `adit up NAME` until `adit down NAME`, which knows by it what to clean up"),
-    ("/run/wireguard/adit/NAME.reload", "where `adit reload NAME` asks"),
+    ("/var/run/wireguard/NAME.sock", "where the daemon of NAME is configured and asked; without it, the daemon ends"),
+    (
+        "/var/run/wireguard/NAME.up",
+        "there from `adit up NAME` until `adit down NAME`, which knows by it what to clean up",
+    ),
+    ("/var/run/wireguard/adit/NAME.reload", "where `adit reload NAME` asks"),
 ];
 
 const EXIT_STATUS: &[Item] =
@@ -77,8 +84,13 @@ pub(crate) fn page(command: &Command) -> io::Result<Vec<u8>> {
     if is_by_file {
         section(&mut rest, "CONFIGURATION", CONFIGURATION);
     }
-    if name == "adit" {
-        section(&mut rest, "ENVIRONMENT", ENVIRONMENT);
+    if name == "up" {
+        rest.control("PP", []);
+        rest.text([roman(FIREWALL)]);
+    }
+    let environment = environment_of(&name);
+    if !environment.is_empty() {
+        section(&mut rest, "ENVIRONMENT", &environment);
     }
     if name == "adit" || is_by_file {
         section(&mut rest, "FILES", FILES);
@@ -88,6 +100,17 @@ pub(crate) fn page(command: &Command) -> io::Result<Vec<u8>> {
     rest.text([roman(if name == "adit" { "wg(8), wg-quick(8)" } else { "adit(8), wg(8), wg-quick(8)" })]);
     rest.to_writer(&mut text)?;
     Ok(text)
+}
+
+/// The variables that a command heeds; the program's own page has all.
+fn environment_of(command: &str) -> Vec<Item> {
+    let words: &[&str] = match command {
+        "adit" => return ENVIRONMENT.to_vec(),
+        "up" => &["LOG_LEVEL", "WG_ENDPOINT_RESOLUTION_RETRIES"],
+        "show" => &["WG_HIDE_KEYS", "WG_COLOR_MODE"],
+        _ => &[],
+    };
+    ENVIRONMENT.iter().copied().filter(|(word, _)| words.contains(word)).collect()
 }
 
 fn section(page: &mut Roff, title: &str, items: &[Item]) {

@@ -81,7 +81,23 @@ fn a_page_tells_its_version_its_values_and_the_environment_item_by_item() {
     assert_eq!(headings(&page, "/etc/wireguard/NAME.conf").last(), Some(&"FILES"), "{page}");
     assert!(page.contains(".SH \"EXIT STATUS\""), "{page}");
     let (success, _, stderr) = output(adit(["man", "dance"]), "");
-    assert!(!success && stderr.contains("found \"dance\", expected a command"), "{stderr}");
+    assert!(!success && stderr.contains("found \"dance\", expected a command: up, down, reload, "), "{stderr}");
+}
+
+#[test]
+fn the_pages_of_up_and_show_tell_the_variables_that_they_heed() {
+    for (command, variables) in [
+        ("up", &["LOG_LEVEL", "WG_ENDPOINT_RESOLUTION_RETRIES"][..]),
+        ("show", &["WG_HIDE_KEYS", "WG_COLOR_MODE"]),
+        ("genkey", &[]),
+    ] {
+        let page = said_by(["man", command]);
+        let (_, section) = page.split_once(".SH ENVIRONMENT\n").unwrap_or_default();
+        let (section, _) = section.split_once(".SH ").unwrap_or_default();
+        let told: Vec<&str> =
+            section.lines().filter_map(|line| line.strip_prefix("\\fB")?.strip_suffix("\\fR")).collect();
+        assert_eq!(told, variables, "{page}");
+    }
 }
 
 #[test]

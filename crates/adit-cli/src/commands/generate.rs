@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::Context as _;
 use clap::{Command, CommandFactory as _};
 
-use crate::args::Args;
+use crate::args::{Args, PAGES};
 use crate::manual;
 
 pub(crate) use clap_complete::Shell;
@@ -40,7 +40,10 @@ pub(crate) fn page(command: Option<&str>) -> anyhow::Result<()> {
     let whole = whole();
     let command = match command {
         None => &whole,
-        Some(name) => whole.find_subcommand(name).with_context(|| format!("found {name:?}, expected a command"))?,
+        Some(name) => {
+            let wrong = || format!("found {name:?}, expected a command: {}", PAGES.join(", "));
+            whole.find_subcommand(name).with_context(wrong)?
+        }
     };
     Ok(io::stdout().write_all(&manual::page(command)?)?)
 }

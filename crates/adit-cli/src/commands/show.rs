@@ -29,7 +29,7 @@ pub(crate) struct ShowArgs {
     #[arg(requires = "which")]
     field: Option<Field>,
 
-    /// As JSON, with what only Adit knows: drops, offloads, threads
+    /// As JSON, in place of a field, with what only Adit knows: drops, offloads, threads
     #[arg(long, conflicts_with = "field")]
     json: bool,
 }
