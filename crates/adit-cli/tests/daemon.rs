@@ -168,7 +168,10 @@ fn an_interface_comes_and_goes_by_its_file() {
         assert_eq!(files.log(), format!("PreUp {name}\nPostUp\n"));
 
         let (success, _, stderr) = output(adit(["up", files.path()]), "");
-        assert!(!success && stderr.contains("exists already"), "{stderr}");
+        assert!(
+            !success && stderr.contains(&format!("exists already; end it first: adit down {name} (or ip")),
+            "{stderr}"
+        );
 
         let (success, _, stderr) = output(adit(["down", files.path()]), "");
         assert!(success, "{stderr}");
@@ -181,6 +184,45 @@ fn an_interface_comes_and_goes_by_its_file() {
 
         let (success, _, stderr) = output(adit(["down", files.path()]), "");
         assert!(!success && stderr.contains("is not the interface of a running"), "{stderr}");
+    });
+}
+
+#[test]
+fn an_ordinary_user_is_told_to_be_another_one_and_not_that_there_is_no_daemon() {
+    in_namespace('y', |name, mut netlink| {
+        let files = Files::new(name, "[Interface]\n");
+        let program = Folder::new();
+        assert!(output(adit(["up", files.path()]), "").0);
+        let socket = socket_path(name);
+        let denied = "Permission denied (os error 13); run it as root or as the daemon's user\n";
+        for (arguments, expected) in [
+            (["down", files.path()], format!("adit: the daemon of {name} cannot be asked at {}: ", socket.display())),
+            (["show", name], format!("adit: no interface can be asked at {}: ", socket.display())),
+            (["reload", name], format!("adit: {name} was not reloaded: /var/run/wireguard/adit/{name}.reload: ")),
+        ] {
+            let (success, _, stderr) = output(program.as_nobody(&arguments), "");
+            assert!(!success && stderr.ends_with(&format!("{expected}{denied}")), "{stderr}");
+        }
+        let index = netlink.link(name).unwrap().index;
+        let connection = UnixStream::connect(&socket).unwrap();
+        netlink.delete_link(index).unwrap();
+        wait_for_end(connection);
+        let (_, _, stderr) = output(adit(["show", name]), "");
+        assert!(stderr.ends_with(&format!("; no daemon of {name} runs here: see adit show interfaces\n")), "{stderr}");
+        let (_, _, stderr) = output(adit(["reload", name]), "");
+        assert!(stderr.ends_with(&format!("; no daemon of {name} runs here: see adit show interfaces\n")), "{stderr}");
+    });
+}
+
+#[test]
+fn how_to_end_an_interface_without_its_file_is_told_only_if_there_is_one() {
+    in_namespace('x', |name, mut netlink| {
+        let missing = format!("/nowhere/{name}.conf");
+        let (success, _, stderr) = output(adit(["down", &missing]), "");
+        assert!(!success && stderr.starts_with("adit: cannot read /nowhere/"), "{stderr}");
+        netlink.create_veth(name, "other", None).unwrap();
+        let (success, _, stderr) = output(adit(["down", &missing]), "");
+        assert!(!success && stderr.contains(&format!("ip link delete dev {name}\n")), "{stderr}");
     });
 }
 
@@ -258,8 +300,10 @@ fn a_name_that_is_a_command_is_refused_before_anything_is_done() {
         assert!(!success && stderr.contains("an interface cannot be called show: that is a command"), "{stderr}");
         assert!(!files.folder.join("log").exists());
     }
-    for arguments in [["--", "show"], ["-f", "show"]] {
-        let (success, _, stderr) = output(adit(arguments), "");
+    for line in [&["--", "show"][..], &["-f", "show"], &["--threads", "2", "show", "wg0"]] {
+        let mut command = adit([]);
+        command.args(line);
+        let (success, _, stderr) = output(command, "");
         assert!(!success && stderr.contains("show is a command, and no interface can have its name"), "{stderr}");
     }
 }

@@ -21,8 +21,8 @@ use ipnet::IpNet;
 use zeroize::Zeroizing;
 
 use crate::conf::{ConfError, Config, Table};
-use crate::netlink::NetlinkError;
-use crate::uapi::ClientError;
+use crate::netlink::{Netlink, NetlinkError};
+use crate::uapi::{self, ClientError};
 
 use machine::Linux;
 
@@ -107,11 +107,14 @@ pub fn up(location: &Location, start: Start<'_>) -> Result<(), QuickError> {
 /// daemon ended in another way: the name servers and the rules of a default route are removed, and the commands of
 /// `PostDown` run.
 pub fn down(location: &Location) -> Result<(), QuickError> {
+    let name = &location.name;
     let config = location.read().inspect_err(|_| {
-        tracing::warn!("without its file the interface ends by: ip link delete dev {}", location.name);
+        if Netlink::open().and_then(|mut netlink| netlink.link(name)).is_ok() {
+            tracing::warn!("without its file the interface ends by: ip link delete dev {name}");
+        }
     })?;
     let mut no_start = |_: &str| Err(io::ErrorKind::Unsupported.into());
-    steps::down(&mut Linux::open(&mut no_start)?, &location.name, &config, |config| replace(&location.path, config))
+    steps::down(&mut Linux::open(&mut no_start)?, name, &config, |config| replace(&location.path, config))
 }
 
 /// Why an interface was not brought up or down.
@@ -161,13 +164,23 @@ pub enum QuickError {
         table: u32,
     },
     /// There is such an interface already.
-    #[error("the interface {0} exists already")]
+    #[error("the interface {0} exists already; end it first: adit down {0} (or ip link delete dev {0})")]
     Exists(String),
     /// There is no such interface, or it is not one of WireGuard's.
     #[error("{0} is not the interface of a running WireGuard daemon")]
     Missing(String),
+    /// It may be there, but this process may not ask.
+    #[error("the daemon of {name} cannot be asked at {}: {source}{}", path.display(), uapi::advice(name, source))]
+    Unasked {
+        /// The interface.
+        name: String,
+        /// Of the socket.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// The daemon.
-    #[error("cannot start the daemon of {name}: {source}")]
+    #[error("{}", why_not_started(name, source))]
     Start {
         /// The interface.
         name: String,
@@ -202,6 +215,14 @@ pub enum QuickError {
     /// The user.
     #[error("interrupted")]
     Interrupted,
+}
+
+/// A daemon that was started has told by itself why it ended; then the error is none of the kernel's.
+fn why_not_started(name: &str, source: &io::Error) -> String {
+    match source.get_ref() {
+        Some(ended) => format!("{ended}; why is told above"),
+        None => format!("cannot start the daemon of {name}: {source}"),
+    }
 }
 
 fn resolve(config: &Config, is_wanted: &dyn Fn() -> bool) -> Result<Vec<Option<SocketAddr>>, QuickError> {
@@ -274,6 +295,15 @@ mod tests {
             let error = up(text);
             assert!(matches!(error, QuickError::Start { .. }), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_daemon_that_could_not_start_has_said_why_and_one_that_was_not_begun_has_not() {
+        let said = |source| QuickError::Start { name: "wg7".into(), source }.to_string();
+        let ended = said(io::Error::other("the daemon of wg7 could not start (exit status: 1)"));
+        assert_eq!(ended, "the daemon of wg7 could not start (exit status: 1); why is told above");
+        let missing = said(io::Error::from_raw_os_error(libc::ENOENT));
+        assert_eq!(missing, "cannot start the daemon of wg7: No such file or directory (os error 2)");
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod server;
 pub(crate) mod value;
 
 pub use client::{Client, ClientError, interfaces};
+pub(crate) use client::{advice, is_deserted, means_nobody};
 pub use listener::{Listener, socket_path};
 pub use request::Request;
 pub use server::{Handler, MAX_CLIENTS, Server, SetError, Status};

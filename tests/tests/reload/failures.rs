@@ -266,5 +266,5 @@ fn without_a_daemon_a_reload_fails_and_says_so() {
     let node = Node::stopped(Implementation::Adit, "A");
     let program = Program::new();
     let why = program.reload(&node.host).expect_err("nobody is there");
-    assert!(why.contains("no daemon of that interface"), "{why}");
+    assert!(why.contains("runs here: see adit show interfaces"), "{why}");
 }

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::uapi::{Listener, socket_path};
+use crate::uapi::{Listener, advice, is_deserted, means_nobody, socket_path};
 
 /// Longer than a daemon takes to say no.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -23,15 +23,13 @@ pub(crate) const RELOAD_ENDING: &str = "reload";
 pub fn reload(name: &str) -> io::Result<u32> {
     let path = reload_path(name);
     let mut stream = UnixStream::connect(&path).map_err(|error| {
-        let why = match error.kind() {
-            // A daemon that could not listen there, for instance as an ordinary user, still hears the signal.
-            io::ErrorKind::NotFound if socket_path(name).exists() => {
-                "the daemon of that interface cannot be asked; send SIGUSR2 to its process instead"
-            }
-            io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => "no daemon of that interface can be reloaded",
-            _ => return io::Error::new(error.kind(), format!("{}: {error}", path.display())),
+        // A daemon that could not listen there, for instance as an ordinary user, still hears the signal.
+        let advice = if means_nobody(&error) && !is_deserted(&socket_path(name)) {
+            "; its daemon cannot be asked: send SIGUSR2 to its process instead".to_owned()
+        } else {
+            advice(name, &error)
         };
-        io::Error::new(error.kind(), format!("{why}: {}: {error}", path.display()))
+        io::Error::new(error.kind(), format!("{}: {error}{advice}", path.display()))
     })?;
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut answer = String::new();
@@ -48,8 +46,12 @@ pub fn reload(name: &str) -> io::Result<u32> {
 
 /// Opens the socket for the interface `name`; without it there still is the signal.
 pub(crate) fn listen(name: &str) -> Option<Listener> {
-    let listener = Listener::bind_in_its_folder(&reload_path(name));
-    listener.inspect_err(|error| tracing::warn!(%error, "reloads cannot be asked for")).ok()
+    let path = reload_path(name);
+    let warn = |error: &io::Error| {
+        let path = path.display();
+        tracing::warn!(%error, "adit reload is not possible, only SIGUSR2: {path} cannot be made");
+    };
+    Listener::bind_in_its_folder(&path).inspect_err(warn).ok()
 }
 
 /// Where the daemon of the interface `name` is asked to reload.

@@ -20,7 +20,7 @@ use crate::config::{DeviceState, DeviceUpdate};
 use crate::handover;
 use crate::netlink::{Netlink, Route, RouteLookup, Rule};
 use crate::uapi::reply::ReplyError;
-use crate::uapi::{Client, ClientError, socket_path};
+use crate::uapi::{Client, ClientError, means_nobody, socket_path};
 
 /// The environment variable that holds a hook for the shell that runs it.
 const HOOK: &str = "ADIT_HOOK";
@@ -127,7 +127,12 @@ impl Machine for Linux<'_> {
 
     fn find(&mut self, name: &str) -> Result<u32, QuickError> {
         let missing = || QuickError::Missing(name.to_owned());
-        UnixStream::connect(socket_path(name)).map_err(|_| missing())?;
+        let path = socket_path(name);
+        match UnixStream::connect(&path) {
+            Err(error) if means_nobody(&error) => return Err(missing()),
+            Err(source) => return Err(QuickError::Unasked { name: name.to_owned(), path, source }),
+            Ok(_) => {}
+        }
         match self.netlink.link(name) {
             Err(error) if error.is_not_found() => Err(missing()),
             link => Ok(link?.index),

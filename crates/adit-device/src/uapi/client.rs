@@ -39,7 +39,7 @@ struct Replies {
 #[non_exhaustive]
 pub enum ClientError {
     /// Nobody answers, or this process may not ask.
-    #[error("no interface can be asked at {}: {source}", path.display())]
+    #[error("no interface can be asked at {}: {source}{}", path.display(), advice_at(path, source))]
     Connect {
         /// Of the socket.
         path: PathBuf,
@@ -174,10 +174,43 @@ pub fn interfaces() -> io::Result<Vec<String>> {
 }
 
 /// Whether nobody listens on the socket: its process has ended and left it behind.
-fn is_deserted(path: &Path) -> bool {
+pub(crate) fn is_deserted(path: &Path) -> bool {
     UnixStream::connect(path).is_err_and(|error| means_nobody(&error))
 }
 
-fn means_nobody(error: &io::Error) -> bool {
+/// Whether the error of connecting means that nobody listens, as opposed to a listener that may not be asked.
+pub(crate) fn means_nobody(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused)
+}
+
+/// What to do when the daemon of the interface `name` cannot be asked; empty if there is nothing to say.
+pub(crate) fn advice(name: &str, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "; run it as root or as the daemon's user".to_owned(),
+        _ if means_nobody(error) => format!("; no daemon of {name} runs here: see adit show interfaces"),
+        _ => String::new(),
+    }
+}
+
+fn advice_at(path: &Path, error: &io::Error) -> String {
+    advice(&path.file_stem().unwrap_or_default().to_string_lossy(), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interface_that_cannot_be_asked_comes_with_what_to_do() {
+        let said = |kind: io::ErrorKind| {
+            ClientError::Connect { path: socket_path("wg7"), source: io::Error::new(kind, "so it is") }.to_string()
+        };
+        let place = "no interface can be asked at /var/run/wireguard/wg7.sock: so it is";
+        let denied = said(io::ErrorKind::PermissionDenied);
+        assert_eq!(denied, format!("{place}; run it as root or as the daemon's user"));
+        for kind in [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused] {
+            assert_eq!(said(kind), format!("{place}; no daemon of wg7 runs here: see adit show interfaces"));
+        }
+        assert_eq!(said(io::ErrorKind::TimedOut), place);
+    }
 }

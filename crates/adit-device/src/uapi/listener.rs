@@ -40,7 +40,8 @@ impl Listener {
     /// # Errors
     /// `AddrInUse` when somebody answers there; any other when the socket cannot be made.
     pub fn bind(name: &str) -> io::Result<Self> {
-        Self::bind_in_its_folder(&socket_path(name))
+        let path = socket_path(name);
+        Self::bind_in_its_folder(&path).map_err(|error| cannot_be_made(&path, error))
     }
 
     /// The same as [`Listener::bind_at`], in a folder that is made if need be, and in which nobody else may put a socket.
@@ -195,6 +196,19 @@ impl File {
     }
 }
 
+/// The error of making an interface's socket, with the path, and what to do about it.
+fn cannot_be_made(path: &Path, error: io::Error) -> io::Error {
+    // One of our own tells the path already.
+    if error.raw_os_error().is_none() {
+        return error;
+    }
+    let advice = match error.kind() {
+        io::ErrorKind::PermissionDenied => "; run it as root, or hand a socket over (WG_UAPI_FD)",
+        _ => "",
+    };
+    io::Error::new(error.kind(), format!("{} cannot be made: {error}{advice}", path.display()))
+}
+
 /// Removes a socket on which nobody listens.
 fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
     let in_use = |what: &str| io::Error::new(io::ErrorKind::AddrInUse, format!("{} {what}", path.display()));
@@ -259,6 +273,22 @@ mod tests {
         assert_eq!(Listener::bind_at(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
         UnixStream::connect(&path).unwrap();
         drop(listener);
+    }
+
+    #[test]
+    fn a_socket_that_cannot_be_made_is_named_and_who_lacks_permission_is_told_what_to_do() {
+        let said = |errno| cannot_be_made(&socket_path("wg7"), io::Error::from_raw_os_error(errno)).to_string();
+        assert_eq!(
+            said(libc::EACCES),
+            "/var/run/wireguard/wg7.sock cannot be made: Permission denied (os error 13); run it as root, or hand a \
+             socket over (WG_UAPI_FD)"
+        );
+        assert_eq!(
+            said(libc::EROFS),
+            "/var/run/wireguard/wg7.sock cannot be made: Read-only file system (os error 30)"
+        );
+        let in_use = cannot_be_made(Path::new("a"), io::Error::new(io::ErrorKind::AddrInUse, "a is in use"));
+        assert_eq!(in_use.to_string(), "a is in use");
     }
 
     #[test]
