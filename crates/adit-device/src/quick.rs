@@ -97,7 +97,8 @@ pub fn up(location: &Location, start: Start<'_>) -> Result<(), QuickError> {
             tracing::warn!("below MTU = {IPV6_MTU} the kernel takes the IPv6 addresses of Address away");
         }
     }
-    steps::up(&mut Linux::open(start)?, &location.name, &config, resolve)
+    let name = &location.name;
+    steps::up(&mut Linux::open(start)?, name, &config, resolve).map_err(|error| error.of(name))
 }
 
 /// Ends an interface that was made by its file.
@@ -115,6 +116,7 @@ pub fn down(location: &Location) -> Result<(), QuickError> {
     })?;
     let mut no_start = |_: &str| Err(io::ErrorKind::Unsupported.into());
     steps::down(&mut Linux::open(&mut no_start)?, name, &config, |config| replace(&location.path, config))
+        .map_err(|error| error.of(name))
 }
 
 /// Why an interface was not brought up or down.
@@ -196,6 +198,14 @@ pub enum QuickError {
     /// Asking the kernel.
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
+    /// Asking the kernel, which knows the interface by its index.
+    #[error("{name}: {source}")]
+    Link {
+        /// The interface.
+        name: String,
+        /// What the kernel said.
+        source: NetlinkError,
+    },
     /// A command of the file.
     #[error("{hook} failed: {why}")]
     Hook {
@@ -215,6 +225,16 @@ pub enum QuickError {
     /// The user.
     #[error("interrupted")]
     Interrupted,
+}
+
+impl QuickError {
+    /// With the interface's name, where it has the index alone.
+    fn of(self, name: &str) -> Self {
+        match self {
+            Self::Netlink(source) => Self::Link { name: name.to_owned(), source },
+            named => named,
+        }
+    }
 }
 
 /// A daemon that was started has told by itself why it ended; then the error is none of the kernel's.
@@ -295,6 +315,14 @@ mod tests {
             let error = up(text);
             assert!(matches!(error, QuickError::Start { .. }), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn an_interface_that_the_kernel_refuses_to_change_is_named() {
+        // No interface has this index.
+        let refused = Netlink::open().unwrap().set_mtu(i32::MAX as u32, 1420).unwrap_err();
+        let said = refused.to_string();
+        assert_eq!(QuickError::from(refused).of("wg7").to_string(), format!("wg7: {said}"));
     }
 
     #[test]
