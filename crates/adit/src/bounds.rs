@@ -22,8 +22,8 @@ pub struct Bounds {
     /// alone makes load: let it be what the CPU computes in a tenth of its time. An initiation costs some three
     /// Diffie-Hellman operations.
     pub handshakes_per_second: u32,
-    /// Sources whose handshakes are counted under load. The table of networks that ask for cookies has a quarter of this
-    /// many places.
+    /// Sources whose handshakes are counted under load, 1,048,576 at most, with 16 bytes for each once there was load.
+    /// The table of networks that ask for cookies has a quarter of this many places.
     pub rate_limited_sources: usize,
     /// Handshake messages and keepalives that wait to be sent; and, separately, as many cookie replies. The second half of
     /// the room for these goes to networks that ask for few, and to the addresses whose turn it is.
@@ -47,6 +47,9 @@ impl Default for Bounds {
 }
 
 impl Bounds {
+    /// More sources than that are not told apart.
+    pub(crate) const MAX_SOURCES: usize = 1 << 20;
+
     /// Whether so many bytes may wait for one peer, while `others` wait for the others.
     pub(crate) fn may_wait(&self, bytes: usize, others: usize) -> bool {
         bytes <= self.staged_bytes_per_peer && (bytes <= STAGED_BYTES_ANYWAY || bytes + others <= self.staged_bytes)

@@ -24,7 +24,7 @@ use crate::limits::{HANDSHAKE_TOS, INITIATION_INTERVAL, INITIATION_LEN, REKEY_JI
 use crate::message::{CookieReply, Message};
 use crate::noise::{ClaimedInitiation, Identity, InitiatorState, ResponderState, SessionKeys};
 use crate::path::Path;
-use crate::peer::{Initiating, PeerId};
+use crate::peer::{Initiating, Peer, PeerId};
 use crate::time::{Instant, Tai64n};
 use crate::transmit::Outgoing;
 
@@ -66,7 +66,8 @@ impl Interface {
     /// The next step of a handshake that is to be computed, for callers who keep Diffie-Hellman
     /// away from their lock; others have it done by [`Interface::handle_datagram`] and its like.
     ///
-    /// Compute it, then give it to [`Interface::finish_handshake`].
+    /// Compute it, then give it to [`Interface::finish_handshake`]. One that is dropped is as good as a message that the
+    /// network has lost: the handshake is tried again.
     pub fn poll_handshake(&mut self, now: Instant) -> Option<HandshakeWork> {
         loop {
             // Incoming messages and own initiations take turns: strangers' messages must not hold back our initiations,
@@ -175,6 +176,13 @@ impl Interface {
         let (key, static_static) = (peer.public_key, peer.static_static.clone());
         let ephemeral = PrivateKey::generate(&mut *self.rng);
         let local_index = self.new_index(id);
+        if let Some(peer) = self.peers.get_mut(id) {
+            // If the computation is lost, it is tried again as after a lost message.
+            peer.timers.handshake_put_off(now, || Duration::ZERO);
+            let lost = peer.beginning.replace(local_index);
+            self.retire(lost);
+            self.reschedule(id);
+        }
         Some(HandshakeWork(Work::Initiate {
             peer: id,
             identity,
@@ -222,7 +230,10 @@ impl Interface {
     ) {
         let is_current = self.is_current(identity);
         let jitter = jitter(&mut *self.rng);
-        let Some(peer) = self.peers.get_mut(id).filter(|_| is_current) else {
+        // If another initiation was begun since, this one has been given up.
+        let latest = |peer: &mut Peer| peer.beginning.take_if(|index| *index == local_index);
+        let peer = self.peers.get_mut(id).and_then(|peer| latest(peer).map(|_| peer));
+        let Some(peer) = peer.filter(|_| is_current) else {
             self.retire([local_index]);
             self.drop(Some(id), Drop::PeerGone);
             // Packets that wait for a session now wait for one under the new key, and so does whoever asked for one.
@@ -307,9 +318,8 @@ impl Interface {
         let psk = peer.psk();
         let ephemeral = PrivateKey::generate(&mut *self.rng);
         let local_index = self.new_index(id);
-        if let Some(peer) = self.peers.get_mut(id) {
-            peer.answering = Some(local_index);
-        }
+        let lost = self.peers.get_mut(id).and_then(|peer| peer.answering.replace(local_index));
+        self.retire(lost);
         Some(Work::Respond { identity, path, peer: id, state, psk, ephemeral, local_index })
     }
 
@@ -324,8 +334,9 @@ impl Interface {
     ) {
         let is_current = self.is_current(identity);
         // If the peer has sent another initiation since, it has forgotten this one.
-        let peer = self.peers.get_mut(id).filter(|peer| is_current && peer.answering == Some(local_index));
-        let (Some(peer), Some((keys, mut message))) = (peer, result) else {
+        let latest = |peer: &mut Peer| peer.answering.take_if(|index| *index == local_index);
+        let peer = self.peers.get_mut(id).and_then(|peer| latest(peer).map(|_| peer));
+        let (Some(peer), Some((keys, mut message))) = (peer.filter(|_| is_current), result) else {
             self.retire([local_index]);
             self.drop(Some(id), Drop::PeerGone);
             return;
@@ -366,9 +377,8 @@ impl Interface {
         let unix_time = self.unix_time(now);
         let peer = self.peers.get_mut(id).filter(|_| is_current);
         // Another response, or a newer initiation, may have come first.
-        let begun = |peer: &mut crate::peer::Peer| {
-            peer.handshake.take_if(|begun| begun.local_index == local_index).is_some().then_some(())
-        };
+        let begun =
+            |peer: &mut Peer| peer.handshake.take_if(|begun| begun.local_index == local_index).is_some().then_some(());
         let Some((peer, ())) = peer.and_then(|peer| begun(peer).map(|begun| (peer, begun))) else {
             self.drop(Some(id), Drop::PeerGone);
             return;
@@ -391,11 +401,11 @@ impl Interface {
     /// An authenticated message came by `path`: answers go back the same way.
     pub(crate) fn roam(&mut self, id: PeerId, path: &Path) {
         let Some(peer) = self.peers.get_mut(id) else { return };
-        if peer.is_pinned && peer.endpoint.is_some_and(|known| known.remote != path.remote) {
+        if peer.is_pinned && peer.endpoint.is_some_and(|known| !known.leads_to(path.remote)) {
             return;
         }
         let before = peer.endpoint.replace(*path);
-        if before.map(|before| before.remote) != Some(path.remote) {
+        if !before.is_some_and(|before| before.leads_to(path.remote)) {
             self.event(Event::EndpointMoved { peer: id, endpoint: path.remote });
         }
     }

@@ -31,7 +31,7 @@ use crate::transmit::Outgoing;
 
 /// A WireGuard interface: one private key, its peers, and all that the protocol keeps for them.
 pub struct Interface {
-    pub(crate) rng: Box<dyn CryptoRng + Send>,
+    pub(crate) rng: Box<dyn CryptoRng + Send + Sync>,
     /// What the wall clock said, and when.
     pub(crate) unix_time: (Instant, Duration),
     pub(crate) bounds: Bounds,
@@ -76,16 +76,23 @@ impl Interface {
     ///
     /// `unix_time` is the time since the Unix epoch at the moment `now`; see
     /// [`Interface::set_unix_time`]. `rng` must be fit for cryptography; a test may give one with a
-    /// seed of its own, but not one that gives the same number for ever.
-    pub fn new(now: Instant, unix_time: Duration, rng: Box<dyn CryptoRng + Send>) -> Self {
+    /// seed of its own, but not one that gives the same number for ever. If it panics, as `UnwrapErr` does when the system
+    /// has no randomness to give, so does the call that asked it.
+    pub fn new(now: Instant, unix_time: Duration, rng: Box<dyn CryptoRng + Send + Sync>) -> Self {
         Self::with_bounds(now, unix_time, rng, Bounds::default())
     }
 
     /// As [`Interface::new`], with other bounds.
-    pub fn with_bounds(now: Instant, unix_time: Duration, mut rng: Box<dyn CryptoRng + Send>, bounds: Bounds) -> Self {
+    pub fn with_bounds(
+        now: Instant,
+        unix_time: Duration,
+        mut rng: Box<dyn CryptoRng + Send + Sync>,
+        bounds: Bounds,
+    ) -> Self {
         // Without room for a single message no timer could ever do its work, and no response would be read.
         let (outgoing, handshake_queue) = (bounds.outgoing.max(1), bounds.handshake_queue.max(1));
-        let bounds = Bounds { outgoing, handshake_queue, ..bounds };
+        let rate_limited_sources = bounds.rate_limited_sources.min(Bounds::MAX_SOURCES);
+        let bounds = Bounds { outgoing, handshake_queue, rate_limited_sources, ..bounds };
         // One secret serves all that hash by it: what they do reveals nothing of it.
         let seed = [rng.next_u64(), rng.next_u64()];
         let (limiter, turns) = (RateLimiter::new(bounds.rate_limited_sources, seed), Turns::new(seed));
@@ -123,6 +130,9 @@ impl Interface {
 
     /// Tells what the wall clock says. It goes into initiations, by which peers tell new from old, and into the times
     /// of handshakes. To be called again whenever the clock has been set.
+    ///
+    /// While this interface lives, a clock that is set back does no harm. But a device that starts with an earlier time
+    /// than it had before is not heard by peers that have heard it then, until its clock is later.
     pub fn set_unix_time(&mut self, now: Instant, unix_time: Duration) {
         self.unix_time = (now, unix_time);
     }
@@ -161,8 +171,7 @@ impl Interface {
         for id in self.by_key.values() {
             let Some(peer) = peers.get_mut(*id) else { continue };
             peer.static_static = None;
-            let begun = peer.handshake.take().map(|handshake| handshake.local_index);
-            if let Some(index) = begun {
+            for index in peer.forget_handshakes() {
                 indices.remove(&index);
             }
             peer.keypairs.stop_sending();
@@ -201,8 +210,7 @@ impl Interface {
         let Self { peers, indices, by_key, staged_bytes, drops, .. } = self;
         for id in by_key.values() {
             let Some(peer) = peers.get_mut(*id) else { continue };
-            let begun = peer.handshake.take().map(|handshake| handshake.local_index);
-            for index in peer.keypairs.clear().into_iter().chain(begun) {
+            for index in peer.keypairs.clear().into_iter().chain(peer.forget_handshakes()) {
                 indices.remove(&index);
             }
             peer.last_initiation_sent = None;
@@ -279,8 +287,7 @@ impl Interface {
         if let Some(deadline) = peer.scheduled {
             self.schedule.remove(&(deadline, id));
         }
-        let begun = peer.handshake.take().map(|handshake| handshake.local_index);
-        for index in peer.keypairs.clear().into_iter().chain(begun) {
+        for index in peer.keypairs.clear().into_iter().chain(peer.forget_handshakes()) {
             self.indices.remove(&index);
         }
         self.outgoing.retain(|outgoing| outgoing.peer != Some(id));

@@ -63,7 +63,9 @@
 //! - Put every datagram of a [`Transmit`] on the wire as a datagram of its own: there may be several, back to back,
 //!   each of [`Transmit::segment_size`] bytes except the last, which may be shorter.
 //! - Give it a clock that never goes back and keeps running while the machine sleeps (see [`time::Instant`]), and the
-//!   wall clock's time ([`Interface::set_unix_time`]), by which peers tell a new handshake from an old one.
+//!   wall clock's time ([`Interface::set_unix_time`]), by which peers tell a new handshake from an old one. Threads may
+//!   come a little out of order; but when the clock is set back, nothing is due and no key grows older until it is where
+//!   it was.
 //! - Give it the true source of every datagram. A cookie proves an address; a made-up address proves nothing.
 //! - Give it the congestion bits of every datagram's outer header (`IP_RECVTOS`, `IPV6_RECVTCLASS`), and send with
 //!   [`Transmit::tos`]. With [`Ecn::NotEct`] always, the marks of routers on the way are lost.
@@ -145,6 +147,8 @@ pub use rate_limiter::RateLimiter;
 pub use replay::ReplayWindow;
 pub use snapshot::{Snapshot, SnapshotError};
 pub use time::Instant;
+// Their types stand in the signatures here.
+pub use {ipnet, rand_core, zeroize};
 
 /// The README's example is compiled as a test.
 #[cfg(doctest)]

@@ -23,6 +23,12 @@ impl Path {
         Self { remote, local: None, ifindex: 0 }
     }
 
+    /// Whether this is the way to `remote`, which may be written as IPv4 here and as IPv4 within IPv6 there.
+    pub(crate) fn leads_to(&self, remote: SocketAddr) -> bool {
+        let place = |address: SocketAddr| (address.ip().to_canonical(), address.port());
+        self.remote == remote || place(self.remote) == place(remote)
+    }
+
     /// The same endpoint with the source forgotten.
     pub(crate) fn without_source(self) -> Self {
         Self::to(self.remote)

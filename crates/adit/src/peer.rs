@@ -80,7 +80,9 @@ pub(crate) struct Peer {
     pub(crate) sent_timestamp: Option<Tai64n>,
     pub(crate) last_initiation_received: Option<Instant>,
     pub(crate) last_initiation_sent: Option<Instant>,
-    /// The local index of the session that answers the peer's last accepted initiation.
+    /// The local index of the initiation that is being computed.
+    pub(crate) beginning: Option<u32>,
+    /// The local index of the session that is being computed, to answer the peer's last accepted initiation.
     pub(crate) answering: Option<u32>,
     pub(crate) staged: Staged,
     /// The peer stands in the queue of those for which an initiation is to be made.
@@ -110,6 +112,7 @@ impl Peer {
             sent_timestamp: None,
             last_initiation_received: None,
             last_initiation_sent: None,
+            beginning: None,
             answering: None,
             staged: Staged::default(),
             wants_initiation: false,
@@ -119,6 +122,12 @@ impl Peer {
             rx_bytes: 0,
             tx_bytes: 0,
         }
+    }
+
+    /// Nothing comes of the handshakes that are under way; returns their indices.
+    pub(crate) fn forget_handshakes(&mut self) -> impl Iterator<Item = u32> + use<> {
+        let begun = self.handshake.take().map(|handshake| handshake.local_index);
+        [begun, self.beginning.take(), self.answering.take()].into_iter().flatten()
     }
 
     /// The preshared key as the handshake wants it.

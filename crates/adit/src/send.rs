@@ -20,6 +20,11 @@ impl Interface {
     /// # Errors
     /// [`Error::BufferTooShort`]; the packet was not taken.
     pub fn handle_packet(&mut self, now: Instant, packet: &[u8], out: &mut [u8]) -> Result<Option<Transmit>, Error> {
+        if packet.len() > MAX_PACKET_LEN {
+            // No buffer that has room for any datagram has room for this.
+            self.drop(None, Drop::TooLarge);
+            return Ok(None);
+        }
         let expected = transport_len(packet.len(), self.mtu);
         let found = out.len();
         let too_short = Error::BufferTooShort { found, expected };
@@ -125,7 +130,7 @@ impl Interface {
     ) -> Result<Option<(u64, crate::path::Path)>, (Option<PeerId>, Drop)> {
         let peer = self.peers.get_mut(id).ok_or((None, Drop::NoRoute))?;
         let path = peer.endpoint.ok_or((Some(id), Drop::NoEndpoint))?;
-        if ip::destination(packet) == Some(path.remote.ip())
+        if ip::destination(packet) == Some(path.remote.ip().to_canonical())
             && let Some((port, payload)) = ip::udp(packet)
             && port == path.remote.port()
             // Somebody else's tunnel may lead to the same place, so the index must belong to this tunnel.

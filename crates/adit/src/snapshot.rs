@@ -266,7 +266,7 @@ impl Interface {
         snapshot: Snapshot,
         now: Instant,
         unix_time: Duration,
-        rng: Box<dyn CryptoRng + Send>,
+        rng: Box<dyn CryptoRng + Send + Sync>,
         bounds: Bounds,
     ) -> Result<Self, SnapshotError> {
         let mut interface = Self::with_bounds(now, unix_time, rng, bounds);

@@ -10,7 +10,7 @@ use rand_core::SeedableRng;
 
 use crate::key::{PrivateKey, PublicKey};
 use crate::keypair::Keypair;
-use crate::{Drop, Ecn, Event, Instant, Interface, Packets, Path, PeerId};
+use crate::{Bounds, Drop, Ecn, Event, Instant, Interface, Packets, Path, PeerId};
 
 mod indices;
 
@@ -239,6 +239,21 @@ fn counters_have_64_bits_whatever_the_machine_has() {
     assert_eq!(pair.arrived[1], 5);
     let at_the_end = crate::ReplayWindow::new().accept(REJECT_AFTER_MESSAGES - 1);
     assert!(at_the_end);
+}
+
+#[test]
+fn an_interface_may_be_shared_by_threads_and_tasks() {
+    fn assert<T: Send + Sync>(_: &T) {}
+    assert(&Pair::strangers().ends[0]);
+}
+
+#[test]
+fn what_is_remembered_of_strangers_is_bounded_whatever_is_asked_for() {
+    let bounds = Bounds { rate_limited_sources: usize::MAX, ..Bounds::default() };
+    let mut end = Interface::with_bounds(START, Duration::ZERO, Box::new(ChaCha8Rng::seed_from_u64(1)), bounds);
+    assert!(end.limiter.allow(START, [192, 0, 2, 1].into()));
+    end.crowd.note(START, [192, 0, 2, 1].into());
+    assert_eq!(end.bounds.rate_limited_sources, 1 << 20);
 }
 
 #[test]

@@ -158,6 +158,7 @@ impl Timers {
 
     /// The handshake found no answer for `REKEY_ATTEMPT_TIME`.
     pub(crate) fn handshake_gave_up(&mut self, now: Instant) {
+        *self.deadline(Timer::Retransmit) = None;
         *self.deadline(Timer::Keepalive) = None;
         (self.attempt_began, self.attempting_since, self.asked) = (None, None, false);
         self.deadline(Timer::ZeroKeyMaterial).get_or_insert(now + REJECT_AFTER_TIME * 3);

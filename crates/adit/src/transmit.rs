@@ -59,14 +59,15 @@ impl Interface {
     /// after every other call that is given the time, until it returns `None`.
     ///
     /// # Errors
-    /// [`Error::BufferTooShort`] if the next datagram does not fit; it stays queued, and so does what comes after it. A
-    /// buffer of 65,507 bytes is always enough. Once an MTU is set, a buffer of the MTU and 32 bytes, but at least 148,
+    /// [`Error::BufferTooShort`] if nothing is left but what does not fit: packets for a peer stay queued behind one that
+    /// is too long, all else comes first. A buffer of 65,507 bytes is always enough. Once an MTU is set, a buffer of the MTU and 32 bytes, but at least 148,
     /// is enough if no packet exceeds the MTU; before, packets are padded to a multiple of 16 bytes whatever their
     /// length.
     pub fn poll_transmit(&mut self, now: Instant, buffer: &mut [u8]) -> Result<Option<Transmit>, Error> {
-        match self.poll_peer_transmit(now, buffer)? {
-            None => write_first(&mut self.cookie_replies, buffer),
-            transmit => Ok(transmit),
+        match self.poll_peer_transmit(now, buffer) {
+            Ok(None) => write_first(&mut self.cookie_replies, buffer),
+            Err(error) => write_first(&mut self.cookie_replies, buffer)?.map(Some).ok_or(error),
+            found => found,
         }
     }
 
@@ -79,16 +80,24 @@ impl Interface {
         if !self.outgoing.is_empty() {
             return write_first(&mut self.outgoing, buffer);
         }
-        while let Some(&id) = self.ready.front() {
-            if let Some(transmit) = self.seal_staged(now, id, buffer)? {
-                return Ok(Some(transmit));
-            }
-            self.ready.pop_front();
-            if let Some(peer) = self.peers.get_mut(id) {
-                peer.is_ready = false;
+        let (mut too_short, mut left) = (None, self.ready.len());
+        while let Some(&id) = self.ready.front().filter(|_| left > 0) {
+            left -= 1;
+            match self.seal_staged(now, id, buffer) {
+                Ok(None) => {
+                    self.ready.pop_front();
+                    if let Some(peer) = self.peers.get_mut(id) {
+                        peer.is_ready = false;
+                    }
+                }
+                Ok(found) => return Ok(found),
+                Err(error) => {
+                    too_short = Some(error);
+                    self.ready.rotate_left(1);
+                }
             }
         }
-        Ok(None)
+        too_short.map_or(Ok(None), Err)
     }
 
     /// Whether [`Interface::poll_transmit`] has something to give.

@@ -93,7 +93,8 @@ pub(super) fn write(out: &mut Writer, peer: &Peer, allowed_ips: &AllowedIps<Peer
         tx_bytes,
         // Computed when it is needed.
         static_static: _,
-        // Of a step that the caller has begun, who is to finish it before.
+        // Of steps that the caller has begun, who is to finish them before.
+        beginning: _,
         answering: _,
         // Follow from the interface's queues, which are handed over themselves.
         wants_initiation: _,

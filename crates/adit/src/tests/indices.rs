@@ -188,6 +188,8 @@ fn an_initiation_to_a_key_of_small_order_gives_its_index_back() {
     pair.send_in_vain(0);
     assert_eq!(pair.ends[0].drops().get(Drop::HandshakeGaveUp), 1);
     assert_eq!(count(&pair.ends[0]), 0);
+    let next = pair.ends[0].poll_timeout().expect("secrets are erased");
+    assert_eq!(next, pair.now + Duration::from_secs(540), "it is not tried again by itself");
 }
 
 #[test]
@@ -215,6 +217,51 @@ fn a_response_that_is_overtaken_while_it_is_computed_gives_its_index_back() {
     assert!(pair.ends[1].finish_handshake(pair.now, work.compute()).is_none());
     assert_eq!((living, count(&pair.ends[1])), (1, 1), "that of the session that came about");
     assert_eq!(pair.ends[1].drops().get(Drop::PeerGone), 1);
+}
+
+#[test]
+fn an_initiation_whose_computation_is_lost_is_tried_again_and_its_index_given_back() {
+    for change in [LINK_DOWN, REMOVAL, ANOTHER_KEY] {
+        let mut pair = Pair::strangers();
+        drop(begin(&mut pair, 0));
+        for _ in 0..5 {
+            // Nobody sends anything any more.
+            pair.now = pair.ends[0].poll_timeout().expect("another attempt");
+            pair.ends[0].expire(pair.now);
+            drop(pair.ends[0].poll_handshake(pair.now).expect("a handshake"));
+            assert_eq!(pair.ends[0].indices.len(), 1);
+        }
+        change(&mut pair.ends[0]);
+        assert_eq!(count(&pair.ends[0]), 0);
+    }
+}
+
+#[test]
+fn an_initiation_that_is_computed_too_late_comes_to_nothing() {
+    let mut pair = Pair::strangers();
+    let work = begin(&mut pair, 0);
+    pair.now = pair.ends[0].poll_timeout().expect("another attempt");
+    pair.ends[0].handle_timeout(pair.now);
+    let living = living(&pair.ends[0]);
+    assert!(pair.ends[0].finish_handshake(pair.now, work.compute()).is_none());
+    assert_eq!((count(&pair.ends[0]), living.len()), (1, 1), "that of the one which was begun last");
+    pair.carry();
+    assert_eq!(pair.arrived, [0, 1]);
+}
+
+#[test]
+fn a_response_whose_computation_is_lost_gives_its_index_back() {
+    for change in [LINK_DOWN, REMOVAL, ANOTHER_KEY] {
+        let mut pair = Pair::strangers();
+        for _ in 0..5 {
+            let initiation = initiation(&mut pair, 0);
+            drop(begin_answer(&mut pair, 1, initiation));
+            assert_eq!(pair.ends[1].indices.len(), 1);
+            pair.now += Duration::from_secs(6);
+        }
+        change(&mut pair.ends[1]);
+        assert_eq!(count(&pair.ends[1]), 0);
+    }
 }
 
 #[test]

@@ -292,6 +292,22 @@ fn packets_from_inside_of_every_length_and_content_do_no_harm() {
 }
 
 #[test]
+fn a_packet_longer_than_any_datagram_has_room_for_is_dropped_whatever_buffer_there_is() {
+    let mut sim = Sim::pair(11);
+    let mut packet = packet::v4(packet::inside(A), packet::inside(B), &[]);
+    packet.resize(65_507 - 32 + 1, 0);
+    let now = sim.now;
+    let mut out = vec![0; 70_000];
+    for (count, len) in [0, 65_507, 70_000].into_iter().enumerate() {
+        assert_eq!(sim[A].interface.handle_packet(now, &packet, &mut out[..len]), Ok(None));
+        assert_eq!(sim.drops(A, Drop::TooLarge), 1 + count as u64);
+    }
+    packet.pop();
+    assert_eq!(sim[A].interface.handle_packet(now, &packet, &mut out[..65_507]), Ok(None), "it waits");
+    assert_eq!(sim.drops(A, Drop::TooLarge), 3);
+}
+
+#[test]
 fn a_buffer_too_short_for_a_packet_is_an_error_and_the_packet_is_not_taken() {
     let mut sim = Sim::pair(11);
     let packet = packet::v4(packet::inside(A), packet::inside(B), &[1; 80]);

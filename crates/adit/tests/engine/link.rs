@@ -150,6 +150,16 @@ fn a_tunnel_whose_endpoint_is_routed_into_itself_does_not_eat_its_own_tail() {
 }
 
 #[test]
+fn a_datagram_to_an_endpoint_that_is_written_as_ipv6_is_not_carried_either() {
+    let mut sim = tunnel_that_leads_into_itself(8);
+    sim.connect(A, B);
+    let b = sim.id(A, B);
+    let datagram = sim.last_sent(A, Kind::Data);
+    sim[A].interface.set_endpoint(b, Some("[::ffff:192.0.2.2]:51820".parse().unwrap())).unwrap();
+    assert_is_not_carried(&mut sim, &datagram);
+}
+
+#[test]
 fn what_others_send_to_the_endpoint_is_carried() {
     let mut sim = tunnel_that_leads_into_itself(8);
     sim.connect(A, B);

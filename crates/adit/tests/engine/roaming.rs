@@ -30,6 +30,30 @@ fn answers_follow_a_peer_whose_address_changed_in_the_middle_of_a_session() {
 }
 
 #[test]
+fn an_address_of_ipv4_that_is_written_as_ipv6_is_no_other_place() {
+    let mut sim = Sim::pair(1);
+    sim.connect(A, B);
+    let a = sim.id(B, A);
+    let _ = sim[B].events();
+    let SocketAddr::V4(address) = sim[A].address else { panic!("an address of IPv4") };
+    let mapped = SocketAddr::from((address.ip().to_ipv6_mapped(), address.port()));
+    let there = |sim: &mut Sim| {
+        sim.network.lose_kind(Kind::Data);
+        sim.send(A, B);
+        sim.network.heal();
+        let bytes = sim.last_sent(A, Kind::Data).bytes;
+        assert!(sim.inject(B, mapped, &bytes).is_some());
+    };
+    there(&mut sim);
+    assert_eq!((sim[B].events(), sim.peer(B, A).endpoint), (vec![], Some(mapped)), "answers go as it came");
+    // Nor for an endpoint that is to stay.
+    sim[B].interface.set_endpoint(a, Some(address.into())).unwrap();
+    sim[B].interface.set_roaming(a, false).unwrap();
+    there(&mut sim);
+    assert_eq!(sim.peer(B, A).endpoint, Some(mapped));
+}
+
+#[test]
 fn the_endpoint_moves_on_an_empty_packet_too() {
     let mut sim = Sim::pair(2);
     sim.connect(A, B);

@@ -1,8 +1,8 @@
 //! Packets that wait for a session: bounded, in order, the oldest go first.
 
-use adit::{Bounds, Drop, Error, Event, Interface};
+use adit::{Bounds, Drop, Error, Event, Interface, PrivateKey};
 
-use crate::sim::{A, B, C, Calls, Kind, RTT, Sim, packet, secs};
+use crate::sim::{A, B, C, Calls, Kind, RTT, Sim, forge, packet, secs};
 
 /// What a waiting packet is charged beyond its length.
 const CHARGE: usize = 64;
@@ -140,6 +140,46 @@ fn a_buffer_too_short_for_what_waits_is_an_error_and_nothing_is_lost() {
     assert_eq!(sim.last_sent(A, Kind::Data).counter(), 0, "no counter was spent in vain");
     sim.run_for(RTT);
     assert!(sim[B].has_arrived(&packet));
+}
+
+#[test]
+fn a_packet_too_long_for_the_buffer_holds_up_its_own_peer_alone() {
+    let mut bounds = Bounds::default();
+    bounds.handshakes_per_second = 2;
+    let mut sim = Sim::group_with(9, 3, Calls::Single, bounds);
+    let [long, short] = [(B, &[9; 480][..]), (C, b"short")]
+        .map(|(to, payload)| packet::v4(packet::inside(A), packet::inside(to), payload));
+    let (now, mut out) = (sim.now, [0; 600]);
+    for packet in [&long, &short] {
+        assert_eq!(sim[A].interface.handle_packet(now, packet, &mut out), Ok(None));
+    }
+    sim.flush(A);
+    sim.network.lose_kind(Kind::Response);
+    sim.run_for(RTT);
+    let now = sim.now;
+    // The answers of both, and the initiation of a stranger, who is asked for a cookie.
+    let mut messages =
+        [B, C].map(|from| sim.last_sent(from, Kind::Response)).map(|sent| (sent.source, sent.bytes)).to_vec();
+    let stranger = PrivateKey::from_bytes([5; 32]);
+    let to = sim[A].private_key.public_key();
+    messages.push((sim[C].address, forge::initiation(&stranger, to, secs(1_700_000_000), 1)));
+    for (source, mut message) in messages {
+        let path = adit::Path::to(source);
+        assert_eq!(sim[A].interface.handle_datagram(now, &path, adit::Ecn::NotEct, &mut message), None);
+    }
+    let mut poll = |sim: &mut Sim| {
+        let transmit = sim[A].interface.poll_transmit(now, &mut out[..200])?;
+        Ok(transmit.map(|transmit| (transmit.peer, transmit.range.len())))
+    };
+    assert_eq!(poll(&mut sim), Ok(Some((Some(sim.id(A, C)), 32 + 32))));
+    assert_eq!(poll(&mut sim), Ok(Some((None, 64))), "the cookie reply");
+    for _ in 0..2 {
+        assert_eq!(poll(&mut sim), Err(Error::BufferTooShort { found: 200, expected: 544 }));
+    }
+    sim.network.heal();
+    sim.flush(A);
+    sim.run_for(RTT);
+    assert!(sim[B].has_arrived(&long));
 }
 
 #[test]
