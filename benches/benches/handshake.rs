@@ -84,7 +84,7 @@ fn forged(criterion: &mut Criterion) {
             let arrived = pair.responder.handle_datagram(pair.now, &pair.to_initiator, Ecn::NotEct, &mut message);
             arrived.is_some()
         });
-        assert!(pair.responder.drops().get(adit::Drop::BadMac1) > 0);
+        assert!(pair.responder.drops().get(adit::DropReason::BadMac1) > 0);
     });
     group.finish();
 }

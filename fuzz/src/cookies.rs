@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use adit::{Bounds, Datagrams, Drop, Ecn, Instant, Interface, Path, PeerId, PublicKey, RateLimiter};
+use adit::{Bounds, Datagrams, DropReason, Ecn, Instant, Interface, Path, PeerId, PublicKey, RateLimiter};
 use arbitrary::{Result, Unstructured};
 
 use crate::reference::{
@@ -93,7 +93,7 @@ impl Responder {
         let (outcome, reply) = self.give(&mut message, source);
 
         if is_changed {
-            assert_eq!((outcome, reply), (Some(Drop::BadMac1), None));
+            assert_eq!((outcome, reply), (Some(DropReason::BadMac1), None));
             return Ok(());
         }
         // Load may come of the queue and of the rate; without either there is none.
@@ -107,7 +107,7 @@ impl Responder {
                     assert!(self.limiter.allow(self.now, source.ip()), "{source} has had its share");
                 }
             }
-            Some(Drop::CookieSent) => {
+            Some(DropReason::CookieSent) => {
                 assert!(!is_proven, "{source} has proven its address");
                 if !is_fresh {
                     self.secret = (self.secret.0 + 1, Some(self.now));
@@ -123,17 +123,17 @@ impl Responder {
                     self.cookies.insert(source, (cookie, self.secret.0));
                 }
             }
-            Some(Drop::RateLimited) => {
+            Some(DropReason::RateLimited) => {
                 assert!(is_proven, "only who has proven its address is counted");
                 assert!(!is_loaded || !self.limiter.allow(self.now, source.ip()), "{source} has a share left");
             }
-            Some(Drop::HandshakeQueueFull) => {
+            Some(DropReason::HandshakeQueueFull) => {
                 assert_eq!(self.queued, self.bounds.handshake_queue);
                 if is_loaded {
                     assert!(is_proven && self.limiter.allow(self.now, source.ip()));
                 }
             }
-            Some(Drop::ReplyQueueFull) => {
+            Some(DropReason::ReplyQueueFull) => {
                 assert!(!is_proven);
                 assert_eq!(self.replies, self.bounds.outgoing);
             }
@@ -143,15 +143,15 @@ impl Responder {
     }
 
     /// What becomes of a message, and the answer to it, which is taken at once unless others are waiting.
-    fn give(&mut self, message: &mut [u8], source: SocketAddr) -> (Option<Drop>, Option<Vec<u8>>) {
+    fn give(&mut self, message: &mut [u8], source: SocketAddr) -> (Option<DropReason>, Option<Vec<u8>>) {
         let before = *self.interface.drops();
         let mut burst = Datagrams::new();
         assert!(burst.push(0..message.len(), &Path::to(source), Ecn::NotEct));
         let opened = self.interface.begin_open(self.now, burst, message).open(message);
         let delivered = self.interface.commit(self.now, opened, message);
         assert_eq!(delivered.packets().count(), 0);
-        let counted = |&&reason: &&Drop| self.interface.drops().get(reason) > before.get(reason);
-        let reasons: Vec<Drop> = Drop::ALL.iter().filter(counted).copied().collect();
+        let counted = |&&reason: &&DropReason| self.interface.drops().get(reason) > before.get(reason);
+        let reasons: Vec<DropReason> = DropReason::ALL.iter().filter(counted).copied().collect();
         assert!(reasons.len() <= 1, "{reasons:?}");
         let is_alone = self.replies == 0 && message[8] & 1 == 0;
         let reply = if is_alone { self.take_reply(source) } else { None };
@@ -254,7 +254,7 @@ impl Initiator {
         let is_good = !changed && self.last == Some((index, mac1));
         let before = *self.interface.drops();
         assert!(self.interface.handle_datagram(self.now, &Path::to(socket(value)), Ecn::NotEct, &mut reply).is_none());
-        let reason = if is_known { Drop::BadCookieReply } else { Drop::UnknownIndex };
+        let reason = if is_known { DropReason::BadCookieReply } else { DropReason::UnknownIndex };
         let dropped = self.interface.drops().get(reason) - before.get(reason);
         assert_eq!(dropped, u64::from(!is_good), "{reason:?}");
         if is_good {

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use adit::{Bounds, Datagrams, Drop, Ecn, Instant, Interface, Path, PublicKey};
+use adit::{Bounds, Datagrams, DropReason, Ecn, Instant, Interface, Path, PublicKey};
 use arbitrary::{Result, Unstructured};
 
 use crate::packet;
@@ -156,8 +156,8 @@ impl Scene {
         let mut bytes = datagram.bytes.clone();
         let delivered = self.interface.handle_datagram(self.now, &Path::to(datagram.source), Ecn::NotEct, &mut bytes);
         let delivered = delivered.map(|(_, packet)| packet.to_vec());
-        let counted: Vec<Drop> =
-            Drop::ALL.iter().copied().filter(|&d| self.interface.drops().get(d) > drops_before.get(d)).collect();
+        let counted: Vec<DropReason> =
+            DropReason::ALL.iter().copied().filter(|&d| self.interface.drops().get(d) > drops_before.get(d)).collect();
         let mut sent = 0;
         while let Some(datagram) = poll(&mut self.interface, self.now) {
             sent += datagram.len();
@@ -221,24 +221,29 @@ impl Scene {
     }
 
     /// Why something that is not genuine, or was there before, is refused.
-    fn reason(&self, bytes: &[u8]) -> Vec<Drop> {
-        let Some(kind) = bytes.first_chunk::<4>() else { return vec![Drop::BadLength] };
+    fn reason(&self, bytes: &[u8]) -> Vec<DropReason> {
+        let Some(kind) = bytes.first_chunk::<4>() else { return vec![DropReason::BadLength] };
         let is_length = match kind {
             [1, 0, 0, 0] => bytes.len() == 148,
             [2, 0, 0, 0] => bytes.len() == 92,
             [3, 0, 0, 0] => bytes.len() == 64,
             [4, 0, 0, 0] => bytes.len() >= 32,
-            _ => return vec![Drop::BadType],
+            _ => return vec![DropReason::BadType],
         };
         if !is_length {
-            return vec![Drop::BadLength];
+            return vec![DropReason::BadLength];
         }
         match kind[0] {
-            1 | 2 if !self.has_right_mac1(bytes) => vec![Drop::BadMac1],
-            1 => vec![Drop::BadHandshake, Drop::UnknownPeer, Drop::ReplayedInitiation, Drop::InitiationFlood],
-            2 => vec![Drop::UnknownIndex, Drop::BadHandshake],
-            3 => vec![Drop::UnknownIndex, Drop::BadCookieReply],
-            _ => vec![Drop::UnknownIndex, Drop::BadTag, Drop::Replay, Drop::SessionExpired],
+            1 | 2 if !self.has_right_mac1(bytes) => vec![DropReason::BadMac1],
+            1 => vec![
+                DropReason::BadHandshake,
+                DropReason::UnknownPeer,
+                DropReason::ReplayedInitiation,
+                DropReason::InitiationFlood,
+            ],
+            2 => vec![DropReason::UnknownIndex, DropReason::BadHandshake],
+            3 => vec![DropReason::UnknownIndex, DropReason::BadCookieReply],
+            _ => vec![DropReason::UnknownIndex, DropReason::BadTag, DropReason::Replay, DropReason::SessionExpired],
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use adit::Drop;
+use adit::DropReason;
 use adit_device::config::Facts;
 
 const DOCUMENT: &str = include_str!("../../../docs/drops.md");
@@ -16,6 +16,7 @@ fn each_reason_for_a_drop_has_one_row_with_a_meaning_and_what_to_do() {
         assert!(!meaning.is_empty() && !advice.is_empty(), "{line}");
         assert!(described.insert(name.trim_matches('`')), "{name} is there twice");
     }
-    let reasons: BTreeSet<&str> = Drop::ALL.iter().map(|reason| reason.name()).chain(Facts::DEVICE_DROPS).collect();
+    let reasons: BTreeSet<&str> =
+        DropReason::ALL.iter().map(|reason| reason.name()).chain(Facts::DEVICE_DROPS).collect();
     assert_eq!(described, reasons);
 }

@@ -150,6 +150,6 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// The reasons for drops that are the device's, beside those of the engine ([`adit::Drop::ALL`]).
+    /// The reasons for drops that are the device's, beside those of the engine ([`adit::DropReason::ALL`]).
     pub const DEVICE_DROPS: [&str; 3] = ["receive_overflow", "send_error", "tun_error"];
 }

@@ -1,4 +1,4 @@
-//! What can go wrong: [`Error`] is the caller's mistake, [`Drop`] a packet's fate.
+//! What can go wrong: [`Error`] is the caller's mistake, [`DropReason`] a packet's fate.
 
 /// A call that could not be carried out. Nothing was changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -44,12 +44,12 @@ macro_rules! drops {
         /// [`Interface::drops`](crate::Interface::drops).
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         #[non_exhaustive]
-        pub enum Drop {
+        pub enum DropReason {
             $($(#[doc = $doc])+ $name,)+
         }
 
-        impl Drop {
-            /// Every reason, in the order of [`Drop::index`].
+        impl DropReason {
+            /// Every reason, in the order of [`DropReason::index`].
             pub const ALL: &[Self] = &[$(Self::$name),+];
 
             /// A short name, in the manner of a metric.
@@ -125,11 +125,11 @@ drops! {
     PeerGone = "peer_gone",
 }
 
-impl Drop {
+impl DropReason {
     /// How many reasons there are.
     pub const COUNT: usize = Self::ALL.len();
 
-    /// The reason's place in [`Drop::ALL`].
+    /// The reason's place in [`DropReason::ALL`].
     pub const fn index(self) -> usize {
         self as usize
     }
@@ -137,26 +137,26 @@ impl Drop {
 
 /// How many packets were dropped for each reason.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct DropCounters([u64; Drop::COUNT]);
+pub struct DropCounters([u64; DropReason::COUNT]);
 
 impl Default for DropCounters {
     fn default() -> Self {
-        Self([0; Drop::COUNT])
+        Self([0; DropReason::COUNT])
     }
 }
 
 impl DropCounters {
     /// How many packets were dropped for `reason`.
-    pub fn get(&self, reason: Drop) -> u64 {
+    pub fn get(&self, reason: DropReason) -> u64 {
         self.0.get(reason.index()).copied().unwrap_or_default()
     }
 
     /// The reasons that occurred, each with its count.
-    pub fn iter(&self) -> impl Iterator<Item = (Drop, u64)> + '_ {
-        Drop::ALL.iter().map(|&reason| (reason, self.get(reason))).filter(|&(_, count)| count > 0)
+    pub fn iter(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        DropReason::ALL.iter().map(|&reason| (reason, self.get(reason))).filter(|&(_, count)| count > 0)
     }
 
-    pub(crate) fn add(&mut self, reason: Drop, count: u64) {
+    pub(crate) fn add(&mut self, reason: DropReason, count: u64) {
         if let Some(counter) = self.0.get_mut(reason.index()) {
             *counter = counter.saturating_add(count);
         }

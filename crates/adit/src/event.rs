@@ -4,7 +4,7 @@ use core::net::SocketAddr;
 
 use alloc::collections::VecDeque;
 
-use crate::error::Drop;
+use crate::error::DropReason;
 use crate::key::PublicKey;
 use crate::peer::PeerId;
 
@@ -54,7 +54,7 @@ pub enum Event {
         /// The peer it came from or should have gone to, if one is known.
         peer: Option<PeerId>,
         /// Why.
-        reason: Drop,
+        reason: DropReason,
     },
 }
 

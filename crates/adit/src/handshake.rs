@@ -15,7 +15,7 @@ use core::time::Duration;
 use rand_core::CryptoRng;
 
 use crate::crypto::SharedSecret;
-use crate::error::Drop;
+use crate::error::DropReason;
 use crate::event::Event;
 use crate::interface::Interface;
 use crate::key::PrivateKey;
@@ -123,11 +123,11 @@ impl Interface {
     }
 
     /// A cookie reply has arrived: the next handshake message will carry the cookie.
-    pub(crate) fn take_cookie(&mut self, now: Instant, reply: &CookieReply<'_>) -> Result<(), Drop> {
-        let id = *self.indices.get(&reply.receiver_index).ok_or(Drop::UnknownIndex)?;
-        let peer = self.peers.get_mut(id).ok_or(Drop::UnknownIndex)?;
+    pub(crate) fn take_cookie(&mut self, now: Instant, reply: &CookieReply<'_>) -> Result<(), DropReason> {
+        let id = *self.indices.get(&reply.receiver_index).ok_or(DropReason::UnknownIndex)?;
+        let peer = self.peers.get_mut(id).ok_or(DropReason::UnknownIndex)?;
         if !peer.cookie.consume_reply(now, &peer.public_key, reply) {
-            return Err(Drop::BadCookieReply);
+            return Err(DropReason::BadCookieReply);
         }
         Ok(())
     }
@@ -206,7 +206,7 @@ impl Interface {
                     Some((id, Box::new(handshake.state.clone()), peer.psk()))
                 });
                 let Some((peer, state, psk)) = found else {
-                    self.drop(None, Drop::UnknownIndex);
+                    self.drop(None, DropReason::UnknownIndex);
                     return None;
                 };
                 Some(HandshakeWork(Work::Conclude { identity, peer, local_index, state, psk, incoming }))
@@ -235,7 +235,7 @@ impl Interface {
         let peer = self.peers.get_mut(id).and_then(|peer| latest(peer).map(|_| peer));
         let Some(peer) = peer.filter(|_| is_current) else {
             self.retire([local_index]);
-            self.drop(Some(id), Drop::PeerGone);
+            self.drop(Some(id), DropReason::PeerGone);
             // Packets that wait for a session now wait for one under the new key, and so does whoever asked for one.
             if self.peers.get(id).is_some_and(|peer| !peer.staged.is_empty() || peer.timers.asked) {
                 self.want_session(now, id, true);
@@ -269,18 +269,18 @@ impl Interface {
         result: Option<Box<ClaimedInitiation>>,
     ) -> Option<Work> {
         let Some(claimed) = result else {
-            self.drop(None, Drop::BadHandshake);
+            self.drop(None, DropReason::BadHandshake);
             return None;
         };
         if !self.is_current(&identity) {
-            self.drop(None, Drop::PeerGone);
+            self.drop(None, DropReason::PeerGone);
             return None;
         }
         let Some(peer) = self.peer_id(&claimed.initiator) else {
             if self.drop_events {
                 self.event(Event::UnknownPeer { public_key: claimed.initiator, from: path.remote });
             }
-            self.drop(None, Drop::UnknownPeer);
+            self.drop(None, DropReason::UnknownPeer);
             return None;
         };
         let static_static = self.peers.get(peer).and_then(|peer| peer.static_static.clone());
@@ -297,19 +297,19 @@ impl Interface {
     ) -> Option<Work> {
         let is_current = self.is_current(&identity);
         let Some(peer) = self.peers.get_mut(id).filter(|_| is_current) else {
-            self.drop(Some(id), Drop::PeerGone);
+            self.drop(Some(id), DropReason::PeerGone);
             return None;
         };
         let Some((static_static, state, timestamp)) = result else {
-            self.drop(Some(id), Drop::BadHandshake);
+            self.drop(Some(id), DropReason::BadHandshake);
             return None;
         };
         if peer.latest_timestamp.is_some_and(|latest| timestamp <= latest) {
-            self.drop(Some(id), Drop::ReplayedInitiation);
+            self.drop(Some(id), DropReason::ReplayedInitiation);
             return None;
         }
         if peer.last_initiation_received.is_some_and(|last| !last.is_older_than(INITIATION_INTERVAL, now)) {
-            self.drop(Some(id), Drop::InitiationFlood);
+            self.drop(Some(id), DropReason::InitiationFlood);
             return None;
         }
         peer.latest_timestamp = Some(timestamp);
@@ -338,7 +338,7 @@ impl Interface {
         let peer = self.peers.get_mut(id).and_then(|peer| latest(peer).map(|_| peer));
         let (Some(peer), Some((keys, mut message))) = (peer.filter(|_| is_current), result) else {
             self.retire([local_index]);
-            self.drop(Some(id), Drop::PeerGone);
+            self.drop(Some(id), DropReason::PeerGone);
             return;
         };
         // If both ends began at once, the end with the smaller public key makes the session that they will use.
@@ -370,7 +370,7 @@ impl Interface {
         result: Option<(u32, SessionKeys)>,
     ) {
         let Some((remote_index, keys)) = result else {
-            self.drop(Some(id), Drop::BadHandshake);
+            self.drop(Some(id), DropReason::BadHandshake);
             return;
         };
         let is_current = self.is_current(identity);
@@ -380,7 +380,7 @@ impl Interface {
         let begun =
             |peer: &mut Peer| peer.handshake.take_if(|begun| begun.local_index == local_index).is_some().then_some(());
         let Some((peer, ())) = peer.and_then(|peer| begun(peer).map(|begun| (peer, begun))) else {
-            self.drop(Some(id), Drop::PeerGone);
+            self.drop(Some(id), DropReason::PeerGone);
             return;
         };
         let keypair = Keypair::new(now, keys, local_index, remote_index, Role::Initiator);

@@ -18,7 +18,7 @@ use crate::allowed_ips::AllowedIps;
 use crate::batch::{Datagrams, Packets};
 use crate::bounds::Bounds;
 use crate::cookie::CookieChecker;
-use crate::error::{Drop, DropCounters, Error};
+use crate::error::{DropCounters, DropReason, Error};
 use crate::event::{Event, Events};
 use crate::handshake::{Crowd, Incoming, Load, Turns};
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
@@ -219,7 +219,7 @@ impl Interface {
             peer.scheduled = None;
             peer.timers.stop();
             *staged_bytes -= peer.staged.bytes();
-            drops.add(Drop::HandshakeGaveUp, peer.staged.clear());
+            drops.add(DropReason::HandshakeGaveUp, peer.staged.clear());
         }
     }
 
@@ -236,7 +236,7 @@ impl Interface {
 
     /// Nothing comes of the messages that wait to be computed.
     fn discard_incoming(&mut self) {
-        self.drops.add(Drop::PeerGone, self.incoming.len() as u64);
+        self.drops.add(DropReason::PeerGone, self.incoming.len() as u64);
         self.incoming.clear();
     }
 
@@ -280,7 +280,7 @@ impl Interface {
 
     /// Removes a peer with all it had, including what waits to be sent to it. Returns false if it was gone already.
     pub fn remove_peer(&mut self, id: PeerId) -> bool {
-        self.clear_staged(id, Drop::PeerGone);
+        self.clear_staged(id, DropReason::PeerGone);
         let Some(mut peer) = self.peers.remove(id) else { return false };
         self.by_key.remove(&peer.public_key);
         self.allowed_ips.remove_all(id);
@@ -421,11 +421,11 @@ impl Interface {
     }
 
     /// Counts a packet that ends here.
-    pub(crate) fn drop(&mut self, peer: Option<PeerId>, reason: Drop) {
+    pub(crate) fn drop(&mut self, peer: Option<PeerId>, reason: DropReason) {
         self.drop_many(peer, reason, 1);
     }
 
-    pub(crate) fn drop_many(&mut self, peer: Option<PeerId>, reason: Drop, count: u64) {
+    pub(crate) fn drop_many(&mut self, peer: Option<PeerId>, reason: DropReason, count: u64) {
         self.drops.add(reason, count);
         if self.drop_events && count > 0 {
             self.events.push(Event::PacketDropped { peer, reason });

@@ -135,7 +135,7 @@ mod transmit;
 pub use allowed_ips::AllowedIps;
 pub use batch::{Datagrams, Delivered, Opened, Opening, Packets, Sealed, Sealing, Transmit};
 pub use bounds::Bounds;
-pub use error::{Drop, DropCounters, Error, KeyError};
+pub use error::{DropCounters, DropReason, Error, KeyError};
 pub use event::Event;
 pub use handshake::{HandshakeDone, HandshakeWork};
 pub use interface::Interface;

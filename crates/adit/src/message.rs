@@ -2,7 +2,7 @@
 //!
 //! Parsing is the only step that can fail; after it no accessor can.
 
-use crate::error::Drop;
+use crate::error::DropReason;
 use crate::limits::{
     COOKIE_REPLY_LEN, INITIATION_LEN, MAX_PACKET_LEN, PADDING, RESPONSE_LEN, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD,
 };
@@ -82,16 +82,16 @@ impl<'a> Message<'a> {
     ///
     /// The type and the three reserved bytes are one little-endian word, so that a datagram with
     /// anything but zeros there has no type.
-    pub(crate) fn parse(datagram: &'a [u8]) -> Result<Self, Drop> {
-        let (&message_type, rest) = datagram.split_first_chunk::<4>().ok_or(Drop::BadLength)?;
+    pub(crate) fn parse(datagram: &'a [u8]) -> Result<Self, DropReason> {
+        let (&message_type, rest) = datagram.split_first_chunk::<4>().ok_or(DropReason::BadLength)?;
         match message_type {
             TRANSPORT => Transport::parse(datagram.len(), rest).map(Self::Transport),
             INITIATION => Initiation::parse(rest).map(Self::Initiation),
             RESPONSE => Response::parse(rest).map(Self::Response),
             COOKIE_REPLY => CookieReply::parse(rest).map(Self::CookieReply),
-            _ => return Err(Drop::BadType),
+            _ => return Err(DropReason::BadType),
         }
-        .ok_or(Drop::BadLength)
+        .ok_or(DropReason::BadLength)
     }
 }
 
@@ -220,7 +220,7 @@ mod tests {
                 }
                 let parsed = Message::parse(&datagram);
                 assert_eq!(parsed.is_ok(), lengths.contains(&len), "type {message_type}, {len} bytes");
-                assert!(parsed.is_ok() || matches!(parsed, Err(Drop::BadLength)));
+                assert!(parsed.is_ok() || matches!(parsed, Err(DropReason::BadLength)));
             }
         }
     }
@@ -233,7 +233,7 @@ mod tests {
                 datagram[0] = message_type;
                 assert!(Message::parse(&datagram).is_ok());
                 datagram[place] = 1;
-                assert!(matches!(Message::parse(&datagram), Err(Drop::BadType)));
+                assert!(matches!(Message::parse(&datagram), Err(DropReason::BadType)));
             }
         }
     }

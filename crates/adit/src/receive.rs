@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use crate::batch::{Datagrams, Delivered, Fate, Opened, Opening, Run};
-use crate::error::Drop;
+use crate::error::DropReason;
 use crate::event::Event;
 use crate::interface::Interface;
 use crate::ip;
@@ -54,16 +54,16 @@ impl Interface {
                     let last = batch.runs.last().filter(|run| run.index == message.receiver_index);
                     let id = match last {
                         Some(run) => run.peer,
-                        None => *self.indices.get(&message.receiver_index).ok_or(Drop::UnknownIndex)?,
+                        None => *self.indices.get(&message.receiver_index).ok_or(DropReason::UnknownIndex)?,
                     };
-                    let peer = self.peers.get_mut(id).ok_or(Drop::UnknownIndex)?;
-                    let keypair = peer.keypairs.get_mut(message.receiver_index).ok_or(Drop::UnknownIndex)?;
+                    let peer = self.peers.get_mut(id).ok_or(DropReason::UnknownIndex)?;
+                    let keypair = peer.keypairs.get_mut(message.receiver_index).ok_or(DropReason::UnknownIndex)?;
                     if !keypair.can_receive(now, message.counter) {
-                        return Err(Drop::SessionExpired);
+                        return Err(DropReason::SessionExpired);
                     }
                     // A counter that was seen before is not worth a decryption; `commit` checks again.
                     if !keypair.replay.check(message.counter) {
-                        return Err(Drop::Replay);
+                        return Err(DropReason::Replay);
                     }
                     if last.is_none() {
                         let keys = keypair.keys.clone();
@@ -104,7 +104,7 @@ impl Interface {
                 let outcome = self.commit_one(id, run.index, entry.counter, entry.fate).and_then(|()| {
                     arrived.path = Some(entry.path);
                     arrived.bytes += u64::from(entry.len);
-                    let datagram = buffer.get_mut(entry.datagram()).ok_or(Drop::NotIp)?;
+                    let datagram = buffer.get_mut(entry.datagram()).ok_or(DropReason::NotIp)?;
                     let packet = self.check_packet(id, datagram, entry.ecn, &mut arrived)?;
                     entry.packet = (entry.start + packet.start as u32, packet.len() as u32);
                     Ok(())
@@ -126,13 +126,13 @@ impl Interface {
     }
 
     /// Is it authentic, and for the first time?
-    fn commit_one(&mut self, id: PeerId, index: u32, counter: u64, fate: Fate) -> Result<(), Drop> {
+    fn commit_one(&mut self, id: PeerId, index: u32, counter: u64, fate: Fate) -> Result<(), DropReason> {
         if fate != Fate::Authentic {
-            return Err(Drop::BadTag);
+            return Err(DropReason::BadTag);
         }
-        let peer = self.peers.get_mut(id).ok_or(Drop::PeerGone)?;
-        let keypair = peer.keypairs.get_mut(index).ok_or(Drop::PeerGone)?;
-        if keypair.replay.accept(counter) { Ok(()) } else { Err(Drop::Replay) }
+        let peer = self.peers.get_mut(id).ok_or(DropReason::PeerGone)?;
+        let keypair = peer.keypairs.get_mut(index).ok_or(DropReason::PeerGone)?;
+        if keypair.replay.accept(counter) { Ok(()) } else { Err(DropReason::Replay) }
     }
 
     /// Where the packet lies in an authentic datagram; empty for a keepalive.
@@ -142,22 +142,22 @@ impl Interface {
         datagram: &mut [u8],
         outer: Ecn,
         arrived: &mut Arrived,
-    ) -> Result<Range<usize>, Drop> {
+    ) -> Result<Range<usize>, DropReason> {
         use crate::limits::TRANSPORT_HEADER_LEN;
         let end = datagram.len().saturating_sub(adit_aead::TAG_LEN);
-        let text = datagram.get_mut(TRANSPORT_HEADER_LEN..end).ok_or(Drop::NotIp)?;
+        let text = datagram.get_mut(TRANSPORT_HEADER_LEN..end).ok_or(DropReason::NotIp)?;
         if text.is_empty() {
             return Ok(TRANSPORT_HEADER_LEN..TRANSPORT_HEADER_LEN);
         }
         arrived.data = true;
-        let len = ip::packet_len(text).ok_or(Drop::NotIp)?;
-        let packet = text.get_mut(..len).ok_or(Drop::NotIp)?;
-        let source = ip::source(packet).ok_or(Drop::NotIp)?;
+        let len = ip::packet_len(text).ok_or(DropReason::NotIp)?;
+        let packet = text.get_mut(..len).ok_or(DropReason::NotIp)?;
+        let source = ip::source(packet).ok_or(DropReason::NotIp)?;
         if self.allowed_ips.lookup(source) != Some(id) {
-            return Err(Drop::WrongSource);
+            return Err(DropReason::WrongSource);
         }
         let inner = ip::ecn(packet);
-        let combined = Ecn::decapsulate(inner, outer).ok_or(Drop::Congestion)?;
+        let combined = Ecn::decapsulate(inner, outer).ok_or(DropReason::Congestion)?;
         if combined != inner {
             ip::set_ecn(packet, combined);
         }

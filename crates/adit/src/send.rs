@@ -1,7 +1,7 @@
 //! The way out: packets from the inside become datagrams for the network.
 
 use crate::batch::{Fate, Packets, Run, Sealing, Transmit};
-use crate::error::{Drop, Error};
+use crate::error::{DropReason, Error};
 use crate::interface::Interface;
 use crate::ip;
 use crate::limits::{MAX_PACKET_LEN, TRANSPORT_HEADER_LEN};
@@ -22,7 +22,7 @@ impl Interface {
     pub fn handle_packet(&mut self, now: Instant, packet: &[u8], out: &mut [u8]) -> Result<Option<Transmit>, Error> {
         if packet.len() > MAX_PACKET_LEN {
             // No buffer that has room for any datagram has room for this.
-            self.drop(None, Drop::TooLarge);
+            self.drop(None, DropReason::TooLarge);
             return Ok(None);
         }
         let expected = transport_len(packet.len(), self.mtu);
@@ -105,17 +105,17 @@ impl Interface {
         &self,
         packet: &[u8],
         last: &mut Option<(core::net::IpAddr, PeerId)>,
-    ) -> Result<PeerId, (Option<PeerId>, Drop)> {
-        let destination = ip::destination(packet).ok_or((None, Drop::NotIp))?;
+    ) -> Result<PeerId, (Option<PeerId>, DropReason)> {
+        let destination = ip::destination(packet).ok_or((None, DropReason::NotIp))?;
         if packet.len() > MAX_PACKET_LEN {
-            return Err((None, Drop::TooLarge));
+            return Err((None, DropReason::TooLarge));
         }
         if let Some((address, id)) = *last
             && address == destination
         {
             return Ok(id);
         }
-        let id = self.allowed_ips.lookup(destination).ok_or((None, Drop::NoRoute))?;
+        let id = self.allowed_ips.lookup(destination).ok_or((None, DropReason::NoRoute))?;
         *last = Some((destination, id));
         Ok(id)
     }
@@ -127,9 +127,9 @@ impl Interface {
         now: Instant,
         id: PeerId,
         packet: &[u8],
-    ) -> Result<Option<(u64, crate::path::Path)>, (Option<PeerId>, Drop)> {
-        let peer = self.peers.get_mut(id).ok_or((None, Drop::NoRoute))?;
-        let path = peer.endpoint.ok_or((Some(id), Drop::NoEndpoint))?;
+    ) -> Result<Option<(u64, crate::path::Path)>, (Option<PeerId>, DropReason)> {
+        let peer = self.peers.get_mut(id).ok_or((None, DropReason::NoRoute))?;
+        let path = peer.endpoint.ok_or((Some(id), DropReason::NoEndpoint))?;
         if ip::destination(packet) == Some(path.remote.ip().to_canonical())
             && let Some((port, payload)) = ip::udp(packet)
             && port == path.remote.port()
@@ -140,7 +140,7 @@ impl Interface {
                 None => false,
             }
         {
-            return Err((Some(id), Drop::RoutingLoop));
+            return Err((Some(id), DropReason::RoutingLoop));
         }
         // Packets that wait already go first.
         if !peer.staged.is_empty() {
@@ -163,7 +163,7 @@ impl Interface {
         }
         self.staged_bytes = others + peer.staged.bytes();
         let can_send = peer.can_send(now);
-        self.drop_many(Some(id), Drop::StagedOverflow, overflow);
+        self.drop_many(Some(id), DropReason::StagedOverflow, overflow);
         if can_send {
             self.send_staged(id);
         } else {

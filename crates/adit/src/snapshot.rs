@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 use crate::bounds::Bounds;
 use crate::crypto;
-use crate::error::Drop;
+use crate::error::DropReason;
 use crate::handshake::Incoming;
 use crate::interface::Interface;
 use crate::key::{PrivateKey, PublicKey};
@@ -286,7 +286,7 @@ impl Interface {
                 }
                 tag::DROPPED => {
                     let (count, name) = value.split::<8>()?;
-                    let reason = Drop::ALL.iter().find(|reason| reason.name().as_bytes() == name.0);
+                    let reason = DropReason::ALL.iter().find(|reason| reason.name().as_bytes() == name.0);
                     if let Some(&reason) = reason {
                         interface.drops.add(reason, u64::from_le_bytes(*count));
                     }
@@ -369,7 +369,7 @@ impl Interface {
                 overflow += 1;
             }
             self.staged_bytes += peer.staged.bytes();
-            self.drop_many(Some(id), Drop::StagedOverflow, overflow);
+            self.drop_many(Some(id), DropReason::StagedOverflow, overflow);
         }
     }
 
@@ -379,7 +379,7 @@ impl Interface {
         if self.incoming.len() < self.bounds.handshake_queue {
             self.incoming.push_back(incoming);
         } else {
-            self.drop(None, Drop::HandshakeQueueFull);
+            self.drop(None, DropReason::HandshakeQueueFull);
         }
         Ok(())
     }
@@ -395,7 +395,7 @@ impl Interface {
         } else if self.cookie_replies.len() < self.bounds.outgoing {
             self.cookie_replies.push_back(outgoing);
         } else {
-            self.drop(None, Drop::ReplyQueueFull);
+            self.drop(None, DropReason::ReplyQueueFull);
         }
         Ok(())
     }

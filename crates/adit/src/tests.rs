@@ -10,7 +10,7 @@ use rand_core::SeedableRng;
 
 use crate::key::{PrivateKey, PublicKey};
 use crate::keypair::Keypair;
-use crate::{Bounds, Drop, Ecn, Event, Instant, Interface, Packets, Path, PeerId};
+use crate::{Bounds, DropReason, Ecn, Event, Instant, Interface, Packets, Path, PeerId};
 
 mod indices;
 
@@ -213,7 +213,7 @@ fn a_message_with_a_counter_beyond_the_limit_is_refused_though_it_is_authentic()
         pair.deliver(0, &mut datagram);
         assert_eq!(pair.arrived[1], arrived, "{counter}");
     }
-    assert_eq!(pair.ends[1].drops().get(Drop::SessionExpired), 1);
+    assert_eq!(pair.ends[1].drops().get(DropReason::SessionExpired), 1);
 }
 
 #[test]

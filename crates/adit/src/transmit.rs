@@ -4,7 +4,7 @@
 use alloc::collections::VecDeque;
 
 use crate::batch::Transmit;
-use crate::error::{Drop, Error};
+use crate::error::{DropReason, Error};
 use crate::event::Event;
 use crate::interface::Interface;
 use crate::ip;
@@ -173,7 +173,7 @@ impl Interface {
         peer.timers.handshake_gave_up(now);
         let begun = peer.handshake.take().map(|begun| begun.local_index);
         self.retire(begun);
-        self.clear_staged(id, Drop::HandshakeGaveUp);
+        self.clear_staged(id, DropReason::HandshakeGaveUp);
         self.event(Event::HandshakeGaveUp { peer: id });
         self.reschedule(id);
     }
@@ -209,7 +209,7 @@ impl Interface {
                     peer.static_static = None;
                     let begun = peer.handshake.take().map(|begun| begun.local_index);
                     self.retire(begun);
-                    self.clear_staged(id, Drop::HandshakeGaveUp);
+                    self.clear_staged(id, DropReason::HandshakeGaveUp);
                 }
                 self.retire(retired);
                 self.event(Event::SessionExpired { peer: id });
@@ -227,7 +227,7 @@ impl Interface {
     pub(crate) fn send(&mut self, outgoing: Option<Outgoing>) {
         let Some(outgoing) = outgoing else { return };
         if self.outgoing.len() >= self.bounds.outgoing {
-            self.drop(outgoing.peer, Drop::ReplyQueueFull);
+            self.drop(outgoing.peer, DropReason::ReplyQueueFull);
         } else {
             self.outgoing.push_back(outgoing);
         }
@@ -272,7 +272,7 @@ impl Interface {
     }
 
     /// Forgets the packets that wait for a session with the peer.
-    pub(crate) fn clear_staged(&mut self, id: PeerId, reason: Drop) {
+    pub(crate) fn clear_staged(&mut self, id: PeerId, reason: DropReason) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         self.staged_bytes -= peer.staged.bytes();
         let count = peer.staged.clear();

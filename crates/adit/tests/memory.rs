@@ -6,7 +6,7 @@ use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use adit::{Drop, Ecn, Instant, Interface, Path, PresharedKey, PrivateKey, PublicKey};
+use adit::{DropReason, Ecn, Instant, Interface, Path, PresharedKey, PrivateKey, PublicKey};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
@@ -103,8 +103,8 @@ fn a_flood_from_a_hundred_thousand_addresses_makes_the_engine_keep_next_to_nothi
         while interface.poll_transmit(now, &mut buffer).unwrap().is_some() {}
     }
     // At first the initiations were computed; then they were answered with cookies.
-    assert!(interface.drops().get(Drop::BadHandshake) >= 1_000);
-    assert!(interface.drops().get(Drop::CookieSent) >= 90_000);
+    assert!(interface.drops().get(DropReason::BadHandshake) >= 1_000);
+    assert!(interface.drops().get(DropReason::CookieSent) >= 90_000);
     let kept = IN_USE.get() - before;
     assert!(kept <= 64 << 10, "{kept} bytes");
 }

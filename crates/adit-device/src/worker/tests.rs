@@ -385,7 +385,7 @@ fn a_source_that_never_becomes_empty_keeps_neither_others_nor_new_sockets_waitin
     worker.ready.tun = true;
     let thread = std::thread::spawn(move || worker.run());
 
-    let unknown = || shared.interface().drops().get(adit::Drop::UnknownIndex);
+    let unknown = || shared.interface().drops().get(adit::DropReason::UnknownIndex);
     let mut message = [0; 64];
     message[0] = 4;
     let hears = |sent: u64, from: &str, to: &str, port| {

@@ -17,7 +17,7 @@ use crate::batch::{Batch, Fate};
 use crate::bounds::Bounds;
 use crate::cookie::{CookieChecker, NONCE_LEN};
 use crate::crypto;
-use crate::error::Drop;
+use crate::error::DropReason;
 use crate::interface::Interface;
 use crate::limits::{COOKIE_REPLY_LEN, HANDSHAKE_TOS};
 use crate::message::Message;
@@ -86,7 +86,7 @@ struct Candidate {
 
 #[derive(Clone, Copy)]
 enum Verdict {
-    Refused(Drop),
+    Refused(DropReason),
     /// Under load: the sender has to prove its address first, with the cookie in this reply.
     Cookie([u8; COOKIE_REPLY_LEN]),
     /// Likewise, but so many replies wait to be sent that there is no room for this one.
@@ -136,10 +136,10 @@ impl Admission {
 impl Judge {
     fn verdict(&mut self, candidate: &Candidate, number: usize, path: &Path, datagram: &[u8]) -> Verdict {
         if !self.checker.mac1_is_good(datagram) {
-            return Verdict::Refused(Drop::BadMac1);
+            return Verdict::Refused(DropReason::BadMac1);
         }
         if !candidate.is_expected {
-            return Verdict::Refused(Drop::UnknownIndex);
+            return Verdict::Refused(DropReason::UnknownIndex);
         }
         let is_high = self.load.note(self.now, self.queued, &self.bounds);
         if is_high && !self.checker.mac2_is_good(self.now, datagram, path.remote) {
@@ -185,7 +185,7 @@ impl Interface {
             _ => return,
         };
         // The verdict until it is judged, which without a private key it never is.
-        let verdict = Verdict::Refused(Drop::NoPrivateKey);
+        let verdict = Verdict::Refused(DropReason::NoPrivateKey);
         admission.candidates.push(Candidate { entry, sender_index, is_expected, is_quiet: false, verdict });
     }
 
@@ -228,9 +228,11 @@ impl Interface {
             };
             let outcome = match candidate.verdict {
                 Verdict::Refused(reason) => Err(reason),
-                Verdict::NoCookie => Err(Drop::ReplyQueueFull),
+                Verdict::NoCookie => Err(DropReason::ReplyQueueFull),
                 // Another thread may have filled the queue.
-                Verdict::Cookie(_) if self.cookie_replies.len() >= self.bounds.outgoing => Err(Drop::ReplyQueueFull),
+                Verdict::Cookie(_) if self.cookie_replies.len() >= self.bounds.outgoing => {
+                    Err(DropReason::ReplyQueueFull)
+                }
                 Verdict::Cookie(reply) => {
                     if let (Some(ours), Some(judge)) = (&mut self.checker, &admission.judge)
                         && ours.is_stale(now)
@@ -238,10 +240,12 @@ impl Interface {
                         Arc::make_mut(ours).take_secret(&judge.checker);
                     }
                     self.cookie_replies.extend(Outgoing::new(None, *path, HANDSHAKE_TOS, &reply));
-                    Err(Drop::CookieSent)
+                    Err(DropReason::CookieSent)
                 }
-                Verdict::Proven if !self.limiter.allow(now, path.remote.ip()) => Err(Drop::RateLimited),
-                Verdict::Proven | Verdict::Admitted if self.incoming.len() >= bound => Err(Drop::HandshakeQueueFull),
+                Verdict::Proven if !self.limiter.allow(now, path.remote.ip()) => Err(DropReason::RateLimited),
+                Verdict::Proven | Verdict::Admitted if self.incoming.len() >= bound => {
+                    Err(DropReason::HandshakeQueueFull)
+                }
                 Verdict::Proven | Verdict::Admitted => Ok(()),
             };
             if matches!(candidate.verdict, Verdict::Cookie(_) | Verdict::NoCookie) {

@@ -103,7 +103,7 @@ fn eventful() -> Interface {
     let mut to_silent = packet(1);
     to_silent[18] = 1;
     let _staged = end.handle_packet(NOW, &to_silent, &mut buffer).unwrap();
-    end.drop_many(Some(id), Drop::BadMac1, 3);
+    end.drop_many(Some(id), DropReason::BadMac1, 3);
     end.set_drop_events(true);
     let checker = alloc::sync::Arc::get_mut(end.checker.as_mut().unwrap()).unwrap();
     checker.set_parts((&[8; 32], NOW));
@@ -201,8 +201,8 @@ fn under_narrower_bounds_no_more_waits_than_they_allow_and_the_rest_is_counted()
     assert_eq!(restored.staged_bytes, 2 * 64 + 19 + 20);
     assert_eq!((restored.incoming.len(), restored.outgoing.len(), restored.cookie_replies.len()), (1, 2, 2));
     let lost = |reason| restored.drops().get(reason) - interface.drops().get(reason);
-    assert_eq!((lost(Drop::StagedOverflow), lost(Drop::HandshakeQueueFull)), (1, 1));
-    assert_eq!(lost(Drop::ReplyQueueFull), (outgoing - 2 + replies - 2) as u64);
+    assert_eq!((lost(DropReason::StagedOverflow), lost(DropReason::HandshakeQueueFull)), (1, 1));
+    assert_eq!(lost(DropReason::ReplyQueueFull), (outgoing - 2 + replies - 2) as u64);
 }
 
 #[test]

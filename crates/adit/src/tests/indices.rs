@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use super::{Pair, packet, path};
 use crate::key::{PrivateKey, PublicKey};
-use crate::{Datagrams, Drop, Ecn, Event, HandshakeWork, Interface};
+use crate::{Datagrams, DropReason, Ecn, Event, HandshakeWork, Interface};
 
 /// The indices of the sessions and of the handshakes that were begun here.
 fn living(end: &Interface) -> BTreeSet<u32> {
@@ -171,9 +171,9 @@ fn an_initiation_that_comes_to_nothing_while_it_is_computed_gives_its_index_back
         let mut pair = Pair::strangers();
         let work = begin(&mut pair, 0);
         change(&mut pair.ends[0]);
-        let before = pair.ends[0].drops().get(Drop::PeerGone);
+        let before = pair.ends[0].drops().get(DropReason::PeerGone);
         assert!(pair.ends[0].finish_handshake(pair.now, work.compute()).is_none());
-        assert_eq!(pair.ends[0].drops().get(Drop::PeerGone), before + 1);
+        assert_eq!(pair.ends[0].drops().get(DropReason::PeerGone), before + 1);
         assert_eq!(count(&pair.ends[0]), 0);
     }
 }
@@ -186,7 +186,7 @@ fn an_initiation_to_a_key_of_small_order_gives_its_index_back() {
     end.set_endpoint(peer, Some(path(7).remote)).unwrap();
     end.add_allowed_ip(peer, "10.0.0.0/8".parse().unwrap()).unwrap();
     pair.send_in_vain(0);
-    assert_eq!(pair.ends[0].drops().get(Drop::HandshakeGaveUp), 1);
+    assert_eq!(pair.ends[0].drops().get(DropReason::HandshakeGaveUp), 1);
     assert_eq!(count(&pair.ends[0]), 0);
     let next = pair.ends[0].poll_timeout().expect("secrets are erased");
     assert_eq!(next, pair.now + Duration::from_secs(540), "it is not tried again by itself");
@@ -200,7 +200,7 @@ fn a_response_that_comes_to_nothing_while_it_is_computed_gives_its_index_back() 
         let work = begin_answer(&mut pair, 1, initiation);
         change(&mut pair.ends[1]);
         assert!(pair.ends[1].finish_handshake(pair.now, work.compute()).is_none());
-        assert_eq!(pair.ends[1].drops().get(Drop::PeerGone), 1);
+        assert_eq!(pair.ends[1].drops().get(DropReason::PeerGone), 1);
         assert_eq!(count(&pair.ends[1]), 0);
     }
 }
@@ -216,7 +216,7 @@ fn a_response_that_is_overtaken_while_it_is_computed_gives_its_index_back() {
     let living = living(&pair.ends[1]).len();
     assert!(pair.ends[1].finish_handshake(pair.now, work.compute()).is_none());
     assert_eq!((living, count(&pair.ends[1])), (1, 1), "that of the session that came about");
-    assert_eq!(pair.ends[1].drops().get(Drop::PeerGone), 1);
+    assert_eq!(pair.ends[1].drops().get(DropReason::PeerGone), 1);
 }
 
 #[test]

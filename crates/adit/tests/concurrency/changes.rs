@@ -1,6 +1,6 @@
 //! The configuration changes, or the link goes down, while other threads are between two steps.
 
-use adit::Drop;
+use adit::DropReason;
 
 use super::{initiation, response, sealed};
 use crate::world::{A, B, C, Outcome, Shared, explore, hear, id, key, now, packet, transmits};
@@ -57,7 +57,7 @@ fn a_prefix_that_goes_to_another_peer_goes_at_once_for_bursts_in_both_directions
             control.join().unwrap();
             assert_until_the_change(&opened, 2);
             assert_until_the_change(&sealed, 2);
-            let refused = shared.with(|a| a.drops().get(Drop::WrongSource));
+            let refused = shared.with(|a| a.drops().get(DropReason::WrongSource));
             assert_eq!(refused, if opened.is_changed { 2 } else { 0 });
         },
     );

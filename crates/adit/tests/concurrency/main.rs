@@ -11,7 +11,7 @@ mod world;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use adit::{Drop, Event, Interface};
+use adit::{DropReason, Event, Interface};
 
 use world::{A, B, Shared, explore, hear, now, packet, transmits};
 
@@ -105,7 +105,7 @@ fn a_datagram_in_the_hands_of_several_workers_is_delivered_once() {
             });
             let delivered = workers.map(|worker| worker.join().unwrap()).concat();
             assert_each_once(delivered, from_b(0..3));
-            assert_eq!(shared.with(|a| a.drops().get(Drop::Replay)), 4);
+            assert_eq!(shared.with(|a| a.drops().get(DropReason::Replay)), 4);
         },
     );
 }
@@ -145,7 +145,7 @@ fn what_is_opened_while_a_session_takes_the_place_of_another_is_delivered_once()
             shared.handshakes();
             let delivered = [first.join().unwrap(), second.join().unwrap()].concat();
             assert_each_once(delivered, from_b(0..2));
-            shared.with(|a| assert_eq!((a.drops().get(Drop::Replay), drops(a) - before), (2, 2), "nothing else"));
+            shared.with(|a| assert_eq!((a.drops().get(DropReason::Replay), drops(a) - before), (2, 2), "nothing else"));
         },
     );
 }

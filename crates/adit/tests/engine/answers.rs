@@ -1,6 +1,6 @@
 //! What waits under load, cookie replies and handshake messages: how much there may be, and whom it keeps waiting.
 
-use adit::{Bounds, Datagrams, Drop, Ecn, Interface, Path};
+use adit::{Bounds, Datagrams, DropReason, Ecn, Interface, Path};
 use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 
@@ -25,7 +25,7 @@ fn with_ten_replies_waiting(seed: u64) -> Sim {
 #[test]
 fn answers_that_nobody_fetches_are_bounded() {
     let mut sim = with_ten_replies_waiting(18);
-    assert_eq!((sim.drops(B, Drop::CookieSent), sim.drops(B, Drop::ReplyQueueFull)), (10, 50));
+    assert_eq!((sim.drops(B, DropReason::CookieSent), sim.drops(B, DropReason::ReplyQueueFull)), (10, 50));
     sim.flush(B);
     assert_eq!(sim.count(B, Kind::CookieReply), 10);
 }
@@ -62,7 +62,7 @@ fn strangers_keep_back_nothing_that_is_for_peers_in_the_next_process_either() {
     let mut buffer = [0; 148];
     let replies = std::iter::from_fn(|| next.poll_transmit(sim.now, &mut buffer).unwrap());
     assert_eq!(replies.map(|reply| (reply.peer, reply.range.len())).collect::<Vec<_>>(), [(None, 64); 4]);
-    assert_eq!(next.drops().get(Drop::ReplyQueueFull), 50 + 6);
+    assert_eq!(next.drops().get(DropReason::ReplyQueueFull), 50 + 6);
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn bursts_that_are_checked_at_the_same_time_keep_the_bounds_together() {
         assert_eq!(sim[B].interface.commit(now, opened, &mut buffer).packets().count(), 0);
     }
     assert_eq!(std::iter::from_fn(|| sim[B].interface.poll_handshake(now)).count(), 8);
-    assert_eq!((sim.drops(B, Drop::CookieSent), sim.drops(B, Drop::ReplyQueueFull)), (5, 27));
+    assert_eq!((sim.drops(B, DropReason::CookieSent), sim.drops(B, DropReason::ReplyQueueFull)), (5, 27));
     assert_eq!(sim[B].interface.drops().iter().map(|(_, count)| count).sum::<u64>(), 32);
 }
 
@@ -114,5 +114,5 @@ fn a_full_queue_of_handshakes_refuses_more() {
         let opened = sim[B].interface.begin_open(now, burst, &buffer).open(&mut buffer);
         assert_eq!(sim[B].interface.commit(now, opened, &mut buffer).packets().count(), 0);
     }
-    assert_eq!(sim.drops(B, Drop::HandshakeQueueFull), 2);
+    assert_eq!(sim.drops(B, DropReason::HandshakeQueueFull), 2);
 }

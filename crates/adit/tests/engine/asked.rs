@@ -1,6 +1,6 @@
 //! What a caller may ask for beside packets, and what it is told about peers.
 
-use adit::{Bounds, Drop, Event, PresharedKey, PublicKey};
+use adit::{Bounds, DropReason, Event, PresharedKey, PublicKey};
 
 use crate::sim::{A, B, Calls, DELAY, Kind, RTT, Sim, UNIX_START, forge, millis, secs};
 
@@ -147,7 +147,7 @@ fn who_knocks_is_told_if_it_is_asked_for() {
     assert_eq!(knock(&mut sim, 1), []);
     sim[B].interface.set_drop_events(true);
     let knocked = Event::UnknownPeer { public_key: stranger.public_key(), from: ELSEWHERE.parse().unwrap() };
-    let dropped = Event::PacketDropped { peer: None, reason: Drop::UnknownPeer };
+    let dropped = Event::PacketDropped { peer: None, reason: DropReason::UnknownPeer };
     assert_eq!(knock(&mut sim, 2), [knocked, dropped]);
 }
 

@@ -1,6 +1,6 @@
 //! Bursts in three steps, as threaded callers take them.
 
-use adit::{Bounds, Datagrams, Drop, Ecn, Packets, Path, Transmit};
+use adit::{Bounds, Datagrams, DropReason, Ecn, Packets, Path, Transmit};
 
 use crate::cookies::{address, junk};
 use crate::sim::{A, B, C, Calls, Kind, RTT, Sim, packet, secs};
@@ -69,7 +69,7 @@ fn what_cannot_be_sent_is_left_out_and_the_rest_goes() {
     let packets = [to(B, 64), nowhere, vec![0; 64], to(B, 64), to(C, 64)];
     let (transmits, buffer) = seal(&mut sim, &packets, 0);
     assert_eq!(groups(&sim, &transmits), [(B, 96, 96), (B, 96, 96), (C, 96, 96)]);
-    assert_eq!((sim.drops(A, Drop::NoRoute), sim.drops(A, Drop::NotIp)), (1, 1));
+    assert_eq!((sim.drops(A, DropReason::NoRoute), sim.drops(A, DropReason::NotIp)), (1, 1));
     for (transmit, node) in transmits.iter().zip([B, B, C]) {
         let source = sim[A].address;
         assert!(sim.inject(node, source, &buffer[transmit.range.clone()]).is_some());
@@ -104,8 +104,8 @@ fn a_burst_of_datagrams_from_many_peers_and_of_many_kinds_is_sorted_out() {
     let (id_b, id_c) = (sim.id(A, B), sim.id(A, C));
     let expected = [(id_b, from_b[1].clone()), (id_c, from_c[0].clone()), (id_b, from_b[0].clone())];
     assert_eq!(found, expected, "in the order in which they came");
-    assert_eq!((sim.drops(A, Drop::BadTag), sim.drops(A, Drop::Replay)), (1, 2));
-    assert_eq!(sim.drops(A, Drop::BadMac1), 1);
+    assert_eq!((sim.drops(A, DropReason::BadTag), sim.drops(A, DropReason::Replay)), (1, 2));
+    assert_eq!(sim.drops(A, DropReason::BadMac1), 1);
 }
 
 #[test]
@@ -179,7 +179,7 @@ fn two_bursts_opened_at_the_same_time_let_a_packet_in_once() {
     let [(first, mut first_buffer), (second, mut second_buffer)] = [open(), open()];
     assert_eq!(sim[B].interface.commit(now, second, &mut second_buffer).packets().count(), 5);
     assert_eq!(sim[B].interface.commit(now, first, &mut first_buffer).packets().count(), 0);
-    assert_eq!(sim.drops(B, Drop::Replay), 5);
+    assert_eq!(sim.drops(B, DropReason::Replay), 5);
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn a_session_that_ends_while_packets_are_opened_lets_them_in_no_more() {
     sim.run_for(secs(600));
     let now = sim.now;
     assert_eq!(sim[B].interface.commit(now, opened, &mut buffer).packets().count(), 0);
-    assert_eq!(sim.drops(B, Drop::PeerGone), 1);
+    assert_eq!(sim.drops(B, DropReason::PeerGone), 1);
 }
 
 #[test]
@@ -263,5 +263,5 @@ fn a_burst_that_is_load_by_itself_is_answered_to_its_end_with_cookies() {
     }
     let opened = sim[B].interface.begin_open(now, burst, &buffer).open(&mut buffer);
     drop(sim[B].interface.commit(now, opened, &mut buffer));
-    assert_eq!((sim.drops(B, Drop::CookieSent), sim.drops(B, Drop::ReplyQueueFull)), (30, 0));
+    assert_eq!((sim.drops(B, DropReason::CookieSent), sim.drops(B, DropReason::ReplyQueueFull)), (30, 0));
 }

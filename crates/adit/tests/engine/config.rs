@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use adit::{Bounds, Drop, Error, HandshakeWork, PresharedKey, PrivateKey};
+use adit::{Bounds, DropReason, Error, HandshakeWork, PresharedKey, PrivateKey};
 
 use crate::sim::{A, B, C, DELAY, Kind, RTT, Sim, packet, secs};
 
@@ -38,7 +38,7 @@ fn setting_an_existing_peer_keeps_the_timestamp_that_refuses_replays() {
     sim.run_for(secs(1));
     let initiation = sim.last_sent(A, Kind::Initiation);
     sim.replay(B, &initiation);
-    assert_eq!((sim.drops(B, Drop::ReplayedInitiation), sim.count(B, Kind::Response)), (1, 1));
+    assert_eq!((sim.drops(B, DropReason::ReplayedInitiation), sim.count(B, Kind::Response)), (1, 1));
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn another_private_key_gives_up_the_sessions_and_makes_new_ones_by_itself() {
     let packet = sim.send(A, B);
     sim.run_for(RTT * 2);
     assert!(sim[B].has_arrived(&packet));
-    assert_eq!(sim.drops(B, Drop::UnknownIndex), 0, "nothing was sent in the old session");
+    assert_eq!(sim.drops(B, DropReason::UnknownIndex), 0, "nothing was sent in the old session");
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn without_a_private_key_handshakes_are_refused_and_packets_wait() {
     sim.run_for(secs(130));
     sim.send(A, B);
     sim.run_for(secs(60));
-    assert!(sim.drops(B, Drop::NoPrivateKey) >= 2);
+    assert!(sim.drops(B, DropReason::NoPrivateKey) >= 2);
     assert_eq!((sim.count(B, Kind::Initiation), sim.count(B, Kind::Response)), (0, 1));
     // With the key back all is well.
     let key = sim[B].private_key.clone();
@@ -192,7 +192,7 @@ fn packets_that_wait_for_a_key_that_never_comes_are_erased_with_the_old_keys() {
     sim[A].interface.set_private_key(None);
     sim.send_many(A, B, 4);
     sim.run_for(secs(541));
-    assert_eq!(sim.drops(A, Drop::HandshakeGaveUp), 4);
+    assert_eq!(sim.drops(A, DropReason::HandshakeGaveUp), 4);
     assert_eq!(sim[A].interface.poll_timeout(), None);
 }
 
@@ -205,12 +205,12 @@ fn a_handshake_begun_with_the_old_private_key_comes_to_nothing() {
     let response = sim.last_sent(B, Kind::Response);
     sim[A].interface.set_private_key(Some(PrivateKey::from_bytes([78; 32])));
     sim.replay(A, &response);
-    assert_eq!(sim.drops(A, Drop::BadMac1), 1);
+    assert_eq!(sim.drops(A, DropReason::BadMac1), 1);
     // Nor if the old key is set again.
     let old = sim[A].private_key.clone();
     sim[A].interface.set_private_key(Some(old));
     sim.replay(A, &response);
-    assert_eq!(sim.drops(A, Drop::UnknownIndex), 1);
+    assert_eq!(sim.drops(A, DropReason::UnknownIndex), 1);
     assert!(!sim.peer(A, B).has_session);
 }
 
@@ -225,10 +225,10 @@ fn a_removed_peer_is_gone_with_all_it_had() {
     assert!(!sim[A].interface.remove_peer(b));
     sim.run_for(RTT);
     assert!(!sim[A].has_arrived(&data));
-    assert_eq!(sim.drops(A, Drop::UnknownIndex), 1);
+    assert_eq!(sim.drops(A, DropReason::UnknownIndex), 1);
     assert_eq!(sim[A].interface.poll_timeout(), None);
     let state = sim.send(A, B);
-    assert_eq!((sim.drops(A, Drop::NoRoute), sim[B].has_arrived(&state)), (1, false));
+    assert_eq!((sim.drops(A, DropReason::NoRoute), sim[B].has_arrived(&state)), (1, false));
     // Its handle is good for nothing, and is not given to another one.
     let address: SocketAddr = "192.0.2.1:1".parse().unwrap();
     let key = sim[B].private_key.public_key();
@@ -361,7 +361,7 @@ fn packets_of_a_peer_that_is_removed_while_they_are_opened_are_not_delivered() {
     let opened = sim[B].interface.begin_open(now, burst, &buffer).open(&mut buffer);
     sim[B].interface.remove_peer(a);
     assert_eq!(sim[B].interface.commit(now, opened, &mut buffer).packets().count(), 0);
-    assert_eq!(sim.drops(B, Drop::PeerGone), 1);
+    assert_eq!(sim.drops(B, DropReason::PeerGone), 1);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use adit::{Bounds, Datagrams, Drop, Ecn, Path};
+use adit::{Bounds, Datagrams, DropReason, Ecn, Path};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
@@ -57,7 +57,7 @@ fn under_load_the_initiator_is_sent_a_cookie_and_its_next_initiation_is_answered
     let packet = sim.send(A, B);
     sim.run_for(secs(4));
     assert_eq!((sim.count(B, Kind::CookieReply), sim.count(B, Kind::Response)), (1, 0));
-    assert_eq!(sim.drops(B, Drop::CookieSent), 1);
+    assert_eq!(sim.drops(B, DropReason::CookieSent), 1);
     assert_eq!(sim.last_sent(B, Kind::CookieReply).tos, 0x88, "AF41, as all that belongs to handshakes");
     // The cookie does not make the initiator send again any sooner than its timer would.
     assert_eq!(sim.count(A, Kind::Initiation), 1);
@@ -87,12 +87,12 @@ fn a_flood_from_many_forged_addresses_triggers_cookies() {
         let message = junk(&sim, B, number.into());
         sim.inject(B, address(number), &message);
     }
-    assert_eq!((sim.drops(B, Drop::BadHandshake), sim.count(B, Kind::CookieReply)), (1_000, 0));
+    assert_eq!((sim.drops(B, DropReason::BadHandshake), sim.count(B, Kind::CookieReply)), (1_000, 0));
     for number in 1_000..1_100 {
         let message = junk(&sim, B, number.into());
         sim.inject(B, address(number), &message);
     }
-    assert_eq!((sim.drops(B, Drop::BadHandshake), sim.count(B, Kind::CookieReply)), (1_000, 100));
+    assert_eq!((sim.drops(B, DropReason::BadHandshake), sim.count(B, Kind::CookieReply)), (1_000, 100));
     // A peer gets through with the cookie, though the flood goes on.
     let packet = sim.send(A, B);
     for number in 0..60 {
@@ -116,7 +116,7 @@ fn a_flood_that_goes_on_is_load_though_nothing_of_it_is_let_in() {
         sim.inject(B, address(number), &message);
     }
     // Five seconds at 2,000 a second: the first 1,000 were no load yet.
-    assert_eq!((sim.drops(B, Drop::BadHandshake), sim.count(B, Kind::CookieReply)), (1_000, 9_000));
+    assert_eq!((sim.drops(B, DropReason::BadHandshake), sim.count(B, Kind::CookieReply)), (1_000, 9_000));
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn a_queue_that_fills_up_is_load() {
     let opened = opening.open(&mut buffer);
     let delivered = sim[B].interface.commit(now, opened, &mut buffer);
     assert_eq!(delivered.packets().count(), 0);
-    assert_eq!(sim.drops(B, Drop::CookieSent), 16);
+    assert_eq!(sim.drops(B, DropReason::CookieSent), 16);
     assert!(sim[B].interface.has_handshakes());
     assert_eq!(std::iter::from_fn(|| sim[B].interface.poll_handshake(now)).count(), 64);
 }
@@ -184,7 +184,7 @@ fn a_cookie_is_bound_to_the_address_and_to_the_port() {
         sim.inject(B, elsewhere, &initiation.bytes);
         assert_eq!(sim.count(B, Kind::Response), 0, "from {elsewhere}");
     }
-    assert_eq!(sim.drops(B, Drop::CookieSent), 3);
+    assert_eq!(sim.drops(B, DropReason::CookieSent), 3);
     sim.inject(B, home, &initiation.bytes);
     assert_eq!(sim.count(B, Kind::Response), 1);
 }
@@ -205,10 +205,10 @@ fn a_cookie_is_good_for_120_s_at_the_one_who_made_it() {
         let mut sim = under_load(8, B);
         let (made, initiation) = initiation_with_a_new_cookie(&mut sim);
         sim.run_until(made + millis(age));
-        let before = sim.drops(B, Drop::CookieSent);
+        let before = sim.drops(B, DropReason::CookieSent);
         sim.replay(B, &initiation);
         assert_eq!(sim.count(B, Kind::Response), responses, "after {age} ms");
-        assert_eq!(sim.drops(B, Drop::CookieSent) - before, 1 - responses as u64);
+        assert_eq!(sim.drops(B, DropReason::CookieSent) - before, 1 - responses as u64);
     }
 }
 
@@ -218,7 +218,7 @@ fn who_does_not_know_the_public_key_cannot_shorten_the_life_of_a_cookie() {
     let mut forged = junk(&sim, B, 1);
     forged[116] ^= 1;
     sim.inject_by(B, &Path::to(address(1)), Ecn::NotEct, &forged);
-    assert_eq!(sim.drops(B, Drop::BadMac1), 1);
+    assert_eq!(sim.drops(B, DropReason::BadMac1), 1);
     sim.run_for(secs(60));
     // No cookie has been made yet: the secret for this one is new.
     let (made, initiation) = initiation_with_a_new_cookie(&mut sim);
@@ -252,7 +252,7 @@ fn mac1_is_checked_before_anything_that_costs_more() {
             message[116] ^= 1;
             sim.inject(B, address(1), &message);
         }
-        assert_eq!(sim.drops(B, Drop::BadMac1), 50);
+        assert_eq!(sim.drops(B, DropReason::BadMac1), 50);
         assert!(sim.wire.is_empty(), "no cookie for somebody who does not know the public key");
     }
 }
@@ -262,7 +262,7 @@ fn mac1_is_checked_by_the_receivers_key() {
     let mut sim = Sim::group(11, 3);
     let message = junk(&sim, crate::sim::C, 1);
     sim.inject(B, address(1), &message);
-    assert_eq!(sim.drops(B, Drop::BadMac1), 1);
+    assert_eq!(sim.drops(B, DropReason::BadMac1), 1);
 }
 
 #[test]
@@ -273,11 +273,11 @@ fn under_load_one_source_gets_a_burst_of_five_and_twenty_a_second() {
     sim.network.cut(A, B);
     sim.run_for(secs(6));
     let initiation = sim.last_sent(A, Kind::Initiation);
-    let admitted = |sim: &Sim| sim.count(B, Kind::Response) as u64 + sim.drops(B, Drop::ReplayedInitiation);
+    let admitted = |sim: &Sim| sim.count(B, Kind::Response) as u64 + sim.drops(B, DropReason::ReplayedInitiation);
     for _ in 0..20 {
         sim.replay(B, &initiation);
     }
-    assert_eq!((admitted(&sim), sim.drops(B, Drop::RateLimited)), (5, 15));
+    assert_eq!((admitted(&sim), sim.drops(B, DropReason::RateLimited)), (5, 15));
     for _ in 0..1_000 {
         sim.run_for(millis(1));
         sim.replay(B, &initiation);
@@ -292,7 +292,7 @@ fn without_load_no_source_is_limited() {
         let message = junk(&sim, B, number);
         sim.inject(B, address(1), &message);
     }
-    assert_eq!((sim.drops(B, Drop::BadHandshake), sim.drops(B, Drop::RateLimited)), (500, 0));
+    assert_eq!((sim.drops(B, DropReason::BadHandshake), sim.drops(B, DropReason::RateLimited)), (500, 0));
 }
 
 #[test]
@@ -304,12 +304,12 @@ fn a_cookie_reply_to_an_earlier_initiation_is_refused() {
     let mut stale = sim.sent(B, Kind::CookieReply).swap_remove(0);
     assert_eq!(sim.count(A, Kind::Initiation), 2);
     sim.replay(A, &stale);
-    assert_eq!(sim.drops(A, Drop::UnknownIndex), 1);
+    assert_eq!(sim.drops(A, DropReason::UnknownIndex), 1);
     // With the index of the latest initiation it still is bound to the mac1 of the first one.
     let latest = sim.last_sent(A, Kind::Initiation);
     stale.bytes[4..8].copy_from_slice(&latest.bytes[4..8]);
     sim.replay(A, &stale);
-    assert_eq!(sim.drops(A, Drop::BadCookieReply), 1);
+    assert_eq!(sim.drops(A, DropReason::BadCookieReply), 1);
     sim.network.cut(A, B);
     sim.run_for(secs(6));
     assert_eq!(mac2(&sim.last_sent(A, Kind::Initiation)), [0; 16], "no cookie was taken");
@@ -322,7 +322,7 @@ fn a_cookie_reply_is_taken_once() {
     sim.run_for(RTT);
     let reply = sim.last_sent(B, Kind::CookieReply);
     sim.replay(A, &reply);
-    assert_eq!(sim.drops(A, Drop::BadCookieReply), 1);
+    assert_eq!(sim.drops(A, DropReason::BadCookieReply), 1);
 }
 
 #[test]
@@ -332,7 +332,7 @@ fn a_cookie_reply_that_nobody_asked_for_is_refused() {
     sim.run_for(RTT);
     let reply = sim.last_sent(B, Kind::CookieReply);
     sim.replay(B, &reply);
-    assert_eq!(sim.drops(B, Drop::UnknownIndex), 1);
+    assert_eq!(sim.drops(B, DropReason::UnknownIndex), 1);
 }
 
 #[test]
@@ -342,7 +342,7 @@ fn a_response_that_answers_nothing_gets_no_cookie() {
     message[..4].copy_from_slice(&[2, 0, 0, 0]);
     forge::put_mac1(&mut message, &sim[B].private_key.public_key());
     sim.inject(B, address(1), &message);
-    assert_eq!(sim.drops(B, Drop::UnknownIndex), 1);
+    assert_eq!(sim.drops(B, DropReason::UnknownIndex), 1);
     assert!(sim.wire.is_empty());
 }
 
@@ -363,7 +363,7 @@ fn a_response_to_a_session_that_is_there_already_gets_no_cookie() {
     forge::put_mac1(&mut message, &sim[A].private_key.public_key());
     let before = sim.count(A, Kind::CookieReply);
     sim.inject(A, address(1), &message);
-    assert_eq!((sim.drops(A, Drop::UnknownIndex), sim.count(A, Kind::CookieReply)), (1, before));
+    assert_eq!((sim.drops(A, DropReason::UnknownIndex), sim.count(A, Kind::CookieReply)), (1, before));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Allowed IPs: whose a packet is, in both directions.
 
-use adit::{Drop, PeerId};
+use adit::{DropReason, PeerId};
 
 use crate::sim::{A, B, C, RTT, Sim, packet, secs};
 
@@ -21,7 +21,7 @@ fn a_packet_whose_source_the_peer_does_not_own_is_dropped_and_the_session_lives_
     sim.connect(A, B);
     let foreign = packet::v4([10, 0, 0, 9].into(), packet::inside(B), b"not mine");
     assert!(!gets_through(&mut sim, A, B, &foreign));
-    assert_eq!(sim.drops(B, Drop::WrongSource), 1);
+    assert_eq!(sim.drops(B, DropReason::WrongSource), 1);
     let own = sim.send(A, B);
     sim.run_for(RTT);
     assert!(sim[B].has_arrived(&own));
@@ -39,7 +39,7 @@ fn a_peer_with_a_wide_prefix_does_not_speak_for_the_owner_of_a_narrower_one() {
     assert!(!gets_through(&mut sim, B, A, &as_c));
     assert!(gets_through(&mut sim, B, A, &as_anyone));
     assert!(gets_through(&mut sim, C, A, &as_c));
-    assert_eq!(sim.drops(A, Drop::WrongSource), 1);
+    assert_eq!(sim.drops(A, DropReason::WrongSource), 1);
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn a_packet_that_nobody_owns_is_dropped_and_counted() {
     let mut sim = Sim::pair(6);
     sim.send_packets(A, &[packet::v4(packet::inside(A), [172, 16, 0, 1].into(), b"")]);
     sim.send_packets(A, &[packet::v6(packet::inside_v6(A), "2001:db8::1".parse().unwrap(), b"")]);
-    assert_eq!(sim.drops(A, Drop::NoRoute), 2);
+    assert_eq!(sim.drops(A, DropReason::NoRoute), 2);
     assert!(sim.wire.is_empty());
 }
 
@@ -109,10 +109,10 @@ fn a_prefix_that_was_removed_lets_nothing_in_or_out() {
     sim.run_for(RTT);
     assert!(!sim[B].has_arrived(&packet));
     sim.send(B, A);
-    assert_eq!((sim.drops(B, Drop::WrongSource), sim.drops(B, Drop::NoRoute)), (1, 1));
+    assert_eq!((sim.drops(B, DropReason::WrongSource), sim.drops(B, DropReason::NoRoute)), (1, 1));
     sim[A].interface.clear_allowed_ips(b).unwrap();
     sim.send(A, B);
-    assert_eq!(sim.drops(A, Drop::NoRoute), 1);
+    assert_eq!(sim.drops(A, DropReason::NoRoute), 1);
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn ipv6_inside_is_routed_and_checked_as_ipv4_is() {
     let foreign = packet::v6("fd00::99".parse().unwrap(), packet::inside_v6(B), b"not mine");
     assert!(gets_through(&mut sim, A, B, &there));
     assert!(!gets_through(&mut sim, A, B, &foreign));
-    assert_eq!(sim.drops(B, Drop::WrongSource), 1);
+    assert_eq!(sim.drops(B, DropReason::WrongSource), 1);
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn what_a_peer_sends_that_is_no_ip_packet_is_dropped_and_counted() {
         }
         sim.send_packets(A, &[packet]);
         sim.run_for(RTT);
-        assert_eq!((sim.drops(B, Drop::NotIp), sim[B].arrived.len()), (1, arrived), "{what}");
+        assert_eq!((sim.drops(B, DropReason::NotIp), sim[B].arrived.len()), (1, arrived), "{what}");
     }
 }
 
@@ -172,6 +172,6 @@ fn what_comes_from_inside_and_is_no_ip_packet_is_dropped_and_counted() {
     for packet in [&[][..], &[0x45], &short[..19], &[0x55; 40], &[0x60; 39], &[0; 64]] {
         sim.send_packets(A, &[packet.to_vec()]);
     }
-    assert_eq!(sim.drops(A, Drop::NotIp), 6);
+    assert_eq!(sim.drops(A, DropReason::NotIp), 6);
     assert!(sim.wire.is_empty());
 }

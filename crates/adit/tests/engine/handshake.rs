@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use adit::{Bounds, Datagrams, Drop, Ecn, Event, Path, PresharedKey, PublicKey};
+use adit::{Bounds, Datagrams, DropReason, Ecn, Event, Path, PresharedKey, PublicKey};
 
 use crate::sim::{A, B, C, Calls, DELAY, Kind, RTT, Sim, UNIX_START, forge, millis, secs};
 
@@ -95,7 +95,7 @@ fn an_initiation_with_an_equal_timestamp_is_a_replay() {
         sim.inject(B, source, replay);
     }
     assert_eq!(sim.count(B, Kind::Response), 1);
-    assert_eq!(sim.drops(B, Drop::ReplayedInitiation), 2);
+    assert_eq!(sim.drops(B, DropReason::ReplayedInitiation), 2);
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn an_initiation_with_an_older_timestamp_is_a_replay_and_a_newer_one_is_not() {
         assert_eq!(sim.count(B, Kind::Response), responses, "after the one of second {seconds}");
         sim.run_for(secs(1));
     }
-    assert_eq!(sim.drops(B, Drop::ReplayedInitiation), 3);
+    assert_eq!(sim.drops(B, DropReason::ReplayedInitiation), 3);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_replayed_initiation_is_refused_after_the_session_and_its_keys_are_gone() {
     assert!(sim[B].events().contains(&Event::SessionExpired { peer: sim.id(B, A) }));
     let before = sim.count(B, Kind::Response);
     sim.replay(B, &initiation);
-    assert_eq!((sim.count(B, Kind::Response), sim.drops(B, Drop::ReplayedInitiation)), (before, 1));
+    assert_eq!((sim.count(B, Kind::Response), sim.drops(B, DropReason::ReplayedInitiation)), (before, 1));
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn a_clock_that_was_wrong_once_shuts_out_no_peer_that_was_not_told_the_wrong_tim
     let [to_b, to_c] = [B, C].map(|other| sim.send(A, other));
     sim.run_for(RTT * 2);
     assert!(sim[C].has_arrived(&to_c));
-    assert_eq!((sim[B].has_arrived(&to_b), sim.drops(B, Drop::ReplayedInitiation)), (false, 1));
+    assert_eq!((sim[B].has_arrived(&to_b), sim.drops(B, DropReason::ReplayedInitiation)), (false, 1));
 }
 
 #[test]
@@ -208,7 +208,7 @@ fn fifty_initiations_a_second_are_accepted_from_one_peer_and_no_more() {
         sim.run_for(millis(5));
     }
     assert_eq!(sim.count(B, Kind::Response), 50);
-    assert_eq!(sim.drops(B, Drop::InitiationFlood), 150);
+    assert_eq!(sim.drops(B, DropReason::InitiationFlood), 150);
 }
 
 #[test]
@@ -219,7 +219,7 @@ fn an_initiation_refused_as_flood_leaves_no_trace() {
     sim.inject(B, source, &first);
     sim.run_for(millis(19));
     sim.inject(B, source, &second);
-    assert_eq!((sim.count(B, Kind::Response), sim.drops(B, Drop::InitiationFlood)), (1, 1));
+    assert_eq!((sim.count(B, Kind::Response), sim.drops(B, DropReason::InitiationFlood)), (1, 1));
     sim.run_for(millis(1));
     sim.inject(B, source, &second);
     assert_eq!(sim.count(B, Kind::Response), 2, "its timestamp was not noted, nor its time");
@@ -234,7 +234,7 @@ fn an_initiator_that_is_no_peer_gets_no_answer() {
     sim.introduce(A, B);
     sim.send(A, B);
     sim.run_for(secs(1));
-    assert_eq!(sim.drops(B, Drop::UnknownPeer), 1);
+    assert_eq!(sim.drops(B, DropReason::UnknownPeer), 1);
     assert!(sim.wire.iter().all(|sent| sent.from == A));
 }
 
@@ -258,7 +258,7 @@ fn no_session_comes_about_when_the_preshared_keys_differ() {
         let packet = sim.send(A, B);
         sim.run_for(secs(30));
         assert!(!sim[B].has_arrived(&packet));
-        assert!(sim.drops(A, Drop::BadHandshake) > 0);
+        assert!(sim.drops(A, DropReason::BadHandshake) > 0);
         assert_eq!((sim[A].events(), sim[B].events().len()), (vec![], 0));
     }
 }
@@ -290,7 +290,7 @@ fn a_new_preshared_key_keeps_the_session_and_counts_from_the_next_handshake_on()
     let packet = sim.send(A, B);
     sim.run_for(secs(1));
     assert!(sim[B].has_arrived(&packet));
-    assert_eq!(sim.drops(A, Drop::BadHandshake), 0, "both ends took the new key into the new handshake");
+    assert_eq!(sim.drops(A, DropReason::BadHandshake), 0, "both ends took the new key into the new handshake");
 }
 
 #[test]
@@ -312,7 +312,7 @@ fn a_response_delivered_twice_makes_one_session() {
     sim.connect(A, B);
     let response = sim.last_sent(B, Kind::Response);
     sim.replay(A, &response);
-    assert_eq!(sim.drops(A, Drop::UnknownIndex), 1);
+    assert_eq!(sim.drops(A, DropReason::UnknownIndex), 1);
     assert_eq!(sim[A].events().len(), 1);
     let packet = sim.send(A, B);
     sim.run_for(RTT);
@@ -328,7 +328,7 @@ fn a_response_to_an_initiation_that_was_repeated_since_is_refused() {
     let late = sim.sent(B, Kind::Response).swap_remove(0);
     assert_eq!(sim.count(A, Kind::Initiation), 2);
     sim.replay(A, &late);
-    assert_eq!(sim.drops(A, Drop::UnknownIndex), 1);
+    assert_eq!(sim.drops(A, DropReason::UnknownIndex), 1);
     assert!(!sim.peer(A, B).has_session);
 }
 
@@ -366,7 +366,7 @@ fn an_end_that_has_a_session_does_not_make_another_of_its_own_late_attempt() {
     sim.replay(A, &of_b);
     let late = sim.last_sent(A, Kind::Response);
     sim.replay(B, &late);
-    assert_eq!(sim.drops(B, Drop::UnknownIndex), 1);
+    assert_eq!(sim.drops(B, DropReason::UnknownIndex), 1);
     sim.network.heal();
     sim.send(B, A);
     assert_eq!(sim.last_index(B), session);
@@ -379,7 +379,7 @@ fn an_initiation_reflected_to_its_sender_is_nothing() {
     let initiation = sim.last_sent(A, Kind::Initiation);
     let source = sim[B].address;
     sim.inject(A, source, &initiation.bytes);
-    assert_eq!(sim.drops(A, Drop::BadMac1), 1);
+    assert_eq!(sim.drops(A, DropReason::BadMac1), 1);
     assert_eq!(sim.count(A, Kind::Response), 0);
 }
 
@@ -484,7 +484,7 @@ fn of_two_initiations_that_are_answered_out_of_order_the_later_one_counts() {
     }
     sim.flush(B);
     sim.run_for(RTT);
-    assert_eq!((sim.count(B, Kind::Response), sim.drops(B, Drop::PeerGone)), (1, 1));
+    assert_eq!((sim.count(B, Kind::Response), sim.drops(B, DropReason::PeerGone)), (1, 1));
     let packet = sim.send(A, B);
     sim.run_for(DELAY);
     assert!(sim[B].has_arrived(&packet) && sim.peer(B, A).has_session);

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use adit::{Datagrams, Drop, Ecn, Error, Packets, Path, PublicKey};
+use adit::{Datagrams, DropReason, Ecn, Error, Packets, Path, PublicKey};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
@@ -40,10 +40,10 @@ fn datagrams_of_every_length_are_dropped_and_counted_with_their_reason() {
         }
     }
     // Exactly one length fits each handshake message, and mac1 was wrong. Any of 32 and more fits a transport message.
-    assert_eq!(sim.drops(B, Drop::BadMac1), 2);
-    assert_eq!(sim.drops(B, Drop::UnknownIndex), 1 + (2_000 - 31));
-    assert_eq!(sim.drops(B, Drop::BadLength), 2_000 + 2_000 + 2_000 + 32 + 2 * 4);
-    assert_eq!(sim.drops(B, Drop::BadType), 2 * (2_001 - 4));
+    assert_eq!(sim.drops(B, DropReason::BadMac1), 2);
+    assert_eq!(sim.drops(B, DropReason::UnknownIndex), 1 + (2_000 - 31));
+    assert_eq!(sim.drops(B, DropReason::BadLength), 2_000 + 2_000 + 2_000 + 32 + 2 * 4);
+    assert_eq!(sim.drops(B, DropReason::BadType), 2 * (2_001 - 4));
     assert_eq!((events.len(), sim[B].events()), (1, vec![]));
     let packet = sim.send(A, B);
     sim.run_for(RTT);
@@ -56,7 +56,7 @@ fn the_largest_datagram_and_an_empty_one_are_dropped_and_counted() {
     for bytes in [vec![], vec![0; 65_535], vec![4; 65_535]] {
         assert_eq!(sim.inject(A, stranger(), &bytes), None);
     }
-    assert_eq!((sim.drops(A, Drop::BadLength), sim.drops(A, Drop::BadType)), (1, 2));
+    assert_eq!((sim.drops(A, DropReason::BadLength), sim.drops(A, DropReason::BadType)), (1, 2));
 }
 
 #[test]
@@ -86,9 +86,9 @@ fn reserved_bytes_must_be_zero_in_every_message() {
                     let key = sim[*to].private_key.public_key();
                     forge::put_mac1(&mut bytes, &key);
                 }
-                let before = sim.drops(*to, Drop::BadType);
+                let before = sim.drops(*to, DropReason::BadType);
                 sim.inject(*to, message.source, &bytes);
-                assert_eq!(sim.drops(*to, Drop::BadType), before + 1, "{:?}, byte {place}", message.kind());
+                assert_eq!(sim.drops(*to, DropReason::BadType), before + 1, "{:?}, byte {place}", message.kind());
             }
         }
     }
@@ -102,7 +102,7 @@ fn reserved_bytes_must_be_zero_in_every_message() {
         bytes[place] = 1;
         assert_eq!(sim.inject(B, data.source, &bytes), None);
     }
-    assert_eq!(sim.drops(B, Drop::BadType), 3);
+    assert_eq!(sim.drops(B, DropReason::BadType), 3);
     assert_eq!(sim.replay(B, &data), Some(packet));
 }
 
@@ -169,7 +169,7 @@ fn an_initiation_with_any_bit_changed_leaves_no_trace() {
     // Without load mac2 means nothing.
     leave_no_trace(&mut sim, B, &initiation, 132);
     leave_no_trace_with_mac1(&mut sim, B, &initiation);
-    assert!(sim.drops(B, Drop::BadMac1) > 1_000 && sim.drops(B, Drop::BadHandshake) > 800);
+    assert!(sim.drops(B, DropReason::BadMac1) > 1_000 && sim.drops(B, DropReason::BadHandshake) > 800);
     // The genuine one is still good.
     sim.network.heal();
     sim.replay(B, &initiation);
@@ -186,7 +186,7 @@ fn a_response_with_any_bit_changed_leaves_no_trace() {
     let response = sim.last_sent(B, Kind::Response);
     leave_no_trace(&mut sim, A, &response, 76);
     leave_no_trace_with_mac1(&mut sim, A, &response);
-    assert!(sim.drops(A, Drop::BadMac1) > 500 && sim.drops(A, Drop::BadHandshake) == 48 * 8);
+    assert!(sim.drops(A, DropReason::BadMac1) > 500 && sim.drops(A, DropReason::BadHandshake) == 48 * 8);
     sim.network.heal();
     sim.replay(A, &response);
     sim.run_for(RTT);
@@ -214,7 +214,7 @@ fn a_cookie_reply_with_any_bit_changed_leaves_no_trace() {
     sim.run_for(RTT);
     let reply = sim.last_sent(B, Kind::CookieReply);
     leave_no_trace(&mut sim, A, &reply, 64);
-    assert_eq!(sim.drops(A, Drop::BadCookieReply), 56 * 8);
+    assert_eq!(sim.drops(A, DropReason::BadCookieReply), 56 * 8);
     sim.replay(A, &reply);
     sim.run_for(secs(6));
     assert_ne!(sim.last_sent(A, Kind::Initiation).bytes[132..], [0; 16], "the genuine one was taken");
@@ -249,9 +249,9 @@ fn a_counter_that_no_session_may_use_is_refused_before_it_is_decrypted() {
     // 2^64 - 2^13 - 1, from the paper, and the one below it.
     let reject_after_messages = 18_446_744_073_709_543_423_u64;
     for (counter, reason) in [
-        (reject_after_messages, Drop::SessionExpired),
-        (u64::MAX, Drop::SessionExpired),
-        (reject_after_messages - 1, Drop::BadTag),
+        (reject_after_messages, DropReason::SessionExpired),
+        (u64::MAX, DropReason::SessionExpired),
+        (reject_after_messages - 1, DropReason::BadTag),
     ] {
         let before = sim.drops(B, reason);
         data.bytes[8..16].copy_from_slice(&counter.to_le_bytes());
@@ -288,7 +288,7 @@ fn packets_from_inside_of_every_length_and_content_do_no_harm() {
     assert!(sent > 1_000);
     // Random sources are not A's, random lengths are wrong.
     assert_eq!(sim[B].arrived.len(), arrived);
-    assert_eq!(sim.drops(B, Drop::NotIp) + sim.drops(B, Drop::WrongSource), sent);
+    assert_eq!(sim.drops(B, DropReason::NotIp) + sim.drops(B, DropReason::WrongSource), sent);
 }
 
 #[test]
@@ -300,11 +300,11 @@ fn a_packet_longer_than_any_datagram_has_room_for_is_dropped_whatever_buffer_the
     let mut out = vec![0; 70_000];
     for (count, len) in [0, 65_507, 70_000].into_iter().enumerate() {
         assert_eq!(sim[A].interface.handle_packet(now, &packet, &mut out[..len]), Ok(None));
-        assert_eq!(sim.drops(A, Drop::TooLarge), 1 + count as u64);
+        assert_eq!(sim.drops(A, DropReason::TooLarge), 1 + count as u64);
     }
     packet.pop();
     assert_eq!(sim[A].interface.handle_packet(now, &packet, &mut out[..65_507]), Ok(None), "it waits");
-    assert_eq!(sim.drops(A, Drop::TooLarge), 3);
+    assert_eq!(sim.drops(A, DropReason::TooLarge), 3);
 }
 
 #[test]
@@ -437,7 +437,7 @@ fn a_stranger_who_knows_the_public_key_gets_no_word_out_of_us() {
     bytes[0] = 1;
     forge::put_mac1(&mut bytes, &key);
     sim.inject(B, stranger(), &bytes);
-    assert_eq!((sim.drops(B, Drop::BadHandshake), sim.drops(B, Drop::UnknownIndex)), (2, 1));
+    assert_eq!((sim.drops(B, DropReason::BadHandshake), sim.drops(B, DropReason::UnknownIndex)), (2, 1));
     assert!(sim.wire.is_empty());
 }
 

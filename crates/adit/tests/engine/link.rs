@@ -1,6 +1,6 @@
 //! A link that goes down and up, and one that leads into itself.
 
-use adit::{Drop, Instant};
+use adit::{DropReason, Instant};
 
 use crate::sim::{A, B, C, DELAY, Kind, RTT, Sent, Sim, packet, secs};
 
@@ -24,9 +24,9 @@ fn tunnel_that_leads_into_itself(seed: u64) -> Sim {
 /// A datagram of A's to B comes back to A's inside; nothing may come of it but a count.
 #[track_caller]
 fn assert_is_not_carried(sim: &mut Sim, datagram: &Sent) {
-    let (before, wire) = (sim.drops(A, Drop::RoutingLoop), sim.wire.len());
+    let (before, wire) = (sim.drops(A, DropReason::RoutingLoop), sim.wire.len());
     sim.send_packets(A, &[udp([192, 0, 2, 2], 51820, &datagram.bytes)]);
-    assert_eq!(sim.drops(A, Drop::RoutingLoop), before + 1, "{:?}", datagram.kind());
+    assert_eq!(sim.drops(A, DropReason::RoutingLoop), before + 1, "{:?}", datagram.kind());
     assert_eq!(sim.wire.len(), wire, "{:?}", datagram.kind());
 }
 
@@ -175,7 +175,7 @@ fn what_others_send_to_the_endpoint_is_carried() {
         sim.run_for(DELAY);
         assert!(sim[B].has_arrived(&packet), "{packet:?}");
     }
-    assert_eq!(sim.drops(A, Drop::RoutingLoop), 0);
+    assert_eq!(sim.drops(A, DropReason::RoutingLoop), 0);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Another private key, or none: what becomes of what was made with the one before.
 
-use adit::{Datagrams, Drop, Ecn, Interface, Path, PrivateKey};
+use adit::{Datagrams, DropReason, Ecn, Interface, Path, PrivateKey};
 
 use crate::sim::{A, B, DELAY, Kind, RTT, Sim, millis, secs};
 
@@ -127,7 +127,7 @@ fn handshake_messages_that_are_given_up_before_they_are_computed_are_counted() {
         let mut sim = waiting_initiation(5);
         sim[B].configure(give_up);
         assert!(!sim[B].interface.has_handshakes());
-        assert_eq!(sim.drops(B, Drop::PeerGone), 1, "way {number}");
+        assert_eq!(sim.drops(B, DropReason::PeerGone), 1, "way {number}");
     }
 }
 

@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use adit::{Bounds, Drop, Instant, Interface, PrivateKey, Snapshot};
+use adit::{Bounds, DropReason, Instant, Interface, PrivateKey, Snapshot};
 use proptest::prelude::*;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{SeedableRng, TryCryptoRng, TryRng};
@@ -114,9 +114,9 @@ fn nothing_that_waits_is_lost_though_together_it_is_more_than_the_bound_for_all_
     let (mut sim, chances) = group(7, 3, bounds);
     let mut packets: Vec<_> = sim.send_many(A, C, 42).into_iter().map(|packet| (C, packet)).collect();
     packets.extend(sim.send_many(A, B, 21).into_iter().map(|packet| (B, packet)));
-    assert_eq!(sim.drops(A, Drop::StagedOverflow), 0);
+    assert_eq!(sim.drops(A, DropReason::StagedOverflow), 0);
     reload(&mut sim, A, &chances, bounds);
-    assert_eq!(sim.drops(A, Drop::StagedOverflow), 0);
+    assert_eq!(sim.drops(A, DropReason::StagedOverflow), 0);
     sim.run_for(RTT * 2);
     assert!(packets.iter().all(|(to, packet)| sim[*to].has_arrived(packet)));
 }
@@ -158,7 +158,7 @@ fn timestamps_grow_though_the_next_process_has_the_right_time_and_this_one_had_a
     sim.connect(A, C);
     sim.run_for(secs(200));
     sim.connect(A, B);
-    assert_eq!((sim.count(B, Kind::Response), sim.drops(B, Drop::ReplayedInitiation)), (2, 0));
+    assert_eq!((sim.count(B, Kind::Response), sim.drops(B, DropReason::ReplayedInitiation)), (2, 0));
 }
 
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use adit::{Drop, Ecn, Event, Path};
+use adit::{DropReason, Ecn, Event, Path};
 
 use crate::sim::{A, B, DELAY, Kind, RTT, Sim, millis, secs};
 
@@ -98,7 +98,7 @@ fn the_endpoint_does_not_move_on_a_cookie_reply() {
     let reply = sim.last_sent(B, Kind::CookieReply);
     let (before, home) = (sim[A].events(), sim[B].address);
     sim.inject(A, elsewhere(), &reply.bytes);
-    assert_eq!(sim.drops(A, Drop::BadCookieReply), 0, "the cookie was taken");
+    assert_eq!(sim.drops(A, DropReason::BadCookieReply), 0, "the cookie was taken");
     assert_eq!((before, sim[A].events()), (vec![], vec![]));
     assert_eq!(sim.peer(A, B).endpoint, Some(home));
 }
@@ -117,9 +117,9 @@ fn the_endpoint_does_not_move_on_what_is_forged_or_replayed() {
         sim.inject(B, elsewhere(), &message.bytes);
         assert_eq!(sim.peer(B, A).endpoint, Some(home));
     }
-    assert_eq!(sim.drops(B, Drop::Replay), 1);
-    assert_eq!(sim.drops(B, Drop::BadTag), 1);
-    assert_eq!(sim.drops(B, Drop::ReplayedInitiation), 1);
+    assert_eq!(sim.drops(B, DropReason::Replay), 1);
+    assert_eq!(sim.drops(B, DropReason::BadTag), 1);
+    assert_eq!(sim.drops(B, DropReason::ReplayedInitiation), 1);
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn the_endpoint_does_not_move_on_a_response_with_another_preshared_key() {
     sim.run_for(RTT);
     let (response, home) = (sim.last_sent(B, Kind::Response), sim[B].address);
     sim.inject(A, elsewhere(), &response.bytes);
-    assert_eq!(sim.drops(A, Drop::BadHandshake), 1);
+    assert_eq!(sim.drops(A, DropReason::BadHandshake), 1);
     assert_eq!(sim.peer(A, B).endpoint, Some(home));
 }
 
@@ -142,7 +142,7 @@ fn a_peer_without_an_endpoint_is_answered_where_it_called_from() {
     let a = sim.id(B, A);
     sim[B].interface.set_endpoint(a, None).unwrap();
     sim.send(B, A);
-    assert_eq!(sim.drops(B, Drop::NoEndpoint), 1);
+    assert_eq!(sim.drops(B, DropReason::NoEndpoint), 1);
     assert!(sim.wire.is_empty());
     sim.connect(A, B);
     assert_eq!(sim.peer(B, A).endpoint, Some(sim[A].address));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use adit::{Drop, Event};
+use adit::{DropReason, Event};
 
 use crate::sim::{A, B, DELAY, Kind, RTT, START, Sim, millis, secs};
 
@@ -137,7 +137,7 @@ fn a_session_is_used_for_180_s_and_no_longer_on_receiving() {
     assert_eq!(sim.replay(B, &held[0]), Some(packets[0].clone()));
     sim.run_for(NANO);
     assert_eq!(sim.replay(B, &held[1]), None);
-    assert_eq!(sim.drops(B, Drop::SessionExpired), 1);
+    assert_eq!(sim.drops(B, DropReason::SessionExpired), 1);
 }
 
 #[test]
@@ -210,7 +210,7 @@ fn packets_of_the_session_before_the_previous_one_are_refused() {
         sim.run_for(secs(1));
     }
     assert_eq!(sim.replay(B, &held), None);
-    assert_eq!(sim.drops(B, Drop::UnknownIndex), 1);
+    assert_eq!(sim.drops(B, DropReason::UnknownIndex), 1);
 }
 
 #[test]
@@ -307,7 +307,7 @@ fn a_transport_message_is_let_in_once() {
     for sent in sim.wire.clone().iter().filter(|sent| sent.from == A && sent.bytes[0] == 4) {
         assert_eq!(sim.replay(B, sent), None);
     }
-    assert_eq!(sim.drops(B, Drop::Replay), 11);
+    assert_eq!(sim.drops(B, DropReason::Replay), 11);
     assert_eq!(sim[B].arrived.len(), 11);
 }
 
@@ -318,7 +318,7 @@ fn a_counter_that_was_seen_is_not_worth_a_decryption() {
     let mut forged = sim.last_sent(A, Kind::Data);
     forged.bytes[20] ^= 1;
     sim.replay(B, &forged);
-    assert_eq!((sim.drops(B, Drop::Replay), sim.drops(B, Drop::BadTag)), (1, 0));
+    assert_eq!((sim.drops(B, DropReason::Replay), sim.drops(B, DropReason::BadTag)), (1, 0));
 }
 
 #[test]
@@ -330,7 +330,7 @@ fn a_transport_message_twice_in_one_burst_is_let_in_once() {
     sim.run_for(RTT);
     let arrived: Vec<_> = sim[B].arrived.iter().skip(1).map(|arrived| arrived.packet.clone()).collect();
     assert_eq!(arrived, packets);
-    assert_eq!(sim.drops(B, Drop::Replay), 30);
+    assert_eq!(sim.drops(B, DropReason::Replay), 30);
 }
 
 #[test]
@@ -348,7 +348,7 @@ fn messages_may_be_overtaken_by_eight_thousand_others_and_no_more() {
         assert_eq!(newest.counter() - sent.counter(), behind as u64);
         assert_eq!(sim.replay(B, sent).is_some(), is_let_in, "{behind} behind");
     }
-    assert_eq!(sim.drops(B, Drop::Replay), 2);
+    assert_eq!(sim.drops(B, DropReason::Replay), 2);
 }
 
 #[test]
@@ -412,5 +412,5 @@ fn a_session_that_was_never_confirmed_is_forgotten_with_the_next_one_after_its_t
     }
     assert_eq!(sim.count(A, Kind::Initiation), 1);
     sim.replay(B, &never_came);
-    assert_eq!((sim.drops(B, Drop::UnknownIndex), sim.drops(B, Drop::SessionExpired)), (1, 0));
+    assert_eq!((sim.drops(B, DropReason::UnknownIndex), sim.drops(B, DropReason::SessionExpired)), (1, 0));
 }

@@ -1,6 +1,6 @@
 //! Packets that wait for a session: bounded, in order, the oldest go first.
 
-use adit::{Bounds, Drop, Error, Event, Interface, PrivateKey};
+use adit::{Bounds, DropReason, Error, Event, Interface, PrivateKey};
 
 use crate::sim::{A, B, C, Calls, Kind, RTT, Sim, forge, packet, secs};
 
@@ -19,7 +19,7 @@ fn when_too_many_wait_for_one_peer_the_oldest_are_dropped_and_counted() {
     let mut sim = bounded(1, 10 * (28 + CHARGE), 1 << 20);
     sim.network.cut(A, B);
     let packets = sim.send_many(A, B, 25);
-    assert_eq!(sim.drops(A, Drop::StagedOverflow), 15);
+    assert_eq!(sim.drops(A, DropReason::StagedOverflow), 15);
     sim.network.heal();
     sim.run_for(secs(6));
     let arrived: Vec<_> = sim[B].arrived.iter().map(|arrived| arrived.packet.clone()).collect();
@@ -35,7 +35,7 @@ fn what_waits_for_all_peers_together_is_bounded_too() {
     sim.network.cut(A, C);
     sim.send_many(A, B, EACH);
     let packets = sim.send_many(A, C, EACH);
-    assert_eq!(sim.drops(A, Drop::StagedOverflow), 10);
+    assert_eq!(sim.drops(A, DropReason::StagedOverflow), 10);
     sim.network.heal();
     sim.run_for(secs(6));
     assert_eq!(sim[B].arrived.len(), EACH);
@@ -45,7 +45,7 @@ fn what_waits_for_all_peers_together_is_bounded_too() {
     sim.run_for(secs(200));
     sim.network.cut_both(A, C);
     sim.send_many(A, C, EACH + 30);
-    assert_eq!(sim.drops(A, Drop::StagedOverflow), 10);
+    assert_eq!(sim.drops(A, DropReason::StagedOverflow), 10);
 }
 
 #[test]
@@ -53,11 +53,11 @@ fn peers_that_cannot_be_reached_leave_room_for_others_to_begin() {
     let mut sim = bounded(5, 1 << 20, 4 << 10);
     sim.network.cut(A, B);
     sim.send_many(A, B, 100);
-    let before = sim.drops(A, Drop::StagedOverflow);
+    let before = sim.drops(A, DropReason::StagedOverflow);
     assert!(before > 0, "there is room for no more");
     let large = packet::v4(packet::inside(A), packet::inside(C), &[7; 1_300]);
     sim.send_packets(A, std::slice::from_ref(&large));
-    assert_eq!(sim.drops(A, Drop::StagedOverflow), before);
+    assert_eq!(sim.drops(A, DropReason::StagedOverflow), before);
     sim.run_for(RTT * 2);
     assert!(sim[C].has_arrived(&large));
 }
@@ -66,7 +66,7 @@ fn peers_that_cannot_be_reached_leave_room_for_others_to_begin() {
 fn a_packet_larger_than_the_bound_is_dropped_by_itself() {
     let mut sim = bounded(3, 1_000, 1 << 20);
     sim.send_packets(A, &[packet::v4(packet::inside(A), packet::inside(B), &[0; 1_000])]);
-    assert_eq!(sim.drops(A, Drop::StagedOverflow), 1);
+    assert_eq!(sim.drops(A, DropReason::StagedOverflow), 1);
     let small = sim.send(A, B);
     sim.run_for(RTT * 2);
     assert!(sim[B].has_arrived(&small));
@@ -190,12 +190,12 @@ fn drops_are_events_only_when_asked_for() {
     assert_eq!(sim[A].events(), []);
     sim[A].interface.set_drop_events(true);
     sim.send_many(A, B, 1);
-    let dropped = Event::PacketDropped { peer: Some(sim.id(A, B)), reason: Drop::StagedOverflow };
+    let dropped = Event::PacketDropped { peer: Some(sim.id(A, B)), reason: DropReason::StagedOverflow };
     assert_eq!(sim[A].events(), [dropped]);
     sim[A].interface.set_drop_events(false);
     sim.send_many(A, B, 1);
     assert_eq!(sim[A].events(), []);
-    assert_eq!(sim.drops(A, Drop::StagedOverflow), 3);
+    assert_eq!(sim.drops(A, DropReason::StagedOverflow), 3);
 }
 
 #[test]
@@ -210,17 +210,17 @@ fn events_that_nobody_takes_are_bounded_and_the_newest_are_kept() {
     sim.send_packets(A, &[packet::v4(packet::inside(A), [9, 9, 9, 9].into(), b"")]);
     let events = sim[A].events();
     assert_eq!(events.len(), 5);
-    assert_eq!(events[4], Event::PacketDropped { peer: None, reason: Drop::NoRoute });
-    assert_eq!(events[3], Event::PacketDropped { peer: None, reason: Drop::NotIp });
+    assert_eq!(events[4], Event::PacketDropped { peer: None, reason: DropReason::NoRoute });
+    assert_eq!(events[3], Event::PacketDropped { peer: None, reason: DropReason::NotIp });
 }
 
 #[test]
 fn reasons_for_drops_have_distinct_names_and_places() {
-    let mut names: Vec<_> = Drop::ALL.iter().map(|reason| reason.name()).collect();
+    let mut names: Vec<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
     names.sort_unstable();
     names.dedup();
-    assert_eq!(names.len(), Drop::COUNT);
-    for (place, reason) in Drop::ALL.iter().enumerate() {
+    assert_eq!(names.len(), DropReason::COUNT);
+    for (place, reason) in DropReason::ALL.iter().enumerate() {
         assert_eq!(reason.index(), place);
     }
 }
@@ -233,13 +233,13 @@ fn what_a_link_that_goes_down_gives_up_leaves_room_and_is_counted() {
     for other in [B, C] {
         sim.network.cut(A, other);
         sim.send_many(A, other, ALL);
-        assert_eq!(sim.drops(A, Drop::StagedOverflow), 0, "node {other}");
+        assert_eq!(sim.drops(A, DropReason::StagedOverflow), 0, "node {other}");
         sim[A].interface.set_drop_events(true);
         sim[A].configure(Interface::link_down);
         let now = sim.now;
         sim[A].configure(|interface| interface.link_up(now));
     }
-    assert_eq!((sim.drops(A, Drop::HandshakeGaveUp), sim[A].events()), (2 * ALL as u64, vec![]));
+    assert_eq!((sim.drops(A, DropReason::HandshakeGaveUp), sim[A].events()), (2 * ALL as u64, vec![]));
 }
 
 #[test]
@@ -249,9 +249,9 @@ fn what_waited_for_a_peer_that_is_removed_leaves_room_and_is_counted() {
     for other in [B, C] {
         sim.network.cut(A, other);
         sim.send_many(A, other, ALL);
-        assert_eq!(sim.drops(A, Drop::StagedOverflow), 0, "node {other}");
+        assert_eq!(sim.drops(A, DropReason::StagedOverflow), 0, "node {other}");
         let peer = sim.id(A, other);
         assert!(sim[A].configure(|interface| interface.remove_peer(peer)));
     }
-    assert_eq!(sim.drops(A, Drop::PeerGone), 2 * ALL as u64);
+    assert_eq!(sim.drops(A, DropReason::PeerGone), 2 * ALL as u64);
 }

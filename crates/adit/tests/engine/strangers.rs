@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use adit::{Bounds, Datagrams, Drop, Ecn, Packets, Path, PublicKey};
+use adit::{Bounds, Datagrams, DropReason, Ecn, Packets, Path, PublicKey};
 
 use crate::cookies::{address, junk};
 use crate::sim::{A, B, C, Kind, Sim, UNIX_START, forge, millis, packet, secs};
@@ -49,7 +49,7 @@ fn messages_with_a_wrong_mac1_are_no_load_however_many_come() {
         message[116] ^= 1;
         sim.inject(B, address(number), &message);
     }
-    assert_eq!(sim.drops(B, Drop::BadMac1), 2_000);
+    assert_eq!(sim.drops(B, DropReason::BadMac1), 2_000);
     sim.connect(A, B);
     assert_eq!(sim.count(B, Kind::CookieReply), 0);
 }
@@ -71,7 +71,7 @@ fn a_stranger_who_never_stops_does_not_keep_a_session_waiting_that_is_wanted_her
         sim.run_for(secs(6));
         let initiation = sim.last_sent(C, Kind::Initiation);
         assert_eq!(initiation.bytes[132..] != [0; 16], is_proven, "a cookie proves the address");
-        let before = sim.drops(A, Drop::UnknownPeer);
+        let before = sim.drops(A, DropReason::UnknownPeer);
         assert!(before > 0, "to A it is a stranger's");
 
         want_session(&mut sim, packet::inside(B));
@@ -84,7 +84,7 @@ fn a_stranger_who_never_stops_does_not_keep_a_session_waiting_that_is_wanted_her
             sim.count(A, Kind::Initiation) > 0
         });
         assert!(has_begun, "proven: {is_proven}");
-        assert_eq!((sim.drops(A, Drop::RateLimited), sim[A].interface.has_handshakes()), (0, true));
+        assert_eq!((sim.drops(A, DropReason::RateLimited), sim[A].interface.has_handshakes()), (0, true));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use adit::{Bounds, Drop, Event, Instant, Packets};
+use adit::{Bounds, DropReason, Event, Instant, Packets};
 
 use crate::sim::{A, B, Calls, DELAY, Kind, RTT, START, Sent, Sim, millis, packet, secs};
 
@@ -55,15 +55,15 @@ fn what_waited_is_dropped_and_counted_when_90_s_brought_no_answer() {
     sim.network.cut(A, B);
     sim.send_many(A, B, 7);
     sim.run_for(secs(89));
-    assert_eq!((sim[A].events(), sim.drops(A, Drop::HandshakeGaveUp)), (vec![], 0));
+    assert_eq!((sim[A].events(), sim.drops(A, DropReason::HandshakeGaveUp)), (vec![], 0));
     sim.run_for(secs(7));
     assert_eq!(sim[A].events(), [Event::HandshakeGaveUp { peer: sim.id(A, B) }]);
-    assert_eq!(sim.drops(A, Drop::HandshakeGaveUp), 7);
+    assert_eq!(sim.drops(A, DropReason::HandshakeGaveUp), 7);
     // The response to the last initiation would come too late.
     let last = sim.last_sent(A, Kind::Initiation);
     sim.replay(B, &last);
     sim.run_for(RTT);
-    assert_eq!(sim.drops(A, Drop::UnknownIndex), 1);
+    assert_eq!(sim.drops(A, DropReason::UnknownIndex), 1);
     assert!(sim[B].arrived.is_empty());
 }
 
@@ -125,9 +125,9 @@ fn new_data_gives_the_attempt_another_90_s() {
     sim.run_for(secs(80));
     sim.send(A, B);
     sim.run_for(secs(85));
-    assert_eq!((sim[A].events(), sim.drops(A, Drop::HandshakeGaveUp)), (vec![], 0));
+    assert_eq!((sim[A].events(), sim.drops(A, DropReason::HandshakeGaveUp)), (vec![], 0));
     sim.run_for(secs(20));
-    assert_eq!(sim.drops(A, Drop::HandshakeGaveUp), 2);
+    assert_eq!(sim.drops(A, DropReason::HandshakeGaveUp), 2);
 }
 
 #[test]
@@ -253,7 +253,7 @@ fn all_key_material_is_erased_when_540_s_brought_no_new_session() {
     );
     // Before, the index was known and the session too old; now there is no such index.
     sim.replay(B, &data);
-    assert_eq!((sim.drops(B, Drop::UnknownIndex), sim.drops(B, Drop::SessionExpired)), (1, 0));
+    assert_eq!((sim.drops(B, DropReason::UnknownIndex), sim.drops(B, DropReason::SessionExpired)), (1, 0));
     sim.run_for(DELAY);
     assert!(sim[A].events().iter().any(expired));
     assert_eq!(sim[A].interface.poll_timeout(), None);
@@ -267,7 +267,7 @@ fn keys_are_erased_no_sooner_than_after_540_s_and_a_new_session_puts_it_off() {
     let data = sim.last_sent(A, Kind::Data);
     sim.run_until(START + (DELAY + secs(540) - Duration::from_nanos(1)));
     sim.replay(B, &data);
-    assert_eq!((sim.drops(B, Drop::UnknownIndex), sim.drops(B, Drop::SessionExpired)), (0, 1));
+    assert_eq!((sim.drops(B, DropReason::UnknownIndex), sim.drops(B, DropReason::SessionExpired)), (0, 1));
     sim.connect(A, B);
     let _ = (sim[A].events(), sim[B].events());
     sim.run_for(secs(530));
@@ -312,7 +312,7 @@ fn a_packet_that_asks_for_a_session_just_before_old_keys_are_erased_is_kept() {
         sim.flush(A);
         sim.run_for(RTT * 2);
         assert!(sim[B].has_arrived(&packet), "begun: {is_begun}");
-        assert_eq!(sim.drops(A, Drop::HandshakeGaveUp), 0);
+        assert_eq!(sim.drops(A, DropReason::HandshakeGaveUp), 0);
     }
 }
 
@@ -326,7 +326,7 @@ fn when_more_is_due_than_may_wait_to_be_sent_each_has_its_turn() {
         sim[A].interface.set_persistent_keepalive(now, peer, 25).unwrap();
     }
     sim.run_for(RTT);
-    assert_eq!((sim.count(A, Kind::Initiation), sim.drops(A, Drop::ReplyQueueFull)), (8, 0));
+    assert_eq!((sim.count(A, Kind::Initiation), sim.drops(A, DropReason::ReplyQueueFull)), (8, 0));
 }
 
 #[test]
@@ -335,7 +335,7 @@ fn key_material_is_erased_540_s_after_a_handshake_was_given_up_and_no_deadline_i
     sim.network.cut(A, B);
     sim.send(A, B);
     let peer = sim.id(A, B);
-    sim.run_until_done(secs(100), |sim| sim.drops(A, Drop::HandshakeGaveUp) > 0).expect("it is given up");
+    sim.run_until_done(secs(100), |sim| sim.drops(A, DropReason::HandshakeGaveUp) > 0).expect("it is given up");
     assert_eq!(sim[A].events(), [Event::HandshakeGaveUp { peer }]);
     sim.run_for(secs(540) - Duration::from_nanos(1));
     assert_eq!(sim[A].events(), []);
@@ -400,7 +400,7 @@ fn forged_datagrams_do_not_put_the_persistent_keepalive_off() {
     forged.bytes[30] ^= 1;
     let before = sim[A].interface.poll_timeout();
     sim.replay(A, &forged);
-    assert_eq!((sim.drops(A, Drop::BadTag), sim[A].interface.poll_timeout()), (1, before));
+    assert_eq!((sim.drops(A, DropReason::BadTag), sim[A].interface.poll_timeout()), (1, before));
 }
 
 #[test]

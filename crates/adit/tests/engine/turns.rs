@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use adit::{Bounds, Datagrams, Drop, Ecn, Path};
+use adit::{Bounds, Datagrams, DropReason, Ecn, Path};
 
 use crate::cookies::{address, junk};
 use crate::sim::{B, Calls, Sim, millis};
@@ -11,11 +11,11 @@ use crate::sim::{B, Calls, Sim, millis};
 /// for are taken.
 fn is_answered(sim: &mut Sim, waiting: u64, source: SocketAddr) -> bool {
     let now = sim.now;
-    let sent = sim.drops(B, Drop::CookieSent);
+    let sent = sim.drops(B, DropReason::CookieSent);
     let ask = |sim: &mut Sim, source: SocketAddr| {
         let mut message = junk(sim, B, 1);
         assert_eq!(sim[B].interface.handle_datagram(now, &Path::to(source), Ecn::NotEct, &mut message), None);
-        sim.drops(B, Drop::CookieSent) - sent
+        sim.drops(B, DropReason::CookieSent) - sent
     };
     let mut others = 1_000_000..2_000_000;
     while ask(sim, address(others.next().unwrap())) < waiting {}
@@ -57,7 +57,7 @@ fn the_room_that_is_left_is_reckoned_within_a_burst_as_well() {
     let mut sim = with_room_for_a_hundred_replies(31);
     arrive_together(&mut sim, &(0..120).map(address).collect::<Vec<_>>());
     // The first fifty are answered, and of the other seventy some three in four of whom it is the turn then.
-    let answered = sim.drops(B, Drop::CookieSent);
+    let answered = sim.drops(B, DropReason::CookieSent);
     assert!((80..97).contains(&answered), "{answered} of 120");
 }
 
@@ -85,7 +85,7 @@ fn nobody_is_passed_over_who_comes_from_a_network_that_asks_for_few_cookies() {
     // Until enough was asked for to tell who crowds in, all take turns.
     let at_first = (0..20).filter(|&number| is_answered(&mut sim, 78, newcomer(number))).count();
     let mut others = 0..;
-    while sim.drops(B, Drop::CookieSent) + sim.drops(B, Drop::ReplyQueueFull) < 66_000 {
+    while sim.drops(B, DropReason::CookieSent) + sim.drops(B, DropReason::ReplyQueueFull) < 66_000 {
         assert!(!is_answered(&mut sim, 100, address(others.next().unwrap())));
     }
     let then = (20..120).filter(|&number| is_answered(&mut sim, 78, newcomer(number))).count();

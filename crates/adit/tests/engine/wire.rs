@@ -1,6 +1,6 @@
 //! What others see of a packet: its length, its congestion bits, and nothing else.
 
-use adit::{Drop, Ecn};
+use adit::{DropReason, Ecn};
 
 use crate::sim::{A, B, Calls, Kind, RTT, Sim, packet, secs};
 
@@ -79,7 +79,7 @@ fn the_largest_packet_that_a_datagram_can_carry_arrives_and_a_larger_one_is_drop
     sim.run_for(RTT);
     assert!(sim[B].has_arrived(&largest));
     sim.send_packets(A, &[packet::v4(packet::inside(A), packet::inside(B), &vec![1; 65_507 - 32 - 19])]);
-    assert_eq!(sim.drops(A, Drop::TooLarge), 1);
+    assert_eq!(sim.drops(A, DropReason::TooLarge), 1);
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn congestion_that_a_flow_could_not_hear_of_costs_it_the_packet() {
     let sent = sim.last_sent(A, Kind::Data);
     let path = adit::Path::to(sent.source);
     assert_eq!(sim.inject_by(B, &path, Ecn::Ce, &sent.bytes), None);
-    assert_eq!(sim.drops(B, Drop::Congestion), 1);
+    assert_eq!(sim.drops(B, DropReason::Congestion), 1);
 }
 
 #[test]

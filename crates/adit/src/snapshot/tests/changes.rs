@@ -22,8 +22,8 @@ const OF_THE_INTERFACE: Changes<Interface> = &[
     ("last timestamp", |end| end.last_timestamp = end.last_timestamp.successor()),
     ("cookie secret", |end| set_cookie_secret(end, [9; 32], NOW)),
     ("when the cookie secret was made", |end| set_cookie_secret(end, [8; 32], LATER)),
-    ("how often something was dropped", |end| end.drops.add(Drop::BadMac1, 1)),
-    ("why something was dropped", |end| end.drops.add(Drop::NoRoute, 1)),
+    ("how often something was dropped", |end| end.drops.add(DropReason::BadMac1, 1)),
+    ("why something was dropped", |end| end.drops.add(DropReason::NoRoute, 1)),
     ("events of drops", |end| end.drop_events = false),
     ("a peer more", |end| {
         end.add_peer(PublicKey::from_bytes([11; 32])).unwrap();

@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::{Index, IndexMut};
 use std::time::Duration;
 
-use adit::{Bounds, Drop, Ecn, Instant, Interface, Path, PeerId, PeerState, PrivateKey};
+use adit::{Bounds, DropReason, Ecn, Instant, Interface, Path, PeerId, PeerState, PrivateKey};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
@@ -295,7 +295,7 @@ impl Sim {
     }
 
     /// How many packets a node dropped for one reason.
-    pub(crate) fn drops(&self, node: usize, reason: Drop) -> u64 {
+    pub(crate) fn drops(&self, node: usize, reason: DropReason) -> u64 {
         self[node].interface.drops().get(reason)
     }
 
