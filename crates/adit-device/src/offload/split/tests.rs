@@ -64,7 +64,7 @@ fn every_datagram_of_a_run_of_udp_has_its_own_length() {
 
 #[test]
 fn a_single_packet_gets_its_checksum_in_place_or_elsewhere() {
-    for spec in [Spec::tcp4(99), Spec::tcp6(0), Spec::udp4(1), Spec::udp6(1_200)] {
+    for spec in [Spec::tcp4(99), Spec::tcp6(0), Spec::udp4(0), Spec::udp4(1), Spec::udp6(1_200)] {
         let (vnet, packet) = spec.build_unfinished(None);
         assert_ne!(packet, spec.build(), "unfinished at first");
         assert_eq!(split(&vnet, &packet), [spec.build()]);
@@ -81,6 +81,34 @@ fn a_finished_packet_stays_as_it_is_even_if_its_checksum_is_wrong() {
     let mut packet = Spec::tcp4(10).build();
     packet[36] ^= 1;
     assert_eq!(split(&VnetHeader::default(), &packet), [packet]);
+}
+
+#[test]
+fn a_checksum_that_the_kernel_has_found_right_is_not_completed() {
+    let packet = Spec::tcp4(10).build();
+    let vnet = VnetHeader { flags: 2, csum_start: 20, csum_offset: 16, ..VnetHeader::default() };
+    assert_eq!(split(&vnet, &packet), [packet]);
+}
+
+#[test]
+fn a_flag_that_is_not_known_does_not_hide_that_the_checksum_is_partial() {
+    for size in [None, Some(100)] {
+        let (vnet, packet) = Spec::tcp4(100).build_unfinished(size);
+        assert_eq!(
+            split(&VnetHeader { flags: vnet.flags | 6, ..vnet }, &packet),
+            [Spec::tcp4(100).build()],
+            "{size:?}"
+        );
+    }
+}
+
+#[test]
+fn what_comes_in_one_piece_is_told_from_what_comes_in_several() {
+    for (gso_type, is_segmented) in
+        [(0, false), (0x80, false), (1, true), (0x81, true), (4, true), (5, true), (8, true)]
+    {
+        assert_eq!(VnetHeader { gso_type, ..VnetHeader::default() }.is_segmented(), is_segmented, "{gso_type:#x}");
+    }
 }
 
 #[test]
@@ -101,6 +129,17 @@ fn a_udp_checksum_that_comes_out_as_zero_is_written_as_ones() {
     for size in [None, Some(2)] {
         let (vnet, packet) = spec.build_unfinished(size);
         assert_eq!(split(&vnet, &packet)[0][26..28], [0xff, 0xff], "{size:?}");
+    }
+}
+
+#[test]
+fn a_tcp_checksum_that_comes_out_as_zero_stays_zero() {
+    let mut spec = Spec { payload: vec![0, 0], ..Spec::tcp4(2) };
+    let packet = spec.build();
+    spec.payload = packet[36..38].to_vec();
+    for size in [None, Some(2)] {
+        let (vnet, packet) = spec.build_unfinished(size);
+        assert_eq!(split(&vnet, &packet)[0][36..38], [0, 0], "{size:?}");
     }
 }
 
@@ -161,6 +200,12 @@ fn what_there_is_no_room_for_is_not_written() {
     assert_eq!(split.write(0, &mut [0; 139]), None, "one byte short");
     assert_eq!(split.write(3, &mut [0; 1_000]), None, "no such packet");
     assert_eq!((split.len(3), split.len(usize::MAX)), (0, 0));
+    // Nor is there one behind the last where that is as long as the others, or where it is the only one.
+    for (size, count) in [(Some(125), 2), (None, 1)] {
+        let (vnet, mut packet) = Spec::tcp4(250).build_unfinished(size);
+        let split = Split::new(&vnet, &mut packet).expect("a sound packet");
+        assert_eq!((split.count(), split.len(count), split.write(count, &mut [0; 1_000])), (count, 0, None));
+    }
     let mut out = [0xee; 200];
     assert_eq!(split.write(2, &mut out), Some(90));
     assert!(out[90..].iter().all(|&byte| byte == 0xee), "nothing is written behind the packet");
@@ -169,7 +214,7 @@ fn what_there_is_no_room_for_is_not_written() {
 #[test]
 fn what_does_not_fit_together_is_an_error_with_its_reason() {
     type Break = fn(&mut VnetHeader, &mut Vec<u8>);
-    let table: [(Break, SplitError); 17] = [
+    let table: [(Break, SplitError); 21] = [
         (|_, packet| packet.clear(), SplitError::Empty),
         (|vnet, _| vnet.gso_type = 3, SplitError::UnknownGso(3)),
         (|vnet, _| vnet.gso_type = 4, SplitError::BadVersion(4)),
@@ -187,11 +232,43 @@ fn what_does_not_fit_together_is_an_error_with_its_reason() {
         (|vnet, _| vnet.gso_size = 0, SplitError::NoSegmentSize),
         (|vnet, _| vnet.csum_offset = 6, SplitError::BadChecksumPlace),
         (|vnet, _| vnet.flags = 0, SplitError::BadChecksumPlace),
+        // The flag of a checksum that the kernel has found right says nothing about one to be completed.
+        (|vnet, _| vnet.flags = 2, SplitError::BadChecksumPlace),
+        (|vnet, _| vnet.gso_type = 9, SplitError::UnknownGso(9)),
+        (|_, packet| packet[0] = 0x46, SplitError::BadHeaderLength(24)),
+        (|vnet, packet| (packet[0], vnet.csum_start) = (0x44, 16), SplitError::BadHeaderLength(16)),
     ];
     for (index, (break_it, expected)) in table.into_iter().enumerate() {
         let (mut vnet, mut packet) = Spec::tcp4(30).build_unfinished(Some(10));
         break_it(&mut vnet, &mut packet);
         assert_eq!(Split::new(&vnet, &mut packet).err(), Some(expected), "row {index}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_together_in_ipv6_in_udp_and_in_a_single_packet_is_an_error_too() {
+    type Break = fn(&mut VnetHeader, &mut Vec<u8>);
+    let table: [(Spec, Break, SplitError); 6] = [
+        (Spec::tcp6(30), |vnet, _| vnet.csum_start = 39, SplitError::BadHeaderLength(39)),
+        (Spec::udp6(30), |vnet, _| vnet.csum_start = 20, SplitError::BadHeaderLength(20)),
+        (Spec::udp6(30), |_, packet| packet.truncate(47), SplitError::Truncated { headers: 48, length: 47 }),
+        (Spec::udp4(30), |_, packet| packet[9] = 6, SplitError::BadProtocol(6)),
+        (Spec::udp4(30), |vnet, _| vnet.csum_offset = 16, SplitError::BadChecksumPlace),
+        (Spec::udp4(30), |vnet, packet| (vnet.gso_type, *packet) = (0, Vec::new()), SplitError::Empty),
+    ];
+    for (index, (spec, break_it, expected)) in table.into_iter().enumerate() {
+        let (mut vnet, mut packet) = spec.build_unfinished(Some(10));
+        break_it(&mut vnet, &mut packet);
+        assert_eq!(Split::new(&vnet, &mut packet).err(), Some(expected), "row {index}");
+    }
+}
+
+#[test]
+fn a_fragment_of_segments_is_an_error_wherever_it_is_from() {
+    for bit in 0..13 {
+        let (vnet, mut packet) = Spec::udp4(30).build_unfinished(Some(10));
+        packet[6..8].copy_from_slice(&(0x4000u16 | 1 << bit).to_be_bytes());
+        assert_eq!(Split::new(&vnet, &mut packet).err(), Some(SplitError::Fragment), "bit {bit}");
     }
 }
 
