@@ -1,3 +1,5 @@
+mod faults;
+mod hosts;
 mod many;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV6};
@@ -383,6 +385,13 @@ fn answers_leave_from_the_address_that_was_reached_until_it_is_gone() {
 fn link_local_addresses_keep_their_interface() {
     in_new_namespace(|| {
         let other = new_namespace();
+        // An older interface, to which a route without one would lead.
+        let mut netlink = Netlink::open().expect("netlink");
+        netlink.create_veth("other", "end", None).expect("veth");
+        for name in ["other", "end"] {
+            let index = netlink.link(name).expect("link").index;
+            netlink.set_up(index, true).expect("up");
+        }
         let (left, right) = connect(&other, 1_500, &["fe80::1/64"], &["fe80::2/64"]);
         let (here, there) = (sockets(1).remove(0), sockets_in(&other));
         let mut buffer = vec![0; MAX_RECEIVED];
@@ -394,6 +403,10 @@ fn link_local_addresses_keep_their_interface() {
         assert_eq!(question.path, from(Path { remote: remote.into(), ..path }, "fe80::2", right));
         assert_all_sent(&there.send(&question.path, 0, b"answer", 0), 1);
         assert_eq!(receive(here.v6.as_ref().expect("IPv6"), 1), [b"answer"]);
+        // A scope alone will do.
+        let remote = SocketAddrV6::new("fe80::2".parse().expect("address"), there.port, 0, left).into();
+        assert_all_sent(&here.send(&Path { remote, local: None, ifindex: 0 }, 0, b"again", 0), 1);
+        assert_eq!(receive(there.v6.as_ref().expect("IPv6"), 1), [b"again"]);
     });
 }
 
@@ -412,7 +425,11 @@ fn datagrams_too_long_for_the_link_are_fragmented_and_none_is_lost() {
             assert_eq!(received, contents.chunks(1_400).map(<[u8]>::to_vec).collect::<Vec<_>>(), "{address}");
             assert!(!socket.is_coalescing(), "the kernel refused to send them as one");
 
-            // Later it is tried again.
+            // Later it is tried again, but for datagrams that are alone it makes no difference.
+            for _ in 0..1_000 {
+                assert_all_sent(&sender.send(&path, 0, &contents[..100], 100), 1);
+            }
+            assert!(!socket.is_coalescing(), "{address}");
             for _ in 0..1_000 {
                 if socket.is_coalescing() {
                     break;

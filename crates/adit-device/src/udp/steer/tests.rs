@@ -22,8 +22,13 @@ fn a_peer_stays_with_one_worker_and_several_peers_are_spread() {
                 poll.registry().register(source, Token(index), Interest::READABLE).expect("registered");
             }
         }
-        for address in ["127.0.0.1", "::1"] {
-            let peers: Vec<_> = (0..64).map(|_| std::net::UdpSocket::bind((address, 0)).expect("bound")).collect();
+        // Peers at many ports of one address, and at many addresses with one port.
+        let at = |address: String, port: u16| std::net::UdpSocket::bind((address, port)).expect("bound");
+        for (address, peers) in [
+            ("127.0.0.1", (0..64).map(|_| at("127.0.0.1".to_owned(), 0)).collect::<Vec<_>>()),
+            ("::1", (0..64).map(|_| at("::1".to_owned(), 0)).collect()),
+            ("127.0.0.1", (1..=64).map(|last| at(format!("127.0.1.{last}"), 9_999)).collect()),
+        ] {
             for _ in 0..3 {
                 for peer in &peers {
                     peer.send_to(&transport(32), (address, workers[0].port)).expect("sent");
