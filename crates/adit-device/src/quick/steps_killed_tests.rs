@@ -71,9 +71,37 @@ fn the_mark_of_the_file_tells_which_rules_a_killed_daemon_left() {
 }
 
 #[test]
+fn a_mark_that_is_off_tells_nothing_and_the_table_may_be_any_that_a_tunnel_chooses() {
+    for text in ["", "FwMark = off\n"] {
+        let config = config(&format!("[Interface]\n{text}[Peer]\nPublicKey = KEY\nAllowedIPs = 0.0.0.0/0\n"));
+        let mut machine = Paper::default();
+        machine.routes.push(Route { destination: net("10.9.0.0/16"), table: 51820, ifindex: 1, metric: None });
+        up(&mut machine, "wg0", &config, |_, _| Ok(vec![None])).unwrap();
+        assert_eq!(machine.rules[0], Rule::unless_marked(false, 51821, 51821));
+        machine.lose_interface();
+        machine.has_remains = true;
+        end_missing(&mut machine, &config);
+        assert!(machine.rules.is_empty(), "{text}: {:?}", machine.rules);
+    }
+}
+
+#[test]
+fn rules_that_only_resemble_those_of_a_killed_daemon_stay() {
+    let others = [
+        Rule { invert: false, ..Rule::unless_marked(false, 51830, 51830) },
+        Rule { fwmark: None, ..Rule::unless_marked(false, 51830, 51830) },
+        Rule::unless_marked(false, 51829, 51830),
+    ];
+    let mut machine = killed(&full_tunnel(), &others);
+    end_missing(&mut machine, &full_tunnel());
+    assert_eq!(machine.rules, others);
+}
+
+#[test]
 fn a_file_without_a_default_route_of_its_own_table_cleans_up_no_rules() {
     let peer = "[Peer]\nPublicKey = KEY\nAllowedIPs = ";
-    for text in [format!("{peer}10.0.0.0/8\n"), format!("[Interface]\nTable = off\n{peer}0.0.0.0/0\n")] {
+    let of_table = |table: &str| format!("[Interface]\nTable = {table}\n{peer}0.0.0.0/0\n");
+    for text in [format!("{peer}10.0.0.0/8\n"), of_table("off"), of_table("77")] {
         let another = Rule::unless_marked(false, 51820, 51820);
         let mut machine = killed(&config(&text), &[another]);
         end_missing(&mut machine, &config(&text));

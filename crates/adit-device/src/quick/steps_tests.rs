@@ -1,16 +1,23 @@
 //! Tests of [`super`] on a simulated machine, on which any operation can be made to fail.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use adit::PublicKey;
 
 use super::*;
 use crate::config::{DeviceState, DeviceUpdate, PeerState};
+use crate::netlink::NetlinkError;
 
+#[path = "steps_interrupted_tests.rs"]
+mod interrupted;
 #[path = "steps_killed_tests.rs"]
 mod killed;
+#[path = "steps_others_tests.rs"]
+mod others;
 
 const INDEX: u32 = 7;
 
@@ -24,11 +31,21 @@ struct Paper {
     hooks: Vec<String>,
     src_valid_mark: bool,
     mtus: Vec<(IpAddr, u32)>,
+    default_mtu: Option<u32>,
+    /// The marks with which ways were asked for.
+    marks: Vec<u32>,
     operations: usize,
     /// How often routes were listed.
     listings: usize,
     /// The number of the operation that fails.
     fails: Option<usize>,
+    /// What the kernel says then.
+    errno: Option<i32>,
+    /// Whether the user has asked to end this, the number of the operation during which that is so for the first time,
+    /// and the one after which it is noticed.
+    interrupted: Rc<Cell<bool>>,
+    interrupted_by: Option<usize>,
+    noticed_after: Cell<Option<usize>>,
     /// Whether the daemon does not end when its link goes.
     lingers: bool,
     /// Whether the file of a socket is left on which nobody listens.
@@ -42,9 +59,16 @@ struct Paper {
 impl Paper {
     fn operate(&mut self) -> Result<(), QuickError> {
         self.operations += 1;
+        if self.interrupted_by == Some(self.operations) {
+            self.interrupted.set(true);
+        }
         if self.fails == Some(self.operations) && !self.failed {
             self.failed = true;
-            return Err(QuickError::Io { action: "go on".into(), source: io::ErrorKind::Other.into() });
+            let action = "go on".to_owned();
+            return Err(match self.errno.map(io::Error::from_raw_os_error) {
+                Some(source) => NetlinkError { action, source, hint: None }.into(),
+                None => QuickError::Io { action, source: io::ErrorKind::Other.into() },
+            });
         }
         Ok(())
     }
@@ -63,7 +87,11 @@ impl Paper {
 
 impl Machine for Paper {
     fn check_interrupted(&self) -> Result<(), QuickError> {
-        Ok(())
+        if !self.interrupted.get() {
+            return Ok(());
+        }
+        self.noticed_after.set(self.noticed_after.get().or(Some(self.operations)));
+        Err(QuickError::Interrupted)
     }
 
     fn exists(&mut self, name: &str) -> Result<bool, QuickError> {
@@ -118,12 +146,13 @@ impl Machine for Paper {
         Ok(self.there.iter().filter_map(|line| line.strip_prefix("address ")?.parse().ok()).collect())
     }
 
-    fn mtu_towards(&mut self, address: IpAddr, _mark: u32) -> Option<u32> {
+    fn mtu_towards(&mut self, address: IpAddr, mark: u32) -> Option<u32> {
+        self.marks.push(mark);
         self.mtus.iter().find(|(to, _)| *to == address).map(|(_, mtu)| *mtu)
     }
 
     fn default_mtu(&mut self) -> Option<u32> {
-        None
+        self.default_mtu
     }
 
     fn mtu(&mut self, _index: u32) -> Result<u32, QuickError> {
@@ -419,36 +448,4 @@ fn the_mtu_fits_through_the_way_to_every_endpoint() {
     assert_eq!(mtu("", &[]), 1420);
     assert_eq!(mtu("", &[65_700]), 65_535);
     assert_eq!(mtu("[Interface]\nMTU = 1280", &[9000]), 1280);
-}
-
-#[test]
-fn another_tunnels_rule_stays() {
-    let mut machine = Paper::default();
-    up(&mut machine, "wg0", &full_tunnel(), |_, _| Ok(vec![None])).unwrap();
-    machine.rules.push(Rule::unless_marked(false, 99, 99));
-    down(&mut machine, "wg0", &full_tunnel(), |_| Ok(())).unwrap();
-    assert_eq!(machine.rules, [Rule::main_without_default(false), Rule::unless_marked(false, 99, 99)]);
-}
-
-#[test]
-fn what_is_saved_is_the_file_with_what_has_changed_since() {
-    let text =
-        "[Interface]\nAddress = 10.0.0.2/24, fe80::5/64\nMTU = 1300\nSaveConfig = true\nTable = off\nPostUp = b\n";
-    let config = config(text);
-    let mut machine = Paper::default();
-    up(&mut machine, "wg0", &config, |_, _| Ok(vec![])).unwrap();
-    machine.there.extend(["address fe80::1234/64".to_owned(), "address 10.5.0.1/32".to_owned()]);
-    machine.state.listen_port = 1234;
-    machine.state.peers = vec![PeerState::new(PublicKey::from_bytes([1; 32]))];
-    let mut saved = None;
-    down(&mut machine, "wg0", &config, |config| {
-        saved = Some(config.clone());
-        Ok(())
-    })
-    .unwrap();
-    let saved = saved.unwrap();
-    let mut expected = config.interface.clone();
-    expected.addresses = ["10.0.0.2/24", "10.5.0.1/32", "fe80::5/64"].map(|net| net.parse().unwrap()).to_vec();
-    expected.listen_port = Some(1234);
-    assert_eq!((saved.interface, saved.peers.len()), (expected, 1));
 }
