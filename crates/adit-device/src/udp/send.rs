@@ -46,7 +46,7 @@ pub struct SendOutcome {
     pub unsent: usize,
     /// The last error, if any datagram was not sent.
     pub error: Option<io::Error>,
-    /// The kernel refused the source of the path, and took the datagrams without it: the engine should forget it.
+    /// The kernel refused the source of the path, but not the datagrams without it: the engine should forget it.
     pub source_gone: bool,
 }
 
@@ -310,6 +310,11 @@ impl<'s, 'g, 'a> Sending<'s, 'g, 'a> {
                 Ok(()) => {
                     self.outcome.source_gone = true;
                     return self.sent(1, report);
+                }
+                // Without the source it is no longer refused, but the socket's buffer is full: it is tried once more.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.outcome.source_gone = true;
+                    return;
                 }
                 Err(error) => blamed = Some(error),
             }

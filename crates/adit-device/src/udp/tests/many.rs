@@ -127,5 +127,9 @@ fn what_a_full_socket_does_not_take_is_told() {
         });
         assert!(totals[0] > 0 && totals[1] > 0, "{totals:?}");
         assert_eq!(totals[2], 4, "each group is reported");
+        // A source that is not ours does not make it a refusal.
+        let outcome = sockets.send(&from(path, "10.0.0.9", 0), 0, &[0; 10_000], 1_000);
+        assert_eq!((outcome.sent, outcome.dropped, outcome.unsent, outcome.source_gone), (0, 0, 10, true));
+        assert_eq!(outcome.error.map(|error| error.kind()), Some(io::ErrorKind::WouldBlock));
     });
 }
