@@ -83,6 +83,28 @@ fn a_rule_that_somebody_else_has_removed_does_not_keep_the_end_back_but_any_othe
 }
 
 #[test]
+fn name_servers_that_stay_are_told_of_and_the_rest_is_done() {
+    let config = config("[Interface]\nDNS = 10.0.0.1\nPostDown = d\n");
+    let mut machine = Paper::default();
+    up(&mut machine, "wg0", &config, |_, _| Ok(vec![])).unwrap();
+    (machine.operations, machine.fails) = (0, Some(1));
+    assert!(matches!(down(&mut machine, "wg0", &config, |_| Ok(())), Err(QuickError::Io { .. })));
+    assert_eq!(machine.hooks, ["PostDown d"]);
+}
+
+#[test]
+fn the_first_of_several_rules_that_stays_is_told_of_and_the_rest_is_removed() {
+    let config = config(&format!("[Interface]\n{PEER} = 0.0.0.0/0\n"));
+    let mut machine = Paper::default();
+    up(&mut machine, "wg0", &config, |_, _| Ok(vec![None])).unwrap();
+    machine.rules.insert(0, Rule { priority: Some(1), ..machine.rules[0] });
+    // The list, and the first rule.
+    (machine.operations, machine.fails) = (0, Some(2));
+    assert!(matches!(down(&mut machine, "wg0", &config, |_| Ok(())), Err(QuickError::Io { .. })));
+    assert_eq!(machine.rules, [Rule { priority: Some(1), ..Rule::unless_marked(false, 51820, 51820) }]);
+}
+
+#[test]
 fn what_is_in_the_way_is_an_error_of_a_route_but_none_of_a_rule() {
     let config = config(&format!("[Interface]\n{PEER} = 0.0.0.0/0, 10.0.0.0/8\n"));
     let try_up = |fails, errno| {

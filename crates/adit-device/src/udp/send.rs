@@ -408,6 +408,20 @@ mod tests {
             assert!(!segmentation.is_on(), "errno {errno}: not at once");
             assert_eq!((0..1_000).any(|_| segmentation.is_on()), returns, "errno {errno}");
         }
+        let unwanted = Segmentation::new(false);
+        assert!((0..1_000).all(|_| !unwanted.is_on()));
+    }
+
+    #[test]
+    fn only_a_message_of_several_datagrams_tells_their_length() {
+        let path = Path { remote: ([127, 0, 0, 1], 1).into(), local: None, ifindex: 0 };
+        let groups = [100, 50, 250].map(|len| Group { path, tos: 0, contents: &[0; 250][..len], segment_size: 100 });
+        for (offload, expected) in [(true, vec![None, None, Some(100)]), (false, vec![None; 5])] {
+            let sockets = super::super::bind(0, 1, 0, offload).expect("bound").remove(0);
+            let sending = Sending::new(sockets.v4.as_ref().expect("IPv4"), &groups, true);
+            let sizes: Vec<_> = sending.chunks().map(|chunk| chunk.outgoing.segment_size).collect();
+            assert_eq!(sizes, expected);
+        }
     }
 
     #[test]

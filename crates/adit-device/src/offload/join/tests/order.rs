@@ -20,6 +20,17 @@ fn a_run_that_was_broken_off_is_not_continued_past_what_broke_it() {
 }
 
 #[test]
+fn packets_of_different_ports_stay_apart_whichever_of_the_two_differs() {
+    for flow in [Spec::tcp4(200), Spec::tcp6(200), Spec::udp4(200), Spec::udp6(200)] {
+        for place in 0..4 {
+            let segments = flow.segments(100);
+            let other = segments[1].build_changed(|packet| packet[flow.l4() + place] ^= 1);
+            assert_eq!(counts(&[segments[0].build(), other]), [1, 1], "byte {place}: {flow:?}");
+        }
+    }
+}
+
+#[test]
 fn an_extension_header_is_not_overtaken_by_a_later_packet_of_the_same_hosts() {
     let packets = datagrams(&[100, 100, 100]);
     let mut extended = packets[1].clone();
