@@ -99,7 +99,7 @@ fn read<T: FromStr>(argument: &str, found: &str, expected: &str) -> Result<T, St
 
 /// One transmit may hold several datagrams. What the network does not take is lost, as in any network.
 fn send(socket: &UdpSocket, transmit: &Transmit, buffer: &[u8]) {
-    for datagram in buffer[transmit.range.clone()].chunks(transmit.segment_size) {
+    for datagram in transmit.datagrams(buffer) {
         let _ = socket.send_to(datagram, transmit.path.remote);
     }
 }

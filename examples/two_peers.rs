@@ -103,7 +103,7 @@ impl End {
 
     fn send(&self, transmit: &Transmit) -> Result<(), Box<dyn Error>> {
         // One transmit may hold several datagrams, for a socket that takes them in one call.
-        for datagram in self.buffer[transmit.range.clone()].chunks(transmit.segment_size) {
+        for datagram in transmit.datagrams(&self.buffer) {
             println!("{}: sends {} of {} bytes", self.name, kind(datagram), datagram.len());
             self.socket.send_to(datagram, transmit.path.remote)?;
         }

@@ -167,7 +167,9 @@ fn a_deadline_that_a_worker_leaves_behind_ends_the_sleep_of_the_control_thread_i
         // A handshake takes more of the stack than a model has.
         let connect = move || {
             let mut interface = unconnected.interface.lock().unwrap();
-            [0, 1].map(|peer| connect(&mut interface, peer));
+            for peer in [0, 1] {
+                connect(&mut interface, peer);
+            }
             assert!(interface.poll_timeout() > Some(NOW + Duration::from_secs(500)));
         };
         thread::Builder::new().stack_size(1 << 17).spawn(connect).unwrap().join().unwrap();

@@ -301,6 +301,13 @@ pub struct Transmit {
     pub segment_size: usize,
 }
 
+impl Transmit {
+    /// The datagrams, in the buffer that the call was given which has made this: each goes on the wire as one of its own.
+    pub fn datagrams<'a>(&self, buffer: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        buffer.get(self.range.clone()).unwrap_or_default().chunks(self.segment_size.max(1))
+    }
+}
+
 /// Datagrams from the network, to be opened: the beginning of the way in.
 #[derive(Debug, Default)]
 pub struct Datagrams(pub(crate) Batch);

@@ -60,8 +60,8 @@
 //!
 //! - After each call that is given the time: call [`Interface::poll_transmit`] until it returns `None`, then
 //!   [`Interface::handle_timeout`] no later than [`Interface::poll_timeout`] says.
-//! - Put every datagram of a [`Transmit`] on the wire as a datagram of its own: there may be several, back to back,
-//!   each of [`Transmit::segment_size`] bytes except the last, which may be shorter.
+//! - Put every datagram of a [`Transmit`] on the wire as a datagram of its own: there may be several, back to back
+//!   ([`Transmit::datagrams`]).
 //! - Give it a clock that never goes back and keeps running while the machine sleeps (see [`time::Instant`]), and the
 //!   wall clock's time ([`Interface::set_unix_time`]), by which peers tell a new handshake from an old one. Threads may
 //!   come a little out of order; but when the clock is set back, nothing is due and no key grows older until it is where

@@ -267,7 +267,7 @@ impl Node {
             let transmit = self.interface.poll_transmit(now, &mut buffer).expect("there is room");
             let Some(transmit) = transmit else { break };
             let peer = transmit.peer.and_then(|id| self.interface.peer(now, id)).map(|peer| *peer.public_key);
-            for datagram in buffer[transmit.range.clone()].chunks(transmit.segment_size) {
+            for datagram in transmit.datagrams(&buffer) {
                 if datagram[0] == 4 && datagram.len() > 32 {
                     // What it was charged at least, while it waited.
                     *staged.entry(peer).or_default() += (datagram.len() - 32).saturating_sub(15) + 64;
@@ -284,7 +284,7 @@ impl Node {
     /// Takes apart what may be sent as one.
     fn keep(&mut self, transmit: &Transmit, buffer: &[u8]) {
         assert!(transmit.segment_size > 0, "a group of datagrams has a size");
-        for datagram in buffer[transmit.range.clone()].chunks(transmit.segment_size) {
+        for datagram in transmit.datagrams(buffer) {
             if datagram[0] == 4 {
                 let index = u32::from_le_bytes(datagram[4..8].try_into().expect("4 bytes"));
                 let counter = u64::from_le_bytes(datagram[8..16].try_into().expect("8 bytes"));

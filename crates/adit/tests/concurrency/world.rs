@@ -108,7 +108,7 @@ pub(crate) fn transmits(interface: &mut Interface, now: Instant) -> Vec<Vec<u8>>
     let mut buffer = [0; 2_048];
     let mut datagrams = Vec::new();
     while let Some(transmit) = interface.poll_transmit(now, &mut buffer).unwrap() {
-        datagrams.extend(buffer[transmit.range].chunks(transmit.segment_size).map(<[u8]>::to_vec));
+        datagrams.extend(transmit.datagrams(&buffer).map(<[u8]>::to_vec));
     }
     datagrams
 }
@@ -176,7 +176,7 @@ impl Shared {
             (state.interface.begin_seal(now(), burst, &buffer), state.is_changed)
         };
         let sealed = sealing.seal(&mut buffer);
-        let take_apart = |transmit: adit::Transmit| buffer[transmit.range].chunks(transmit.segment_size);
+        let take_apart = |transmit: adit::Transmit| transmit.datagrams(&buffer);
         Outcome { bytes: sealed.transmits().flat_map(take_apart).map(<[u8]>::to_vec).collect(), is_changed }
     }
 

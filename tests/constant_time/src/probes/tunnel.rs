@@ -222,7 +222,7 @@ fn burst(now: Instant, from: &mut End, to: &mut End, len: usize) -> usize {
     for transmit in sealed.transmits() {
         assert_eq!(transmit.peer, Some(from.peer));
         declassify(&buffer[transmit.range.clone()]);
-        for datagram in buffer[transmit.range].chunks(transmit.segment_size) {
+        for datagram in transmit.datagrams(&buffer) {
             arrived += to.receives(now, datagram.to_vec(), from.address);
         }
     }
