@@ -89,6 +89,11 @@ pub const TAG_LEN: usize = 16;
 const MAX_TEXT_LEN: u64 = (u32::MAX as u64) * 64;
 
 /// Encrypts and authenticates each packet in place, and writes its tag.
+///
+/// # Panics
+///
+/// If no backend gives the known answers on this machine, or if the library that seals a packet fails, for which no
+/// reason is known: what it leaves in place of the text must not be sent.
 pub fn seal(packets: &mut [Packet<'_>]) {
     seal_with(Backend::best_for(packets), packets);
 }
@@ -96,6 +101,10 @@ pub fn seal(packets: &mut [Packet<'_>]) {
 /// Verifies each packet's tag, and decrypts in place those that are authentic.
 ///
 /// The others are left as they came; [`Packet::is_authentic`] tells them apart.
+///
+/// # Panics
+///
+/// If no backend gives the known answers on this machine.
 pub fn open(packets: &mut [Packet<'_>]) {
     open_with(Backend::best_for(packets), packets);
 }

@@ -41,7 +41,8 @@ pub(crate) mod pure {
 mod aws_lc {
     use std::sync::OnceLock;
 
-    use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
+    use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, Tag, UnboundKey};
+    use aws_lc_rs::error::Unspecified;
     use zeroize::Zeroize;
 
     use super::{ROOM, pure};
@@ -64,15 +65,19 @@ mod aws_lc {
     }
 
     pub(crate) fn seal(packet: &mut Packet<'_>) {
+        let Some(key) = prepared(packet.key) else {
+            return pure::seal(packet);
+        };
         let nonce = Nonce::assume_unique_for_key(packet.nonce());
-        let sealed = prepared(packet.key).and_then(|key| {
-            let aad = Aad::from(packet.associated_data());
-            key.seal_in_place_separate_tag(nonce, aad, packet.text).ok()
-        });
-        match sealed {
-            Some(tag) => packet.tag.copy_from_slice(tag.as_ref()),
-            None => pure::seal(packet),
-        }
+        let aad = Aad::from(packet.associated_data());
+        seal_by(packet, |text| key.seal_in_place_separate_tag(nonce, aad, text));
+    }
+
+    /// Which library seals is settled before it touches the text, and it is not changed: AWS-LC clears a text that it
+    /// failed to seal, and another library would seal the zeros as an authentic packet.
+    fn seal_by(packet: &mut Packet<'_>, seal: impl FnOnce(&mut [u8]) -> Result<Tag, Unspecified>) {
+        let tag = seal(packet.text).expect("Packet::new bounds the length");
+        packet.tag.copy_from_slice(tag.as_ref());
     }
 
     /// AWS-LC decrypts while it verifies, and clears what it wrote if the tag turns out wrong. A packet that is not
@@ -92,5 +97,20 @@ mod aws_lc {
             packet.text.copy_from_slice(opened);
         }
         opened.zeroize();
+    }
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        #[test]
+        #[should_panic(expected = "bounds the length")]
+        fn a_text_that_the_library_failed_to_seal_and_cleared_is_not_sealed_by_another() {
+            let key = Key::new([7; 32]);
+            let mut bytes = [0x5a; 64];
+            seal_by(&mut Packet::new(&key, 0, &mut bytes).unwrap(), |text| {
+                text.fill(0);
+                Err(Unspecified)
+            });
+        }
     }
 }
