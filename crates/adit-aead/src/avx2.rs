@@ -5,11 +5,14 @@ mod long;
 mod poly1305;
 pub(crate) mod rows;
 
+use crate::features::features;
 use crate::poly1305::{self as driver, Arithmetic, Block, LANES, Numbers, State};
 use crate::scalar::Scalar;
 use crate::short::{self, Rows};
 use crate::stream::{self, KeyStream, Mac, Segment, Vector};
 use crate::{Packet, TAG_LEN};
+
+features!("avx2", "bmi2");
 
 /// Proof that the CPU has the instructions of this backend.
 #[derive(Clone, Copy)]
@@ -18,11 +21,7 @@ pub(crate) struct Avx2(());
 impl Avx2 {
     /// `None` where an instruction is missing.
     pub(crate) fn detect() -> Option<Avx2> {
-        #[cfg(feature = "std")]
-        let detected = std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("bmi2");
-        #[cfg(not(feature = "std"))]
-        let detected = cfg!(all(target_feature = "avx2", target_feature = "bmi2"));
-        detected.then_some(Avx2(()))
+        has_features().then_some(Avx2(()))
     }
 
     /// See [`crate::seal`].

@@ -6,10 +6,13 @@ mod rows;
 
 use core::arch::x86_64::{__m512i, _mm512_shuffle_i64x2};
 
+use crate::features::features;
 use crate::poly1305::{self as driver, Arithmetic, Block, LANES, Numbers, State};
 use crate::short::{self, Rows};
 use crate::stream::{self, KeyStream, Mac, Segment, Vector};
 use crate::{Packet, TAG_LEN};
+
+features!("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512ifma");
 
 /// Proof that the CPU has the instructions of this backend.
 #[derive(Clone, Copy)]
@@ -18,21 +21,7 @@ pub(crate) struct Avx512(());
 impl Avx512 {
     /// `None` where an instruction is missing.
     pub(crate) fn detect() -> Option<Avx512> {
-        #[cfg(feature = "std")]
-        let detected = std::is_x86_feature_detected!("avx512f")
-            && std::is_x86_feature_detected!("avx512bw")
-            && std::is_x86_feature_detected!("avx512dq")
-            && std::is_x86_feature_detected!("avx512vl")
-            && std::is_x86_feature_detected!("avx512ifma");
-        #[cfg(not(feature = "std"))]
-        let detected = cfg!(all(
-            target_feature = "avx512f",
-            target_feature = "avx512bw",
-            target_feature = "avx512dq",
-            target_feature = "avx512vl",
-            target_feature = "avx512ifma"
-        ));
-        detected.then_some(Avx512(()))
+        has_features().then_some(Avx512(()))
     }
 
     /// See [`crate::seal`].

@@ -8,6 +8,11 @@ use crate::{avx2, short};
 #[cfg(target_arch = "x86_64")]
 use crate::{avx2::Avx2, avx512::Avx512};
 
+/// What is known of a backend.
+const UNKNOWN: u8 = 0;
+const NO: u8 = 1;
+const YES: u8 = 2;
+
 /// A way to do the work. [`crate::seal`] and [`crate::open`] choose by
 /// themselves; tests and benchmarks force one with `seal_with` and `open_with`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -33,15 +38,16 @@ impl Backend {
     /// Whether the backend works on this machine: the CPU has its instructions,
     /// and it gives the known answers. That is found out once.
     pub fn is_available(self) -> bool {
-        const UNKNOWN: u8 = 0;
-        const NO: u8 = 1;
-        const YES: u8 = 2;
         static FOUND: [AtomicU8; 3] = [const { AtomicU8::new(UNKNOWN) }; 3];
+        self.find_out_once(&FOUND[self as usize], Backend::gives_known_answers)
+    }
+
+    /// What was `found` out before, or else whether the CPU has the instructions and `is_right` says so too.
+    fn find_out_once(self, found: &AtomicU8, is_right: impl FnOnce(Backend) -> bool) -> bool {
         // Threads that come here at the same time find the same, and no other memory depends on it.
-        let found = &FOUND[self as usize];
         if found.load(Ordering::Relaxed) == UNKNOWN {
-            let is_right = self.is_supported() && self.gives_known_answers();
-            found.store(if is_right { YES } else { NO }, Ordering::Relaxed);
+            let works = self.is_supported() && is_right(self);
+            found.store(if works { YES } else { NO }, Ordering::Relaxed);
         }
         found.load(Ordering::Relaxed) == YES
     }
@@ -142,6 +148,24 @@ mod tests {
 
     use super::*;
     use crate::{Key, TAG_LEN};
+
+    #[test]
+    fn a_backend_that_does_not_give_the_known_answers_is_not_available() {
+        for backend in Backend::ALL {
+            let found = AtomicU8::new(UNKNOWN);
+            assert!(!backend.find_out_once(&found, |_| false), "{backend:?}");
+            assert!(!backend.find_out_once(&found, |_| panic!("asked again")), "{backend:?}");
+        }
+    }
+
+    #[test]
+    fn a_backend_that_gives_the_known_answers_is_available_where_the_cpu_has_its_instructions() {
+        for backend in Backend::ALL {
+            let found = AtomicU8::new(UNKNOWN);
+            assert_eq!(backend.find_out_once(&found, |_| true), backend.is_supported(), "{backend:?}");
+            assert_eq!(backend.find_out_once(&found, |_| panic!("asked again")), backend.is_supported(), "{backend:?}");
+        }
+    }
 
     #[test]
     fn packets_are_given_to_the_fastest_backend_of_this_machine() {

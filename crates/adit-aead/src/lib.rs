@@ -58,6 +58,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod backend;
+#[cfg(target_arch = "x86_64")]
+mod features;
 mod known_answers;
 #[cfg(target_arch = "x86_64")]
 mod poly1305;
@@ -72,6 +74,8 @@ mod short;
 mod stream;
 #[cfg(test)]
 mod vector_tests;
+#[cfg(test)]
+mod wiping_tests;
 
 use core::fmt;
 
@@ -161,15 +165,13 @@ impl<'a> Packet<'a> {
     /// `None` when `bytes` is too short for a tag, or longer than one nonce can
     /// encrypt (256 GiB).
     pub fn new(key: &'a Key, counter: u64, bytes: &'a mut [u8]) -> Option<Packet<'a>> {
-        let (text, tag) = bytes.split_last_chunk_mut()?;
-        if text.len() as u64 >= MAX_TEXT_LEN {
-            return None;
-        }
+        let text_len = text_len(bytes.len() as u64)?;
+        let (text, tag) = bytes.split_at_mut_checked(text_len as usize)?;
         Some(Packet {
             key,
             counter,
             text,
-            tag,
+            tag: tag.try_into().ok()?,
             authentic: false,
             #[cfg(test)]
             beyond: vector_tests::Beyond::NOTHING,
@@ -207,5 +209,36 @@ impl fmt::Debug for Packet<'_> {
             .field("text_len", &self.text.len())
             .field("authentic", &self.authentic)
             .finish_non_exhaustive()
+    }
+}
+
+/// How long the text of so long a packet is; `None` where that is too short for a tag, or too long for one nonce.
+const fn text_len(packet_len: u64) -> Option<u64> {
+    match packet_len.checked_sub(TAG_LEN as u64) {
+        Some(len) if len < MAX_TEXT_LEN => Some(len),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_shorter_than_the_key_stream_of_one_nonce() {
+        // Blocks 1 to 2^32 - 1; the one after them would be block 0 again.
+        let key_stream = ((1 << 32) - 1) * 64;
+        for (packet_len, expected) in [
+            (0, None),
+            (15, None),
+            (16, Some(0)),
+            (17, Some(1)),
+            (key_stream + 15, Some(key_stream - 1)),
+            (key_stream + 16, None),
+            (key_stream + 17, None),
+            (u64::MAX, None),
+        ] {
+            assert_eq!(text_len(packet_len), expected, "{packet_len}");
+        }
     }
 }

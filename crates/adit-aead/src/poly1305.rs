@@ -54,6 +54,7 @@ impl<const LIMBS: usize> Drop for State<LIMBS> {
         // What `Zeroize` does, but with vector stores.
         self.r = [[0; LANES]; LIMBS];
         self.s = [[0; LANES]; 2];
+        self.sums = [[0; LANES]; LIMBS];
         optimization_barrier(self);
     }
 }
@@ -90,12 +91,11 @@ pub(crate) fn tags<const LIMBS: usize, A: Arithmetic<LIMBS>>(
         if alone == 0 && is_even {
             side_by_side(arithmetic, &mut state, &lanes);
         } else {
-            let r = state.r;
             if alone != used {
                 staggered(arithmetic, &mut state, &lanes, used & !alone);
             }
             if alone != 0 {
-                one_by_one(arithmetic, &r, &mut state.sums, &lanes, alone);
+                one_by_one(arithmetic, &state.r, &mut state.sums, &lanes, alone);
             }
         }
         for (tag, finished) in tags.iter_mut().zip(arithmetic.finish(&state)) {

@@ -87,20 +87,44 @@ mod aws_lc {
         let Some(key) = prepared(packet.key).filter(|_| packet.text.len() <= ROOM) else {
             return pure::open(packet);
         };
-        let mut room = [0; ROOM];
-        let opened = &mut room[..packet.text.len()];
+        let mut opened = Opened { room: [0; ROOM], len: packet.text.len() };
         let nonce = Nonce::assume_unique_for_key(packet.nonce());
         packet.authentic = key
-            .open_separate_gather(nonce, Aad::from(packet.associated_data()), packet.text, packet.tag, opened)
+            .open_separate_gather(nonce, Aad::from(packet.associated_data()), packet.text, packet.tag, opened.text())
             .is_ok();
         if packet.authentic {
-            packet.text.copy_from_slice(opened);
+            packet.text.copy_from_slice(opened.text());
         }
-        opened.zeroize();
     }
+
+    /// What AWS-LC has decrypted. It is not moved, since a move would leave a copy behind.
+    struct Opened {
+        room: [u8; ROOM],
+        len: usize,
+    }
+
+    impl Opened {
+        fn text(&mut self) -> &mut [u8] {
+            &mut self.room[..self.len]
+        }
+    }
+
+    impl Drop for Opened {
+        fn drop(&mut self) {
+            self.text().zeroize();
+        }
+    }
+
     #[cfg(test)]
     mod tests {
         use super::*;
+        use crate::wiping_tests::dropped;
+
+        #[test]
+        fn a_dropped_text_that_was_decrypted_leaves_nothing_behind() {
+            let opened = dropped(Opened { room: [0x5a; ROOM], len: 100 });
+            assert_eq!(opened.room[..100], [0; 100]);
+        }
 
         #[test]
         #[should_panic(expected = "bounds the length")]

@@ -18,6 +18,11 @@ impl Scalar {
     /// One without a key.
     pub(crate) const EMPTY: Scalar = Scalar { h: [0; 3], r: [0; 2], r1_wrapped: 0, s: 0 };
 
+    #[cfg(test)]
+    pub(crate) fn is_empty(&self) -> bool {
+        (self.h, self.r, self.r1_wrapped, self.s) == ([0; 3], [0; 2], 0, 0)
+    }
+
     pub(crate) fn new(key: &[u8; 32]) -> Scalar {
         let (words, _) = key.as_chunks();
         let word = |i: usize| u64::from_le_bytes(words[i]);
@@ -66,5 +71,17 @@ impl Scalar {
         *self = Scalar::EMPTY;
         optimization_barrier(self);
         tag
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authenticator_that_has_given_its_tag_has_forgotten_its_key_and_its_sum() {
+        let mut mac = Scalar::new(&[0x5a; 32]);
+        mac.finish(&[0x33; 40], &[1; BLOCK_LEN]);
+        assert!(mac.is_empty());
     }
 }

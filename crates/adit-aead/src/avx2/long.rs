@@ -160,3 +160,15 @@ fn apply(vector: Avx2, packet: &mut Packet<'_>, start: usize, stream: &KeyStream
     let end = packet.text.len().min(start + STEP);
     vector.xor(&mut packet.text[start..end], &stream.0.as_flattened()[..end - start]);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wiping_tests::dropped;
+
+    #[test]
+    fn an_authenticator_dropped_before_its_tag_leaves_nothing_behind() {
+        let progress = dropped(Progress { mac: Scalar::new(&[0x5a; 32]), done: 0 });
+        assert!(progress.mac.is_empty());
+    }
+}
