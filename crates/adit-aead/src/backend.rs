@@ -81,7 +81,8 @@ impl Backend {
     }
 
     pub(crate) fn gives_known_answers(self) -> bool {
-        known_answers::are_given_by(|packets| seal_with(self, packets), |packets| open_with(self, packets))
+        let in_lanes = self != Backend::Portable;
+        known_answers::are_given_by(|packets| seal_with(self, packets), |packets| open_with(self, packets), in_lanes)
     }
 }
 
