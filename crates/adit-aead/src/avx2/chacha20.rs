@@ -46,7 +46,6 @@ pub(super) fn key_stream_beside(segment: &Segment<'_>, out: &mut KeyStream<LANES
     // portions.
     let orders = byte_orders();
     let mut blocks = blocks.iter();
-    let mut local = *mac;
     for _ in 0..10 {
         double_round!(
             x,
@@ -57,11 +56,10 @@ pub(super) fn key_stream_beside(segment: &Segment<'_>, out: &mut KeyStream<LANES
             |x| _mm256_shuffle_epi8(x, orders[1]),
             left_7,
             if let Some(block) = blocks.next() {
-                local.absorb(block);
+                mac.absorb(block);
             }
         );
     }
-    *mac = local;
     write_blocks(x, initial, &mut out.0);
 }
 
