@@ -306,7 +306,7 @@ impl Node {
     fn keep(&mut self, transmit: Option<Transmit>, buffer: &[u8]) {
         let Some(transmit) = transmit else { return };
         assert!(transmit.segment_size > 0, "a group of datagrams has a size");
-        for datagram in transmit.datagrams(&buffer) {
+        for datagram in transmit.datagrams(buffer) {
             self.transmits.push((transmit.clone(), datagram.to_vec()));
         }
     }
