@@ -168,18 +168,26 @@ fn a_service_in_the_background_stays_active_when_another_process_takes_over() {
 }
 
 #[test]
-fn what_waits_for_the_network_does_not_wait_for_the_name_of_an_endpoint() {
+fn what_brings_the_network_up_does_not_wait_for_the_name_of_an_endpoint_nor_for_itself() {
     let pair = pair();
     let systemd = Systemd::boot(&pair.a.host);
     let folder = systemd.file("/etc/adit");
     fs::create_dir(&folder).expect("a folder for the configuration");
     let peer = pair.peer_b().at("nobody-answers-for.invalid:51820");
     fs::write(folder.join("wg0.conf"), pair.a.configuration(Some(51820), &[peer])).expect("a configuration");
-    // As a resolver on this machine, which would answer.
-    let unit = "[Unit]\nWants=network.target\nAfter=network.target\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\n";
-    fs::write(systemd.file("/run/systemd/system/resolver.service"), unit).expect("a unit");
+    let services = [
+        // As what brings interfaces up, and starts this one by asking for it.
+        ("networking", "Before=network-online.target", "/usr/bin/wg show wg0"),
+        // As a resolver on this machine, which would answer.
+        ("resolver", "Wants=network.target\nAfter=network.target", "/bin/true"),
+    ];
+    for (name, order, program) in services {
+        let unit = format!("[Unit]\n{order}\n[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart={program}\n");
+        fs::write(systemd.file(&format!("/run/systemd/system/{name}.service")), unit).expect("a unit");
+    }
     systemd.run("systemctl daemon-reload");
-    systemd.run(&format!("systemctl start --no-block {SERVICE}"));
+    systemd.run(&format!("systemctl start {SOCKET}"));
+    systemd.run("systemctl start networking.service");
     eventually("it asks for the name", || (systemd.property(SERVICE, "SubState") == "start-post").then_some(()));
     systemd.run("systemctl start resolver.service");
     assert_eq!(systemd.property(SERVICE, "SubState"), "start-post", "the name has not been given up meanwhile");

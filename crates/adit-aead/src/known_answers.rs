@@ -102,7 +102,12 @@ impl<const COUNT: usize> Answers<COUNT> {
         let tags = batch.iter().map(|packet| u128::from_be_bytes(*packet.tag));
         let mut right = tags.eq(self.tags);
 
-        // Every other packet has a bit of its tag changed, and must be refused.
+        // With a bit of its tag changed, each must be refused as it came.
+        batch.iter_mut().for_each(change);
+        open(&mut batch);
+        right &= batch.iter().all(|packet| !packet.authentic);
+        batch.iter_mut().for_each(change);
+        // Every other one has it changed again, and must be refused beside those that are right.
         batch.iter_mut().skip(1).step_by(2).for_each(change);
         open(&mut batch);
         for (i, (packet, is_plain)) in batch.iter().zip(are_plain(&batch)).enumerate() {
@@ -273,6 +278,18 @@ mod tests {
                 }
             };
             assert!(!are_given_by(seal, too_trusting, true));
+            let overlooks_a_bit = |packets: &mut [Packet<'_>]| {
+                open(packets);
+                if let [packet] = packets
+                    && packet.text.len() == length
+                    && !packet.authentic
+                {
+                    change(packet);
+                    open_with(Backend::Portable, std::slice::from_mut(packet));
+                    change(packet);
+                }
+            };
+            assert!(!are_given_by(seal, overlooks_a_bit, true));
         }
     }
 

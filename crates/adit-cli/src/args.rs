@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ErrorKind};
 use clap::{Args as ClapArgs, CommandFactory as _, Parser, Subcommand, ValueEnum, ValueHint};
 
 use crate::commands::{demo, generate, show};
@@ -62,11 +62,17 @@ impl Args {
 /// A command behind options of the daemon is taken for the name of an interface, and what follows it for an error. That
 /// is explained.
 fn explain(error: clap::Error, line: &[OsString]) -> clap::Error {
-    match first_word(line).filter(|word| error.use_stderr() && is_command(word)) {
-        Some(command) => Args::command().error(
-            ErrorKind::ArgumentConflict,
-            format!("{command} is a command, and no interface can have its name; options of a command stand behind it"),
-        ),
+    let blames = |word: &OsString| match (error.kind(), error.get(ContextKind::InvalidArg)) {
+        (ErrorKind::UnknownArgument | ErrorKind::InvalidValue | ErrorKind::ValueValidation, Some(option)) => {
+            let word = word.to_string_lossy();
+            let word = word.split('=').next().unwrap_or_default();
+            option.to_string().split(' ').next() == Some(word)
+        }
+        _ => false,
+    };
+    let comes_first = |command: &str| !line.iter().take_while(|word| *word != command).any(blames);
+    match first_word(line).filter(|word| error.use_stderr() && is_command(word) && comes_first(word)) {
+        Some(command) => Args::command().error(ErrorKind::ArgumentConflict, not_a_name(command)),
         None => error,
     }
 }
@@ -94,6 +100,11 @@ fn first_word(line: &[OsString]) -> Option<&str> {
     }
 }
 
+/// What to say to whoever takes a command for the name of an interface.
+pub(crate) fn not_a_name(command: &str) -> String {
+    format!("{command} is a command, and no interface can have its name; options of a command stand behind it")
+}
+
 /// Whether a word is a command, and so cannot name an interface.
 pub(crate) fn is_command(name: &str) -> bool {
     name == "help" || Args::command().find_subcommand(name).is_some()
@@ -102,7 +113,7 @@ pub(crate) fn is_command(name: &str) -> bool {
 /// How a daemon does its work.
 #[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct DaemonArgs {
-    /// Worker threads; as many as there are cores, unless given
+    /// Worker threads, 255 at most; as many as there are cores, unless given
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
 
@@ -256,7 +267,10 @@ mod tests {
             let text = said(line);
             assert!(text.contains("up is a command, and no interface can have its name"), "{line}: {text}");
         }
-        for line in ["adit up", "adit -f wg0 up", "adit --threads up wg0", "adit -f up --help"] {
+        let wrong_before = ["adit --verbose up wg0", "adit --threads=x up wg0", "adit --log-format xml up wg0"];
+        for line in
+            ["adit up", "adit -f wg0 up", "adit --threads up wg0", "adit -f up --help"].iter().chain(&wrong_before)
+        {
             assert!(!said(line).contains("no interface can have its name"), "{line}");
         }
     }

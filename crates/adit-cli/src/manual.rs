@@ -107,6 +107,7 @@ fn environment_of(command: &str) -> Vec<Item> {
     let words: &[&str] = match command {
         "adit" => return ENVIRONMENT.to_vec(),
         "up" => &["LOG_LEVEL", "WG_ENDPOINT_RESOLUTION_RETRIES"],
+        "down" => &["LOG_LEVEL"],
         "show" => &["WG_HIDE_KEYS", "WG_COLOR_MODE"],
         _ => &[],
     };

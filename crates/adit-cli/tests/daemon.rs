@@ -169,7 +169,7 @@ fn an_interface_comes_and_goes_by_its_file() {
 
         let (success, _, stderr) = output(adit(["up", files.path()]), "");
         assert!(
-            !success && stderr.contains(&format!("exists already; end it first: adit down {name} (or ip")),
+            !success && stderr.contains(&format!("exists already; if it is a tunnel, end it first: adit down {name}")),
             "{stderr}"
         );
 
@@ -194,7 +194,7 @@ fn an_ordinary_user_is_told_to_be_another_one_and_not_that_there_is_no_daemon() 
         let program = Folder::new();
         assert!(output(adit(["up", files.path()]), "").0);
         let socket = socket_path(name);
-        let denied = "Permission denied (os error 13); run it as root or as the daemon's user\n";
+        let denied = "Permission denied (os error 13); run this as root or as the daemon's user\n";
         for (arguments, expected) in [
             (["down", files.path()], format!("adit: the daemon of {name} cannot be asked at {}: ", socket.display())),
             (["show", name], format!("adit: no interface can be asked at {}: ", socket.display())),
@@ -222,7 +222,7 @@ fn how_to_end_an_interface_without_its_file_is_told_only_if_there_is_one() {
         assert!(!success && stderr.starts_with("adit: cannot read /nowhere/"), "{stderr}");
         netlink.create_veth(name, "other", None).unwrap();
         let (success, _, stderr) = output(adit(["down", &missing]), "");
-        assert!(!success && stderr.contains(&format!("ip link delete dev {name}\n")), "{stderr}");
+        assert!(!success && stderr.contains(&format!("by: ip link delete dev {name}\n")), "{stderr}");
     });
 }
 

@@ -194,14 +194,15 @@ impl Control {
     /// Serves until the device ends, or another process serves it.
     pub(crate) fn run(&mut self, notifier: Option<&Notifier>) -> io::Result<End> {
         let mut events = Events::with_capacity(64);
+        let mut look = None;
         loop {
             // Before the time to sleep is worked out, since it may take a while.
             let until_routes = self.look_at_routes();
             let until_work = self.work();
             let asks_are_left = self.reloader.as_ref().is_some_and(Reloader::must_be_looked_after);
             let looks = asks_are_left || self.server.must_be_looked_after();
-            let until_look = looks.then(|| now() + LOOK);
-            let until = [until_routes, until_work, until_look].into_iter().flatten().min();
+            look = looks.then(|| look.unwrap_or_else(|| now() + LOOK));
+            let until = [until_routes, until_work, look].into_iter().flatten().min();
             let timeout = until.filter(|&until| until <= now()).map(|_| Duration::ZERO);
             if timeout.is_none() {
                 self.alarm.set(until)?;
@@ -243,11 +244,13 @@ impl Control {
             if self.shared.tun_is_gone.load(Ordering::Relaxed) && !self.tun_is_there() {
                 return Ok(End::Ended);
             }
-            if asks_are_left {
-                self.reload_asked(notifier);
-            }
-            if looks && self.server.look() == Status::Deleted {
-                return Ok(End::Ended);
+            if look.take_if(|look| *look <= now()).is_some() {
+                if asks_are_left {
+                    self.reload_asked(notifier);
+                }
+                if self.server.look() == Status::Deleted {
+                    return Ok(End::Ended);
+                }
             }
             if let Some(process) = self.conclude_reload(notifier)? {
                 return Ok(End::HandedOver(process));

@@ -19,7 +19,8 @@
 //! # Processes
 //!
 //! A daemon in the background just ends when another one has taken over. In the foreground somebody waits for it: a
-//! shell, a service manager, a container. So the first process stays as long as the interface is served, and keeps
+//! shell, a service manager, a container; and a service manager follows the first process of a service in the background
+//! as well. So the first process stays as long as the interface is served, and keeps
 //! nothing but a connection to the process that serves; it passes signals on, and ends as that one ends. Reloading
 //! again and again leaves two processes, not more. Nobody has to be told of another process identifier.
 

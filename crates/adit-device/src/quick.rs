@@ -111,7 +111,7 @@ pub fn down(location: &Location) -> Result<(), QuickError> {
     let name = &location.name;
     let config = location.read().inspect_err(|_| {
         if Netlink::open().and_then(|mut netlink| netlink.link(name)).is_ok() {
-            tracing::warn!("without its file the interface ends by: ip link delete dev {name}");
+            tracing::warn!("if it is a tunnel, {name} ends without its file as well, by: ip link delete dev {name}");
         }
     })?;
     let mut no_start = |_: &str| Err(io::ErrorKind::Unsupported.into());
@@ -166,7 +166,7 @@ pub enum QuickError {
         table: u32,
     },
     /// There is such an interface already.
-    #[error("the interface {0} exists already; end it first: adit down {0} (or ip link delete dev {0})")]
+    #[error("the interface {0} exists already; if it is a tunnel, end it first: adit down {0}")]
     Exists(String),
     /// There is no such interface, or it is not one of WireGuard's.
     #[error("{0} is not the interface of a running WireGuard daemon")]
@@ -240,7 +240,7 @@ impl QuickError {
 /// A daemon that was started has told by itself why it ended; then the error is none of the kernel's.
 fn why_not_started(name: &str, source: &io::Error) -> String {
     match source.get_ref() {
-        Some(ended) => format!("{ended}; why is told above"),
+        Some(ended) => format!("{ended}; the reason is given above"),
         None => format!("cannot start the daemon of {name}: {source}"),
     }
 }
@@ -329,7 +329,7 @@ mod tests {
     fn a_daemon_that_could_not_start_has_said_why_and_one_that_was_not_begun_has_not() {
         let said = |source| QuickError::Start { name: "wg7".into(), source }.to_string();
         let ended = said(io::Error::other("the daemon of wg7 could not start (exit status: 1)"));
-        assert_eq!(ended, "the daemon of wg7 could not start (exit status: 1); why is told above");
+        assert_eq!(ended, "the daemon of wg7 could not start (exit status: 1); the reason is given above");
         let missing = said(io::Error::from_raw_os_error(libc::ENOENT));
         assert_eq!(missing, "cannot start the daemon of wg7: No such file or directory (os error 2)");
     }

@@ -92,9 +92,9 @@ fn queues_of(name: &str) -> Option<u32> {
 
 const TUN_FILE: &str = "/dev/net/tun";
 const KIND: i32 = libc::IFF_TUN | libc::IFF_NO_PI;
-/// What all queues of a device have in common besides.
 /// The kernel has room for 256, one of which is set aside.
 const MAX_QUEUES: usize = 255;
+/// What all queues of a device have in common besides.
 const MULTI: i32 = libc::IFF_MULTI_QUEUE | libc::IFF_VNET_HDR;
 
 impl Tun {

@@ -67,7 +67,7 @@ impl Interface {
     /// away from their lock; others have it done by [`Interface::handle_datagram`] and its like.
     ///
     /// Compute it, then give it to [`Interface::finish_handshake`]. One that is dropped is as good as a message that the
-    /// network has lost: the handshake is tried again.
+    /// network has lost: the handshake is tried again after `REKEY_TIMEOUT`, and of one that takes as long nothing comes.
     pub fn poll_handshake(&mut self, now: Instant) -> Option<HandshakeWork> {
         loop {
             // Incoming messages and own initiations take turns: strangers' messages must not hold back our initiations,

@@ -25,8 +25,11 @@ impl Path {
 
     /// Whether this is the way to `remote`, which may be written as IPv4 here and as IPv4 within IPv6 there.
     pub(crate) fn leads_to(&self, remote: SocketAddr) -> bool {
-        let place = |address: SocketAddr| (address.ip().to_canonical(), address.port());
-        self.remote == remote || place(self.remote) == place(remote)
+        let place = |address: SocketAddr| match address.ip().to_canonical() {
+            IpAddr::V4(v4) => (v4, address.port()).into(),
+            IpAddr::V6(_) => address,
+        };
+        place(self.remote) == place(remote)
     }
 
     /// The same endpoint with the source forgotten.

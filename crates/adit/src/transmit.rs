@@ -59,10 +59,10 @@ impl Interface {
     /// after every other call that is given the time, until it returns `None`.
     ///
     /// # Errors
-    /// [`Error::BufferTooShort`] if nothing is left but what does not fit: packets for a peer stay queued behind one that
-    /// is too long, all else comes first. A buffer of 65,507 bytes is always enough. Once an MTU is set, a buffer of the MTU and 32 bytes, but at least 148,
-    /// is enough if no packet exceeds the MTU; before, packets are padded to a multiple of 16 bytes whatever their
-    /// length.
+    /// [`Error::BufferTooShort`] if a handshake message or keepalive does not fit, which holds up all else but cookie
+    /// replies; or if nothing is left but packets that wait behind one that is too long, for the same peer. A buffer of
+    /// 65,507 bytes is always enough. Once an MTU is set, a buffer of the MTU and 32 bytes, but at least 148, is enough if
+    /// no packet exceeds the MTU; before, packets are padded to a multiple of 16 bytes whatever their length.
     pub fn poll_transmit(&mut self, now: Instant, buffer: &mut [u8]) -> Result<Option<Transmit>, Error> {
         match self.poll_peer_transmit(now, buffer) {
             Ok(None) => write_first(&mut self.cookie_replies, buffer),
@@ -172,7 +172,8 @@ impl Interface {
         let Some(peer) = self.peers.get_mut(id) else { return };
         peer.timers.handshake_gave_up(now);
         let begun = peer.handshake.take().map(|begun| begun.local_index);
-        self.retire(begun);
+        let beginning = peer.beginning.take();
+        self.retire([begun, beginning].into_iter().flatten());
         self.clear_staged(id, DropReason::HandshakeGaveUp);
         self.event(Event::HandshakeGaveUp { peer: id });
         self.reschedule(id);

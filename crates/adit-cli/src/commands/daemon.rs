@@ -19,13 +19,13 @@ use clap::ValueEnum as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit, setsid};
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
-use crate::args::{Args, DaemonArgs, LogFormat};
+use crate::args::{Args, DaemonArgs, LogFormat, not_a_name};
 use crate::logging;
 
 /// Makes the interface and serves it, here or in the background.
 pub(crate) fn run(args: Args) -> anyhow::Result<()> {
     if let Some(command) = args.misplaced_command() {
-        bail!("{command} is a command, and no interface can have its name; options of a command stand behind it");
+        bail!(not_a_name(command));
     }
     let name = args.name.context("expected the name of an interface")?;
     // With `%d` in it the kernel numbers the interface.

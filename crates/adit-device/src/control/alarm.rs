@@ -22,13 +22,11 @@ impl Alarm {
         Ok(Self(timer))
     }
 
-    /// Goes off at `time`, at once if that is over, and not any more at the time that was set before. Without a time it
+    /// Goes off at `time`, at once if that has passed, and not any more at the time that was set before. Without a time it
     /// never does.
     pub(super) fn set(&self, time: Option<Instant>) -> io::Result<()> {
         let nanos = time.map_or(0, Instant::as_nanos);
-        // Seconds that do not fit are 292 thousand million years.
-        let tv_sec = i64::try_from(nanos / 1_000_000_000).unwrap_or(i64::MAX);
-        let it_value = Timespec { tv_sec, tv_nsec: (nanos % 1_000_000_000) as _ };
+        let it_value = Timespec { tv_sec: (nanos / 1_000_000_000) as _, tv_nsec: (nanos % 1_000_000_000) as _ };
         let it_interval = Timespec { tv_sec: 0, tv_nsec: 0 };
         let wanted = Itimerspec { it_interval, it_value };
         // Setting it clears what it has told, which therefore need not be read.

@@ -25,7 +25,7 @@ pub fn reload(name: &str) -> io::Result<u32> {
     let mut stream = UnixStream::connect(&path).map_err(|error| {
         // A daemon that could not listen there, for instance as an ordinary user, still hears the signal.
         let advice = if means_nobody(&error) && !is_deserted(&socket_path(name)) {
-            "; its daemon cannot be asked: send SIGUSR2 to its process instead".to_owned()
+            "; its daemon cannot be asked: if it is Adit, send SIGUSR2 to its process instead".to_owned()
         } else {
             advice(name, &error)
         };

@@ -1,4 +1,4 @@
-//! The first process of a daemon in the foreground, after it has handed over: it stays, so that whoever waits for it
+//! The first process of a daemon for which somebody waits, after it has handed over: it stays, so that whoever waits for it
 //! waits for the interface.
 
 use std::io::{self, Read as _, Write as _};

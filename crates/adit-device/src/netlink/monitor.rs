@@ -20,7 +20,7 @@ const ROUTE_GROUPS: [u32; 4] =
     [libc::RTNLGRP_IPV4_ROUTE, libc::RTNLGRP_IPV4_RULE, libc::RTNLGRP_IPV6_ROUTE, libc::RTNLGRP_IPV6_RULE];
 /// `RTM_NEWNEXTHOP` and `RTM_DELNEXTHOP`, which the libraries do not know.
 const NEXT_HOP_CHANGES: [u16; 2] = [104, 105];
-/// After as many errors with nothing told between them, a socket does not recover.
+/// After as many errors one upon the other, a socket does not recover.
 const MAX_ERRORS: u32 = 16;
 
 /// Something happened to an interface.
@@ -107,7 +107,10 @@ impl LinkMonitor {
                 // Others than the kernel may send to this socket, but are not believed.
                 Ok((_, sender)) if sender.port_number() != 0 => continue,
                 Ok(_) => self.errors = 0,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.errors = 0;
+                    return Ok(None);
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if self.errors == MAX_ERRORS => return Err(error),
                 // Mostly ENOBUFS. Whatever else the kernel could not tell is forgotten once it is reported, too.
@@ -237,7 +240,8 @@ mod tests {
         socket.set_nonblocking(true).unwrap();
         socket.connect(closed).unwrap();
         let mut monitor = monitor_of(socket.try_clone().unwrap());
-        for _ in 0..2 {
+        // More often than an error that stays is told.
+        for _ in 0..2 * MAX_ERRORS {
             socket.send(b"to nobody, which the socket is told as an error").unwrap();
             assert_eq!(monitor.next_event().unwrap(), Some(LinkEvent::Lost));
             assert_eq!(monitor.next_event().unwrap(), None);

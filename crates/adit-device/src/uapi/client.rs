@@ -186,7 +186,7 @@ pub(crate) fn means_nobody(error: &io::Error) -> bool {
 /// What to do when the daemon of the interface `name` cannot be asked; empty if there is nothing to say.
 pub(crate) fn advice(name: &str, error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => "; run it as root or as the daemon's user".to_owned(),
+        io::ErrorKind::PermissionDenied => "; run this as root or as the daemon's user".to_owned(),
         _ if means_nobody(error) => format!("; no daemon of {name} runs here: see adit show interfaces"),
         _ => String::new(),
     }
@@ -207,7 +207,7 @@ mod tests {
         };
         let place = "no interface can be asked at /var/run/wireguard/wg7.sock: so it is";
         let denied = said(io::ErrorKind::PermissionDenied);
-        assert_eq!(denied, format!("{place}; run it as root or as the daemon's user"));
+        assert_eq!(denied, format!("{place}; run this as root or as the daemon's user"));
         for kind in [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused] {
             assert_eq!(said(kind), format!("{place}; no daemon of wg7 runs here: see adit show interfaces"));
         }

@@ -7,6 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, inotify};
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
@@ -131,6 +132,12 @@ impl Listener {
         if let Some(watch) = self.watch() {
             while matches!(rustix::io::read(watch, &mut bytes), Ok(1..)) {}
         }
+    }
+
+    /// Whether a connection waits.
+    pub(super) fn has_waiting(&self) -> bool {
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&at_once)).is_ok_and(|ready| ready > 0)
     }
 
     /// A connection that waits, made non-blocking.

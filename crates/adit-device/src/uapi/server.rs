@@ -142,6 +142,8 @@ impl Server {
 
     /// Accepts whoever waits, and looks whether the socket's file is there.
     pub fn look(&mut self) -> Status {
+        // Only if somebody does: where files are short, clients would be closed for nobody.
+        self.has_waiting &= self.listener.has_waiting();
         if self.has_waiting {
             self.accept();
         }

@@ -237,6 +237,18 @@ fn an_initiation_whose_computation_is_lost_is_tried_again_and_its_index_given_ba
 }
 
 #[test]
+fn a_handshake_of_which_every_computation_is_lost_is_given_up_with_its_index() {
+    let mut pair = Pair::strangers();
+    drop(begin(&mut pair, 0));
+    while pair.ends[0].poll_event() != Some(Event::HandshakeGaveUp { peer: pair.peers[0] }) {
+        pair.now = pair.ends[0].poll_timeout().expect("another attempt, or the end");
+        pair.ends[0].expire(pair.now);
+        drop(pair.ends[0].poll_handshake(pair.now));
+    }
+    assert_eq!(count(&pair.ends[0]), 0);
+}
+
+#[test]
 fn an_initiation_that_is_computed_too_late_comes_to_nothing() {
     let mut pair = Pair::strangers();
     let work = begin(&mut pair, 0);
