@@ -31,6 +31,8 @@ struct Responder {
     /// Which secret it is, and since when; none before the first reply.
     secret: (u32, Option<Instant>),
     limiter: RateLimiter,
+    /// The present moment, and how many sound messages have come at it.
+    come: (Instant, u32),
     queued: usize,
     replies: usize,
 }
@@ -51,6 +53,7 @@ impl Responder {
             cookies: BTreeMap::new(),
             secret: (0, None),
             limiter: RateLimiter::new(bounds.rate_limited_sources, [1, 2]),
+            come: (START, 0),
             queued: 0,
             replies: 0,
         };
@@ -96,11 +99,17 @@ impl Responder {
             assert_eq!((outcome, reply), (Some(DropReason::BadMac1), None));
             return Ok(());
         }
-        // Load may come of the queue and of the rate; without either there is none.
+        // Load comes of the rate and of the queue, and is remembered; always there is load where no rate is allowed.
         let is_loaded = self.bounds.handshakes_per_second == 0;
+        if self.come.0 != self.now {
+            self.come = (self.now, 0);
+        }
+        let is_full = self.queued >= (self.bounds.handshake_queue / 8).max(1);
+        let is_loaded_now = is_full || self.come.1 >= self.bounds.handshakes_per_second;
+        self.come.1 += 1;
         match outcome {
             None => {
-                assert!(is_proven || !is_loaded, "{source} has proven nothing");
+                assert!(is_proven || !is_loaded_now, "{source} has proven nothing");
                 self.queued += 1;
                 assert!(self.queued <= self.bounds.handshake_queue, "the queue has a bound");
                 if is_loaded {
