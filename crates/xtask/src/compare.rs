@@ -4,7 +4,7 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use crate::run::{cargo, run, target};
@@ -26,7 +26,7 @@ pub(crate) struct CompareOptions {
     /// Of adit, wireguard-go, gotatun, boringtun, veth (no tunnel), separated by commas; all unless given
     #[arg(long, value_name = "LIST")]
     only: Option<String>,
-    /// The folder of the report, `benches/report` unless given
+    /// The folder of the report, `benches/report` unless given; needed with only some tests or implementations
     #[arg(long, value_name = "FOLDER")]
     output: Option<PathBuf>,
     /// Measure nothing: write the report of the results that are in the folder already
@@ -39,6 +39,12 @@ pub(crate) struct CompareOptions {
 
 /// Builds what is measured and what measures, then becomes the latter.
 pub(crate) fn all(options: &CompareOptions) -> Result<()> {
+    // It would refuse as well, but only once everything is built.
+    ensure!(
+        options.output.is_some() || (options.tests.is_none() && options.only.is_none()),
+        "--tests and --only need --output, for instance --output target/report: without it the report would take the \
+         place of the one of everything in benches/report"
+    );
     if !options.report_only {
         if !options.no_setup {
             setup::all("compare")?;

@@ -51,20 +51,21 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    interrupt::exit_code(run(&Options::parse()), "interrupted; nothing was written")
+    interrupt::exit_code(
+        run(&Options::parse()),
+        "interrupted; what was measured before is in results.json, `--report-only` makes a report of it",
+    )
 }
 
 fn run(options: &Options) -> Result<()> {
-    let folder = options.output.clone().unwrap_or_else(report_folder);
+    let folder = folder(options)?;
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let raw = folder.join("results.json");
     let results = if options.report_only {
         Results::read(&raw)?
     } else {
-        let results = measured(options)?;
-        // An earlier report is worth more than an empty one.
+        let results = measured(options, &raw)?;
         ensure!(results.has_figures(), "nothing could be measured");
-        results.write(&raw)?;
         results
     };
     report::write(&results, &folder)?;
@@ -72,7 +73,7 @@ fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn measured(options: &Options) -> Result<Results> {
+fn measured(options: &Options, raw: &Path) -> Result<Results> {
     interrupt::watch()?;
     let tests = if options.tests.is_empty() { Test::value_variants() } else { &options.tests };
     let subjects = if options.only.is_empty() { Subject::value_variants() } else { &options.only };
@@ -84,6 +85,10 @@ fn measured(options: &Options) -> Result<Results> {
             let title = format!("round {} of {}, {subject}", round + 1, options.rounds);
             let run = measure::run(subject, tests, options.secs, &|line| eprintln!("{title}: {line}"))?;
             results.add(round + 1, subject, run);
+            // Earlier results are worth more than empty ones.
+            if results.has_figures() {
+                results.write(raw)?;
+            }
         }
         eprintln!("round {} of {} took {:.0} s", round + 1, options.rounds, start.elapsed().as_secs_f64());
     }
@@ -111,7 +116,32 @@ fn command(options: &Options) -> String {
     command
 }
 
-fn report_folder() -> PathBuf {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests.parent().unwrap_or(tests).join("benches").join("report")
+/// Where the report goes. That of the repository is of everything, so nothing less may take its place.
+fn folder(options: &Options) -> Result<PathBuf> {
+    ensure!(
+        options.output.is_some() || (options.tests.is_empty() && options.only.is_empty()),
+        "with --tests or --only the report is not of everything, and must not take the place of the one in \
+         benches/report: name another folder, for instance --output target/report"
+    );
+    Ok(options.output.clone().unwrap_or_else(adit_tests::measure::report_folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder_of(words: &[&str]) -> Result<PathBuf> {
+        folder(&Options::try_parse_from([&["compare"], words].concat())?)
+    }
+
+    #[test]
+    fn a_part_does_not_take_the_place_of_the_report_of_everything() {
+        for part in [["--tests", "ping"], ["--only", "adit"]] {
+            let error = folder_of(&part).unwrap_err().to_string();
+            assert!(error.contains("--output"), "{error}");
+            let elsewhere = [&part[..], &["--output", "elsewhere"]].concat();
+            assert_eq!(folder_of(&elsewhere).unwrap(), Path::new("elsewhere"));
+        }
+        assert!(folder_of(&["--rounds", "5"]).unwrap().ends_with("benches/report"));
+    }
 }
