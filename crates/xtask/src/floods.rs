@@ -4,22 +4,25 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 
 use crate::run::{cargo, run, target};
 use crate::{peers, setup};
 
+/// The rate of the report in `benches/report`.
+const RATE: &str = "20000";
+
 /// What `floods` can be told.
 #[derive(Debug, Args)]
 pub(crate) struct FloodsOptions {
     /// Datagrams a second, or `max`: as many as one core can send; several, separated by commas
-    #[arg(long, value_name = "LIST", default_value = "20000")]
+    #[arg(long, value_name = "LIST", default_value = RATE)]
     rate: String,
     /// How often everything is measured; the report shows medians
     #[arg(long, value_name = "N", default_value_t = 3)]
     rounds: u32,
-    /// For how many seconds TCP is measured under each flood, second by second in turn with as many without it
+    /// For how many seconds TCP is measured before each flood, and under it
     #[arg(long, value_name = "N", default_value_t = 2)]
     secs: u32,
     /// Of beside (the daemon), random, forged-initiations, one-initiator, replay, cookie-replies, unknown-transport,
@@ -29,7 +32,8 @@ pub(crate) struct FloodsOptions {
     /// Of adit, wireguard-go, gotatun, boringtun, separated by commas; all unless given
     #[arg(long, value_name = "LIST")]
     only: Option<String>,
-    /// The folder of the report, `benches/report` unless given
+    /// The folder of the report, `benches/report` unless given; needed with another rate, and with only some floods or
+    /// implementations
     #[arg(long, value_name = "FOLDER")]
     output: Option<PathBuf>,
     /// Keep the results that are in the folder already, and add to them
@@ -45,6 +49,13 @@ pub(crate) struct FloodsOptions {
 
 /// Builds what is measured and what measures, then becomes the latter.
 pub(crate) fn all(options: &FloodsOptions) -> Result<()> {
+    let is_usual = options.kinds.is_none() && options.only.is_none() && options.rate == RATE;
+    // It would refuse as well, but only once everything is built.
+    ensure!(
+        options.output.is_some() || is_usual,
+        "--kinds, --only and a --rate other than {RATE} need --output, for instance --output target/report: without \
+         it the report would take the place of the usual one in benches/report"
+    );
     if !options.report_only {
         if !options.no_setup {
             setup::all("floods")?;

@@ -26,7 +26,7 @@ use crate::results::{Results, Run};
 #[command(name = "floods")]
 struct Options {
     /// Datagrams a second, or `max`: as many as one core can send; several, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "20000", value_parser = rate)]
+    #[arg(long, value_delimiter = ',', default_value = RATE, value_parser = rate)]
     rate: Vec<Rate>,
     /// How often everything is measured; the report shows medians
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=99))]
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<()> {
-    let folder = options.output.clone().unwrap_or_else(report_folder);
+    let folder = folder(options)?;
     std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let raw = folder.join("floods.json");
     let earlier = if options.report_only || (options.add && raw.exists()) { Some(Results::read(&raw)?) } else { None };
@@ -83,9 +83,13 @@ fn measured(options: &Options, earlier: Option<Results>, raw: &Path) -> Result<R
     let every: Vec<Against> = Against::all().collect();
     let kinds = if options.kinds.is_empty() { &every } else { &options.kinds };
     let machine = Machine::read(ALL);
-    let mut results = earlier.unwrap_or_default();
-    results.machine = machine;
-    results.secs = options.secs;
+    let mut results = match earlier {
+        Some(earlier) => {
+            earlier.ensure_alike(&machine, options.secs)?;
+            earlier
+        }
+        None => Results { machine, secs: options.secs, runs: Vec::new() },
+    };
     for round in 0..options.rounds as usize {
         for (rate, kind) in options.rate.iter().flat_map(|rate| kinds.iter().map(move |kind| (*rate, *kind))) {
             for subject in turn(subjects, round) {
@@ -105,6 +109,9 @@ fn measured(options: &Options, earlier: Option<Results>, raw: &Path) -> Result<R
     }
     Ok(results)
 }
+
+/// The rate unless another is given, which is that of the repository's report.
+const RATE: &str = "20000";
 
 /// In the report's order.
 const ALL: &[Implementation] = &[Adit, WireguardGo, Gotatun, Boringtun];
@@ -136,7 +143,37 @@ impl Against {
     }
 }
 
-fn report_folder() -> PathBuf {
-    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
-    tests.parent().unwrap_or(tests).join("benches").join("report")
+/// Where the report goes. That of the repository is of everything at one rate, so nothing else may take its place.
+fn folder(options: &Options) -> Result<PathBuf> {
+    let is_usual = options.kinds.is_empty() && options.only.is_empty() && options.rate.iter().all(is_usual_rate);
+    ensure!(
+        options.output.is_some() || is_usual,
+        "with --kinds, --only or a --rate other than {RATE} the report is not the usual one, and must not take the \
+         place of the one in benches/report: name another folder, for instance --output target/report"
+    );
+    Ok(options.output.clone().unwrap_or_else(adit_tests::measure::report_folder))
+}
+
+fn is_usual_rate(rate: &Rate) -> bool {
+    report::rate_name(*rate) == RATE
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder_of(words: &[&str]) -> Result<PathBuf> {
+        folder(&Options::try_parse_from([&["floods"], words].concat())?)
+    }
+
+    #[test]
+    fn a_part_does_not_take_the_place_of_the_usual_report() {
+        for part in [["--kinds", "replay"], ["--only", "adit"], ["--rate", "max"], ["--rate", "20000,max"]] {
+            let error = folder_of(&part).unwrap_err().to_string();
+            assert!(error.contains("--output"), "{error}");
+            let elsewhere = [&part[..], &["--output", "elsewhere"]].concat();
+            assert_eq!(folder_of(&elsewhere).unwrap(), Path::new("elsewhere"));
+        }
+        assert!(folder_of(&["--rate", "20000", "--add"]).unwrap().ends_with("benches/report"));
+    }
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use adit_tests::measure::figure::{median, number};
 use adit_tests::measure::machine::Machine;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
 /// Everything that was measured.
@@ -62,6 +62,24 @@ impl Results {
         fs::write(path, text + "\n").with_context(|| format!("cannot write {}", path.display()))
     }
 
+    /// Fails unless what is measured on this machine and for so long can stand in one table with these results.
+    pub(crate) fn ensure_alike(&self, machine: &Machine, secs: u32) -> Result<()> {
+        const ADVICE: &str = "use the same again, or measure into another folder with --output";
+        ensure!(
+            self.secs == secs,
+            "the earlier results are of --secs {}, these would be of --secs {secs}: {ADVICE}",
+            self.secs
+        );
+        let (before, now) = (self.machine.table(), machine.table());
+        let others: Vec<&str> = before.lines().filter(|line| !now.lines().any(|other| other == *line)).collect();
+        ensure!(
+            before == now,
+            "the earlier results are of another machine or other versions; {ADVICE}. Of the earlier ones:\n{}",
+            others.join("\n")
+        );
+        Ok(())
+    }
+
     /// Whether anything at all was measured.
     pub(crate) fn has_figures(&self) -> bool {
         self.runs.iter().any(|run| !run.measured.figures.is_empty())
@@ -93,5 +111,25 @@ impl Results {
     pub(crate) fn rounds(&self) -> usize {
         let of = |run: &Run| self.of(&run.subject, &run.kind, &run.rate).count();
         self.runs.iter().map(of).max().unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(kernel: &str) -> Machine {
+        Machine { kernel: kernel.to_owned(), ..Machine::default() }
+    }
+
+    #[test]
+    fn only_what_was_measured_alike_stands_in_one_table() {
+        let earlier = Results { machine: machine("6.1"), secs: 3, runs: Vec::new() };
+        earlier.ensure_alike(&machine("6.1"), 3).unwrap();
+        let error = earlier.ensure_alike(&machine("6.1"), 2).unwrap_err().to_string();
+        assert!(error.contains("of --secs 3, these would be of --secs 2"), "{error}");
+        let error = earlier.ensure_alike(&machine("6.18"), 3).unwrap_err().to_string();
+        assert!(error.ends_with(":\n| Kernel | 6.1 |"), "{error}");
+        earlier.ensure_alike(&Machine { versions: vec![("wg".into(), "1".into())], ..machine("6.1") }, 3).unwrap_err();
     }
 }
