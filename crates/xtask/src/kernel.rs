@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::debian;
-use crate::run::target;
+use crate::run::{Scratch, move_file, target};
 
 /// Where the kernel and its modules are unpacked.
 pub(crate) fn folder() -> PathBuf {
@@ -24,7 +24,14 @@ pub(crate) fn install() -> Result<()> {
         .into_iter()
         .find(|name| name.starts_with("linux-image-"))
         .context("Debian's package linux-image-amd64 names no kernel")?;
-    debian::unpack_own(&package, target().join("peers").join("download"), &folder())
+    // An unpacking that is cut off must not leave what looks complete.
+    let unpacked = Scratch::new(target().join("peers").join("kernel-unpacked"))?;
+    debian::unpack_own(&package, target().join("peers").join("download"), unpacked.path())?;
+    let folder = folder();
+    if folder.exists() {
+        fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    }
+    move_file(unpacked.path(), &folder)
 }
 
 fn is_complete(folder: &Path) -> bool {

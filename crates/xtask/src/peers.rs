@@ -1,15 +1,16 @@
 //! The other implementations, which the tests talk to.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::debian::Release;
-use crate::run::{Scratch, cargo, run, target};
+use crate::run::{Scratch, cargo, move_file, run, target};
 
-/// Crates with a binary each: name, version.
-const CRATES: &[(&str, &str)] = &[("boringtun-cli", "0.7.1"), ("gotatun-cli", "0.10.2")];
+/// Crates with a binary each: name, version, binary.
+const CRATES: &[(&str, &str, &str)] =
+    &[("boringtun-cli", "0.7.1", "boringtun-cli"), ("gotatun-cli", "0.10.2", "gotatun")];
 
 /// The release of Debian whose wireguard-go has the offloads; the one before it has none.
 const WIREGUARD_GO_RELEASE: &str = "trixie";
@@ -22,15 +23,16 @@ pub(crate) fn binaries() -> PathBuf {
 /// Installs those that are missing.
 pub(crate) fn install() -> Result<()> {
     fs::create_dir_all(binaries())?;
-    for (name, version) in CRATES {
-        install_crate(name, version)?;
+    for (name, version, binary) in CRATES {
+        install_crate(name, version, binary)?;
     }
     install_wireguard_go()
 }
 
-fn install_crate(name: &str, version: &str) -> Result<()> {
+fn install_crate(name: &str, version: &str, binary: &str) -> Result<()> {
     let installed = fs::read_to_string(folder().join(".crates.toml")).unwrap_or_default();
-    if installed.contains(&format!("\"{name} {version} (")) {
+    // Cargo's list does not tell of a binary that was removed by hand.
+    if installed.contains(&format!("\"{name} {version} (")) && binaries().join(binary).exists() {
         return Ok(());
     }
     eprintln!("# {name} {version}: a partner to interoperate with; built in release, so it takes a minute or two");
@@ -49,10 +51,6 @@ fn install_wireguard_go() -> Result<()> {
     let unpacked = Scratch::new(folder().join("wireguard-go"))?;
     Release::open(folder().join("apt"), WIREGUARD_GO_RELEASE)?.unpack("wireguard-go", unpacked.path())?;
     move_file(&unpacked.path().join("usr/bin/wireguard-go"), &binary)
-}
-
-fn move_file(from: &Path, to: &Path) -> Result<()> {
-    fs::rename(from, to).with_context(|| format!("cannot move {} to {}", from.display(), to.display()))
 }
 
 fn folder() -> PathBuf {

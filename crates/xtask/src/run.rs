@@ -52,6 +52,11 @@ impl Drop for Scratch {
     }
 }
 
+/// Moves a file or folder within a file system.
+pub(crate) fn move_file(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).with_context(|| format!("cannot move {} to {}", from.display(), to.display()))
+}
+
 /// `cargo`, the one that runs this.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));

@@ -5,7 +5,8 @@ use anyhow::Result;
 use crate::run::{cargo, run, succeeds};
 use crate::{debian, kernel, peers};
 
-/// The version of the test runner that is installed where there is none.
+/// The version of the test runner that is installed where there is none, or an older one than `.config/nextest.toml`
+/// asks for.
 const NEXTEST: &str = "0.9.143";
 
 /// Debian's packages the tests need, and what for.
@@ -31,7 +32,8 @@ const PACKAGES: &[debian::Package] = &[
 /// Installs what is missing and says why. `chore` is what it is for.
 pub(crate) fn all(chore: &str) -> Result<()> {
     debian::install(PACKAGES, chore)?;
-    if !succeeds(cargo().args(["nextest", "--version"])) {
+    // It fails for an older one as well.
+    if !succeeds(cargo().args(["nextest", "show-config", "version"])) {
         eprintln!("# cargo-nextest {NEXTEST}: runs the tests, in parallel and each in its own process");
         run(cargo().args(["install", "--locked", "--version", NEXTEST, "cargo-nextest"]))?;
     }
