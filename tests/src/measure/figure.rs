@@ -22,6 +22,11 @@ pub fn number(value: f64) -> String {
     }
 }
 
+/// What is shown of so many figures, marked unless every round has one.
+pub fn marked(shown: String, figures: usize, rounds: usize) -> String {
+    if figures < rounds { format!("{shown} ({figures} of {rounds})") } else { shown }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,6 +40,12 @@ mod tests {
     #[test]
     fn the_median_of_an_even_number_is_the_mean_of_the_two_in_the_middle() {
         assert_eq!(median(vec![8.0, 1.0, 2.0, 4.0]), Some(3.0));
+    }
+
+    #[test]
+    fn a_figure_that_a_round_lacks_is_marked() {
+        assert_eq!(marked("2.5".to_owned(), 5, 5), "2.5");
+        assert_eq!(marked("2.5".to_owned(), 1, 5), "2.5 (1 of 5)");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use adit_tests::measure::figure::number;
+use adit_tests::measure::figure::{marked, median, number};
 use anyhow::{Context, Result};
 
 use crate::chart::{self, Bar, Group};
@@ -134,17 +134,22 @@ fn heading(results: &Results) -> String {
 }
 
 fn row(results: &Results, figure: &Figure) -> Option<String> {
-    let medians: Vec<Option<f64>> =
-        results.subjects.iter().map(|subject| results.median(subject, figure.key)).collect();
-    medians.iter().any(Option::is_some).then(|| {
+    let cells: Vec<Vec<f64>> = results.subjects.iter().map(|subject| results.figures(subject, figure.key)).collect();
+    let rounds = results.rounds() as usize;
+    cells.iter().any(|cell| !cell.is_empty()).then(|| {
         let arrow = match figure.better {
             Better::Higher => " ↑",
             Better::Lower => " ↓",
             Better::Neither => "",
         };
-        let cells: Vec<String> = medians.into_iter().map(|median| median.map_or("–".to_owned(), number)).collect();
-        let ratio = results.ratio(figure.key, figure.better);
-        let ratio = ratio.map_or(String::new(), |ratio| format!("{:.2} × {}", ratio.ratio, ratio.best));
+        let cell = |figures: Vec<f64>| {
+            let count = figures.len();
+            median(figures).map_or("–".to_owned(), |value| marked(number(value), count, rounds))
+        };
+        let cells: Vec<String> = cells.into_iter().map(cell).collect();
+        let ratio = results.ratio(figure.key, figure.better).map_or(String::new(), |ratio| {
+            marked(format!("{:.2} × {}", ratio.ratio, ratio.best), ratio.rounds, rounds)
+        });
         format!("| {}, {}{arrow} | {} | {ratio} |\n", figure.title, figure.unit, cells.join(" | "))
     })
 }
@@ -211,6 +216,14 @@ mod tests {
     fn a_row_has_every_median_and_the_ratio_to_the_best_other() {
         let row = row(&results(), figure("tcp_gbps").unwrap()).unwrap();
         assert_eq!(row, "| One flow, Gbit/s ↑ | 7.50 | 2.50 | – | 15.0 | 3.00 × wireguard-go |\n");
+    }
+
+    #[test]
+    fn what_a_round_lacks_is_marked() {
+        let mut results = results();
+        results.add(2, "adit", Measured { figures: [("tcp_gbps".to_owned(), 6.5)].into(), ..Measured::default() });
+        let row = row(&results, figure("tcp_gbps").unwrap()).unwrap();
+        assert!(row.contains("| 7.00 | 2.50 (1 of 2) |") && row.ends_with("× wireguard-go (1 of 2) |\n"), "{row}");
     }
 
     #[test]

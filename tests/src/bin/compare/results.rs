@@ -51,6 +51,8 @@ pub(crate) struct Ratio<'a> {
     pub(crate) best: &'a str,
     /// Adit's figure, divided by the other's of the same round.
     pub(crate) ratio: f64,
+    /// How many rounds have both figures.
+    pub(crate) rounds: usize,
 }
 
 impl Results {
@@ -84,8 +86,13 @@ impl Results {
 
     /// The median of a figure over the rounds that have it.
     pub(crate) fn median(&self, subject: &str, key: &str) -> Option<f64> {
+        median(self.figures(subject, key))
+    }
+
+    /// A figure of all the rounds that have it.
+    pub(crate) fn figures(&self, subject: &str, key: &str) -> Vec<f64> {
         let runs = self.runs.iter().filter(|run| run.subject == subject);
-        median(runs.filter_map(|run| run.measured.figures.get(key).copied()).collect())
+        runs.filter_map(|run| run.measured.figures.get(key).copied()).collect()
     }
 
     /// Adit against the best of the others: the median of the ratios of each round, in which both were measured
@@ -102,7 +109,9 @@ impl Results {
             let [ours, theirs] = [self.figure(round, OURS, key)?, self.figure(round, best, key)?];
             (theirs > 0.0).then(|| ours / theirs)
         };
-        Some(Ratio { best, ratio: median((1..=self.rounds()).filter_map(ratio_of).collect())? })
+        let ratios: Vec<f64> = (1..=self.rounds()).filter_map(ratio_of).collect();
+        let rounds = ratios.len();
+        Some(Ratio { best, ratio: median(ratios)?, rounds })
     }
 
     /// A figure of one round.
@@ -141,8 +150,8 @@ mod tests {
     #[test]
     fn the_best_other_is_the_highest_or_the_lowest_and_never_the_bare_wire() {
         let results = results(&[("adit", 6.0), ("slow", 1.0), ("fast", 3.0), ("veth", 15.0), ("veth", 0.1)]);
-        assert_eq!(results.ratio("figure", Better::Higher), Some(Ratio { best: "fast", ratio: 2.0 }));
-        assert_eq!(results.ratio("figure", Better::Lower), Some(Ratio { best: "slow", ratio: 6.0 }));
+        assert_eq!(results.ratio("figure", Better::Higher), Some(Ratio { best: "fast", ratio: 2.0, rounds: 1 }));
+        assert_eq!(results.ratio("figure", Better::Lower), Some(Ratio { best: "slow", ratio: 6.0, rounds: 1 }));
         assert_eq!(results.ratio("figure", Better::Neither), None);
     }
 
@@ -152,7 +161,7 @@ mod tests {
         let adit = [("adit", 3.0), ("adit", 30.0), ("adit", 2.0)];
         let other = [("other", 1.0), ("other", 10.0), ("other", 2.0)];
         let results = results(&[adit, other].concat());
-        assert_eq!(results.ratio("figure", Better::Higher), Some(Ratio { best: "other", ratio: 3.0 }));
+        assert_eq!(results.ratio("figure", Better::Higher), Some(Ratio { best: "other", ratio: 3.0, rounds: 3 }));
     }
 
     #[test]

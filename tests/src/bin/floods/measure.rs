@@ -81,6 +81,8 @@ fn measure(
 
     let (room, sent) = (arena.victim().host.datagrams_without_room(), flood.sent());
     let [calm, flooded] = transfer(&arena, &mut flood, seconds)?;
+    keep("tcp_sent_kpps", flooded.sent_kpps);
+    let [calm, flooded] = [calm.gbps, flooded.gbps];
     let lost = arena.victim().host.datagrams_without_room() - room;
     keep("tcp_lost_percent", 100.0 * lost as f64 / (flood.sent() - sent).max(1) as f64);
     keep("calm_gbps", calm);
@@ -97,25 +99,34 @@ fn measure(
     Ok(())
 }
 
-/// Gbit/s of one TCP flow from the peer to the victim, which is where the flood goes: before the flood, and then with it.
+/// A slice of time in which TCP was measured.
+struct Slice {
+    gbps: f64,
+    /// What the flood sent in it, 1,000 datagrams a second.
+    sent_kpps: f64,
+}
+
+/// One TCP flow from the peer to the victim, which is where the flood goes: before the flood, and then with it.
 /// (What comes after a flood is no measure for it: TCP takes its time to recover.) Ends with the flood going on.
-fn transfer(arena: &Arena, flood: &mut Flood, seconds: u32) -> Result<[f64; 2]> {
+fn transfer(arena: &Arena, flood: &mut Flood, seconds: u32) -> Result<[Slice; 2]> {
     let (host, interface) = (&arena.victim().host, arena.victim().interface());
-    let slice = Duration::from_secs(seconds.into());
+    let length = Duration::from_secs(seconds.into());
     let before = host.bytes_received(interface);
     flood.pause();
     std::thread::scope(|scope| {
         let flow = scope.spawn(|| guarded(|| tcp(arena, 2 * seconds + 2)));
         let begun = for_a_while(PATIENCE_FOR_TCP, || (host.bytes_received(interface) > before + BEGUN).then_some(()));
-        let rate = || {
+        let slice = |flood: &Flood| {
             std::thread::sleep(SETTLE);
-            let (start, bytes) = (Instant::now(), host.bytes_received(interface));
-            std::thread::sleep(slice);
-            8.0 * (host.bytes_received(interface) - bytes) as f64 / start.elapsed().as_secs_f64() / 1e9
+            let (start, sent, bytes) = (Instant::now(), flood.sent(), host.bytes_received(interface));
+            std::thread::sleep(length);
+            let (sent, bytes) = (flood.sent() - sent, host.bytes_received(interface) - bytes);
+            let seconds = start.elapsed().as_secs_f64();
+            Slice { gbps: 8.0 * bytes as f64 / seconds / 1e9, sent_kpps: sent as f64 / seconds / 1e3 }
         };
-        let calm = begun.map(|()| rate());
+        let calm = begun.map(|()| slice(flood));
         flood.resume();
-        let flooded = begun.map(|()| rate());
+        let flooded = begun.map(|()| slice(flood));
         // A flow that came to nothing under the flood makes iperf3 fail; one that has not begun is no figure.
         let ended = flow.join().unwrap_or_else(|_| bail!("iperf3"));
         match (calm, flooded) {

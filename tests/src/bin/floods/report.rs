@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use adit_tests::Rate;
-use adit_tests::measure::figure::{median, number};
+use adit_tests::measure::figure::{marked, median, number};
+use adit_tests::{Implementation, Rate};
 
 use crate::ALL;
 use crate::measure::{Against, PATIENCE};
@@ -27,6 +27,12 @@ const TABLES: &[Table] = &[
                carried just before. The first row is a flood to another port of the node, which nobody reads: what is lost there \
                is what the sender and the kernel's own stack take of the two cores, not the daemon. More than 100 means that \
                the flow was faster under the flood than just before.",
+        has_beside: true,
+    },
+    Table {
+        key: "tcp_sent_kpps",
+        title: "Flood while TCP was measured, 1,000 datagrams a second",
+        note: "What the sender came to beside the daemons and iperf3. The less it is, the less the share above says.",
         has_beside: true,
     },
     Table {
@@ -115,14 +121,19 @@ fn heading() -> String {
 }
 
 fn row(results: &Results, kind: Against, rate: &str, key: &str) -> Option<String> {
-    let median = |subject: &dyn ToString| results.median(&subject.to_string(), kind.name(), rate, key);
-    let cells: Vec<Option<f64>> = ALL.iter().map(|subject| median(subject)).collect();
-    cells.iter().any(Option::is_some).then(|| {
+    let figures = |subject: &Implementation| results.figures(&subject.to_string(), kind.name(), rate, key);
+    let cells: Vec<Vec<f64>> = ALL.iter().map(figures).collect();
+    cells.iter().any(|cell| !cell.is_empty()).then(|| {
         let show = |value: f64| match key {
             "newcomer_s" if value >= PATIENCE.into() => format!("not in {PATIENCE}"),
             _ => number(value),
         };
-        let cells: Vec<String> = cells.into_iter().map(|cell| cell.map_or("–".to_owned(), show)).collect();
+        let rounds = results.rounds_at(rate);
+        let cell = |figures: Vec<f64>| {
+            let count = figures.len();
+            median(figures).map_or("–".to_owned(), |value| marked(show(value), count, rounds))
+        };
+        let cells: Vec<String> = cells.into_iter().map(cell).collect();
         format!("| {} | {} |\n", title(kind), cells.join(" | "))
     })
 }
@@ -219,7 +230,7 @@ mod tests {
     #[test]
     fn a_table_has_medians_and_dashes_for_what_was_not_measured() {
         let text = markdown(&results());
-        assert!(text.contains("| replay | 85.0 | – | 0 | – |"), "{text}");
+        assert!(text.contains("| replay | 85.0 | – | 0 (1 of 2) | – |"), "{text}");
         assert!(text.contains("Medians of 2 rounds"), "{text}");
         assert!(
             text.contains("\ncargo xtask floods --rate 20000 --rounds 2 --secs 2 --output target/report\n"),
@@ -228,8 +239,18 @@ mod tests {
     }
 
     #[test]
+    fn what_was_sent_while_tcp_was_measured_is_shown_where_it_is_known() {
+        let title = "### Flood while TCP was measured, 1,000 datagrams a second\n";
+        let mut results = results();
+        assert!(!markdown(&results).contains(title));
+        results.runs[0].measured.figures.insert("tcp_sent_kpps".to_owned(), 19.5);
+        let text = markdown(&results);
+        assert!(text.contains(title) && text.contains("nobody reads | 19.5 (1 of 2) | – | – | – |"), "{text}");
+    }
+
+    #[test]
     fn a_newcomer_that_never_got_in_has_no_time() {
-        assert!(markdown(&results()).contains("| replay | 5.25 | – | not in 17 | – |"));
+        assert!(markdown(&results()).contains("| replay | 5.25 | – | not in 17 (1 of 2) | – |"));
     }
 
     #[test]

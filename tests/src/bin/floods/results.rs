@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
-use adit_tests::measure::figure::{median, number};
+use adit_tests::measure::figure::number;
 use adit_tests::measure::machine::Machine;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -90,10 +90,9 @@ impl Results {
         self.runs.iter().filter(move |run| run.subject == subject && run.kind == kind && run.rate == rate)
     }
 
-    /// The median of a figure over the runs that have it.
-    pub(crate) fn median(&self, subject: &str, kind: &str, rate: &str, key: &str) -> Option<f64> {
-        let values = self.of(subject, kind, rate).filter_map(|run| run.measured.figures.get(key).copied());
-        median(values.collect())
+    /// A figure of all the runs that have it.
+    pub(crate) fn figures(&self, subject: &str, kind: &str, rate: &str, key: &str) -> Vec<f64> {
+        self.of(subject, kind, rate).filter_map(|run| run.measured.figures.get(key).copied()).collect()
     }
 
     /// The rates, in the order in which they came first.
@@ -109,7 +108,12 @@ impl Results {
 
     /// How often everything was measured.
     pub(crate) fn rounds(&self) -> usize {
-        let of = |run: &Run| self.of(&run.subject, &run.kind, &run.rate).count();
+        self.rates().into_iter().map(|rate| self.rounds_at(rate)).max().unwrap_or(0)
+    }
+
+    /// How often everything was measured at this rate.
+    pub(crate) fn rounds_at(&self, rate: &str) -> usize {
+        let of = |run: &Run| self.of(&run.subject, &run.kind, rate).count();
         self.runs.iter().map(of).max().unwrap_or(0)
     }
 }
