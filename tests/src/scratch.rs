@@ -1,4 +1,4 @@
-//! Files of tests, of which nothing is left however a test ends.
+//! Files of tests, of which nothing is left however a test ends, unless it is killed.
 
 use std::fs::{self, File};
 use std::ops::Deref;

@@ -147,6 +147,8 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 /// told that it is in a container, so that it leaves devices and clock alone.
 const BOOT: &str = r#"
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
+# One of this name is of a test that was killed.
+[ ! -d "$1" ] || rmdir "$1"
 mkdir "$1"
 echo $$ > "$1/cgroup.procs"
 exec unshare --mount --pid --cgroup --ipc --uts --fork --kill-child sh -euc '
