@@ -1,8 +1,9 @@
 //! A daemon that runs for long under everything that can happen to it, and must hold as much afterwards as it did at the
 //! beginning; run by `cargo xtask soak`.
 //!
-//! A round is every kind of work once, in an order by chance, then calm. After each, memory, descriptors and threads of
-//! two daemons are looked at: A, which is never restarted, and C, which is reloaded in each round.
+//! A round is every kind of work, in an order by chance, what is quick several times; then calm. After each, memory,
+//! descriptors and threads of two daemons are looked at: A, which is never restarted, and C, which is reloaded in each
+//! round.
 
 // Like every program of this package it relies on panics that unwind, so it is not for the release profile.
 
@@ -21,8 +22,8 @@ use adit_tests::measure::programs::guarded;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 
-use crate::sample::{FEWEST, MARGIN_KIB, Sample, WARM_UP, growth_kib, problems};
-use crate::work::{UNDISTURBED, World};
+use crate::sample::{FEWEST, MARGIN_KIB, Sample, WARM_UP, growth_kib, problems, smallest_found_kib};
+use crate::work::{OFTEN, RENEWAL_AGE, UNDISTURBED, World};
 
 /// Lets a daemon run under everything that can happen to it, and looks for what it does not give back.
 #[derive(Debug, Parser)]
@@ -72,7 +73,8 @@ struct Record {
     seed: u64,
     elapsed: Duration,
     series: [Series; 2],
-    /// How often A and C were found to have another session after a round, with nothing that would have ended the last.
+    /// How often A and C were found to have another session after a round, the last being old enough to be renewed and
+    /// not ended by anything else.
     renewed: u32,
 }
 
@@ -123,7 +125,7 @@ fn soak(time: Duration, record: &mut Record) -> Result<()> {
         }
         record.elapsed = start.elapsed();
         let latest = trio.a.peer(&trio.c.keys).latest_handshake;
-        if session != 0 && latest != session && !done.iter().any(|work| work == "cut") {
+        if session != 0 && latest >= session + RENEWAL_AGE && !done.iter().any(|work| work == "cut") {
             record.renewed += 1;
         }
         session = latest;
@@ -164,6 +166,14 @@ impl Record {
                     first.anonymous_kib, last.anonymous_kib, last.counts.descriptors, last.counts.threads,
                 );
             }
+        }
+        if let Some(kib) = smallest_found_kib(rounds) {
+            let _infallible = writeln!(
+                text,
+                "in so many rounds a steady growth is seen from {kib:.0} KiB a round on, or {:.0} KiB each time for \
+                 what is done {OFTEN} times a round; less is not seen",
+                kib / f64::from(OFTEN),
+            );
         }
         if found.is_empty() {
             text.push_str("flat\n");

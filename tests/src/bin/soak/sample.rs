@@ -134,6 +134,14 @@ pub(crate) fn growth_kib(samples: &[Sample]) -> [f64; 2] {
     [difference(&memory), slope_over_all(&memory)]
 }
 
+/// The smallest steady growth a round that so many rounds show, in which nothing but it changes the memory: what is
+/// smaller stays within the margin from the first judged round to the last.
+pub(crate) fn smallest_found_kib(rounds: usize) -> Option<f64> {
+    let judged = rounds.checked_sub(WARM_UP).filter(|_| rounds >= FEWEST)?;
+    let step = thinning(judged);
+    Some(MARGIN_KIB as f64 / ((judged - 1) / step * step) as f64)
+}
+
 /// From the first rounds to the last.
 fn difference(series: &[f64]) -> f64 {
     let end = END.min(series.len());
@@ -143,12 +151,17 @@ fn difference(series: &[f64]) -> f64 {
 /// The median of the slopes between every two values (Theil and Sen), which single bumps do not bend, from the first
 /// value to the last.
 fn slope_over_all(series: &[f64]) -> f64 {
-    let thinned: Vec<f64> = series.iter().copied().step_by(series.len().div_ceil(MOST).max(1)).collect();
+    let thinned: Vec<f64> = series.iter().copied().step_by(thinning(series.len())).collect();
     let slopes = thinned.iter().enumerate().flat_map(|(at, value)| {
         let later = thinned.iter().enumerate().skip(at + 1);
         later.map(move |(later_at, later)| (later - value) / (later_at - at) as f64)
     });
     median(slopes.collect()) * thinned.len().saturating_sub(1) as f64
+}
+
+/// Of how many values one is looked at for the slope.
+fn thinning(length: usize) -> usize {
+    length.div_ceil(MOST).max(1)
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -202,6 +215,17 @@ mod tests {
         let leaking = |round| 5000 + 2 * round as u64 + noise(round);
         assert_eq!(problems(&series(100, leaking)), [""; 0]);
         assert_problem(&series(1000, leaking), "by its slope");
+    }
+
+    #[test]
+    fn a_growth_is_seen_from_the_size_on_that_is_told() {
+        assert_eq!(smallest_found_kib(FEWEST - 1), None);
+        for rounds in [FEWEST, 8, 50, 700, 1504] {
+            let smallest = smallest_found_kib(rounds).expect("enough rounds");
+            let growing = |part: f64| series(rounds, |round| 50_000 + (part * smallest * round as f64).round() as u64);
+            assert_eq!(problems(&growing(0.99)), [""; 0], "{rounds} rounds");
+            assert_problem(&growing(1.01), "by its slope");
+        }
     }
 
     #[test]

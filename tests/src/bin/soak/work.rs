@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::net::UdpSocket;
 use std::os::unix::net::UnixStream;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use adit_tests::{
     Arena, FloodKind, Implementation, Keys, Launch, Node, Peer, Ping, Rate, Udp, eventually, preshared_key,
@@ -26,6 +26,12 @@ const CLIENTS: usize = 64;
 const FLOOD: Rate = Rate::PerSecond(20_000);
 /// Longer than a session may be used without a new one, so that some are renewed for their age alone.
 pub(crate) const UNDISTURBED: Duration = Duration::from_secs(180);
+/// The age in seconds at which a session is renewed: 120, but the clock may have been set a little meanwhile.
+pub(crate) const RENEWAL_AGE: u64 = 118;
+/// How often in a round what is quick is done, so that what it loses adds up.
+pub(crate) const OFTEN: u32 = 4;
+/// A peer takes no initiation so soon after the last one, and the next comes only after five seconds.
+const BETWEEN_HANDSHAKES: Duration = Duration::from_millis(50);
 
 /// Something that a daemon has to bear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +65,14 @@ impl Work {
         Self::Cut,
         Self::Reload,
     ];
+
+    /// How often it is done in a round.
+    fn times(self) -> u32 {
+        match self {
+            Self::Rekey | Self::Roam | Self::Cut | Self::Reload => OFTEN,
+            _ => 1,
+        }
+    }
 }
 
 impl fmt::Display for Work {
@@ -107,7 +121,8 @@ impl World {
         }
     }
 
-    /// Everything once, in an order by chance; then traffic both ways with both peers. Says what was done.
+    /// Everything, in an order by chance, what is quick several times; then traffic both ways with both peers. Says
+    /// what was done.
     pub(crate) fn round(&mut self, check: impl Fn() -> Result<()>) -> Result<Vec<String>> {
         let mut all = Work::ALL;
         for left in (1..all.len()).rev() {
@@ -115,18 +130,23 @@ impl World {
         }
         let mut done = Vec::new();
         for work in all {
-            check()?;
-            if let Some(how) = self.perform(work)? {
-                let how = if how.is_empty() { how } else { format!("({how})") };
-                done.push(format!("{work}{how}"));
+            if work == Work::Cut && self.leaves_alone() {
+                continue;
             }
+            let mut how = String::new();
+            for _ in 0..work.times() {
+                check()?;
+                how.push_str(&self.perform(work)?);
+            }
+            let how = if how.is_empty() { how } else { format!("({how})") };
+            done.push(format!("{work}{how}"));
         }
         self.calm();
         Ok(done)
     }
 
-    /// Says how it was done, if it was done at all.
-    fn perform(&mut self, work: Work) -> Result<Option<String>> {
+    /// Says how it was done, if there are several ways.
+    fn perform(&mut self, work: Work) -> Result<String> {
         let mut how = String::new();
         match work {
             Work::Streams => self.streams(),
@@ -139,11 +159,10 @@ impl World {
             Work::Peers => self.many_peers()?,
             Work::Flood => self.flood(),
             Work::Clients => self.clients()?,
-            Work::Cut if self.leaves_alone() => return Ok(None),
             Work::Cut => self.cut(),
-            Work::Reload => self.reload(),
+            Work::Reload => self.reload()?,
         }
-        Ok(Some(how))
+        Ok(how)
     }
 
     fn streams(&mut self) {
@@ -190,6 +209,7 @@ impl World {
 
     /// A forgets B, and both use another preshared key from then on.
     fn rekey(&mut self) {
+        std::thread::sleep(BETWEEN_HANDSHAKES);
         let key = preshared_key();
         let Arena { trio, .. } = &self.arena;
         let endpoint = trio.a.peer(&trio.b.keys).endpoint;
@@ -305,6 +325,7 @@ impl World {
 
     /// A's interface goes down and comes up, and A has another key for a moment.
     fn cut(&self) {
+        std::thread::sleep(BETWEEN_HANDSHAKES);
         let a = &self.arena.trio.a;
         a.host.ip("link set wg0 down");
         a.host.ip("link set wg0 up");
@@ -316,13 +337,21 @@ impl World {
     }
 
     /// C's daemon is replaced by the program on disk, which leaves its sessions as they are.
-    fn reload(&self) {
-        let c = &self.arena.trio.c;
+    fn reload(&self) -> Result<()> {
+        let Arena { trio, .. } = &self.arena;
+        let (a, c) = (&trio.a, &trio.c);
+        // There is a session, and what is the other's turn to say has been said.
+        self.reach(3, 1);
+        let before = a.peer(&c.keys).latest_handshake;
+        // Another one would be in another second.
+        eventually("the session is a second old", || (unix_seconds() > before).then_some(()));
         let mut command = Command::new(Implementation::Adit.binary());
         command.args(["reload", c.interface()]);
         c.host.complete(command, "").success();
         eventually("the process that handed over ends", || (c.host.processes().len() == 2).then_some(()));
         self.reach(3, 1);
+        let after = a.peer(&c.keys).latest_handshake;
+        is_kept(before, after, unix_seconds())
     }
 
     /// Traffic that touches whatever a daemon allocates when it is first used.
@@ -363,6 +392,22 @@ impl World {
     }
 }
 
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_secs())
+}
+
+/// Fails if a session that was there before a reload is not there after it, and was too young to be renewed; all in
+/// seconds since the Unix epoch.
+fn is_kept(before: u64, after: u64, now: u64) -> Result<()> {
+    let age = now.saturating_sub(before);
+    ensure!(
+        after == before || age >= RENEWAL_AGE,
+        "a reload lost C's session with A: the latest handshake was at {before} before it and is at {after} after it, \
+         though the session was {age} s old",
+    );
+    Ok(())
+}
+
 /// The addresses between which B moves.
 const OUTSIDE: [&str; 2] = ["10.0.0.2", "10.0.0.12"];
 
@@ -381,4 +426,17 @@ fn nobody(key: u32, number: u32) -> Peer {
 fn inside(number: u32) -> std::net::Ipv4Addr {
     let [_, _, high, low] = number.to_be_bytes();
     [10, 9, high, low].into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reload_after_which_a_young_session_is_another_has_failed() {
+        assert!(is_kept(1000, 1000, 1010).is_ok(), "the same");
+        assert!(is_kept(1000, 1120, 1120).is_ok(), "renewed for its age");
+        let error = is_kept(1000, 1010, 1010).expect_err("lost").to_string();
+        assert!(error.starts_with("a reload lost C's session with A") && error.ends_with("10 s old"), "{error}");
+    }
 }
