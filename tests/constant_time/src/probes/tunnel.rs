@@ -13,7 +13,7 @@ use crate::memcheck::{are_secret, classify, declassify};
 
 pub(super) const PROBES: &[&Probe] = &[&Probe {
     name: "two handshakes under load and the packets between",
-    run: tunnel,
+    run: || RUNS.into_iter().for_each(tunnel),
     allowed: ALLOWED,
     expected: Expected::Quiet,
 }];
@@ -55,8 +55,37 @@ const ALLOWED: &[Allowed] = &[
     Allowed { place: "/e_chacha20poly1305.c", line: "chacha20_poly1305_open_gather", why: VERDICT },
 ];
 
+/// Something that a tunnel keeps to itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Secret {
+    PrivateKeys,
+    PresharedKey,
+    Random,
+    Texts,
+}
+
+/// What is secret in one run.
+type Secrets = &'static [Secret];
+
+/// All at once; then each that goes into a session's keys alone, since any of them makes those secret.
+const RUNS: [Secrets; 4] = [
+    &[Secret::PrivateKeys, Secret::PresharedKey, Secret::Random, Secret::Texts],
+    &[Secret::PrivateKeys],
+    &[Secret::PresharedKey],
+    &[Secret::Random],
+];
+
+impl Secret {
+    /// From here on these bytes are secret, if this is among the secrets.
+    fn mark(self, secrets: Secrets, bytes: &[u8]) {
+        if secrets.contains(&self) {
+            classify(bytes);
+        }
+    }
+}
+
 /// A generator whose numbers are secret where they become keys: those are asked for as 32 bytes.
-struct SecretRng(ChaCha8Rng);
+struct SecretRng(ChaCha8Rng, Secrets);
 
 impl TryRng for SecretRng {
     type Error = Infallible;
@@ -72,7 +101,7 @@ impl TryRng for SecretRng {
     fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
         self.0.try_fill_bytes(bytes)?;
         if bytes.len() == 32 {
-            classify(bytes);
+            Secret::Random.mark(self.1, bytes);
         }
         Ok(())
     }
@@ -82,6 +111,7 @@ impl TryCryptoRng for SecretRng {}
 
 /// One end of the tunnel.
 struct End {
+    secrets: Secrets,
     interface: Interface,
     peer: PeerId,
     address: SocketAddr,
@@ -89,33 +119,33 @@ struct End {
 }
 
 impl End {
-    fn new(now: Instant, own: u8, other: u8) -> Self {
+    fn new(secrets: Secrets, now: Instant, own: u8, other: u8) -> Self {
         let mut bounds = Bounds::default();
         // Always under load, so that every initiation needs a cookie.
         bounds.handshakes_per_second = 0;
-        let rng = Box::new(SecretRng(ChaCha8Rng::seed_from_u64(own.into())));
+        let rng = Box::new(SecretRng(ChaCha8Rng::seed_from_u64(own.into()), secrets));
         let mut interface = Interface::with_bounds(now, Duration::from_secs(1_700_000_000), rng, bounds);
         // The key becomes secret where it lies, after what is public about it has been computed.
         interface.set_private_key(Some(PrivateKey::from_bytes(bytes(own))));
-        classify(interface.private_key().expect("was set").as_bytes());
+        Secret::PrivateKeys.mark(secrets, interface.private_key().expect("was set").as_bytes());
         let peer = interface.add_peer(PrivateKey::from_bytes(bytes(other)).public_key()).expect("another key");
         let psk = PresharedKey::from_bytes(bytes(99));
-        classify(psk.as_bytes());
+        Secret::PresharedKey.mark(secrets, psk.as_bytes());
         interface.set_preshared_key(peer, Some(psk)).expect("a peer");
         interface.add_allowed_ip(peer, "10.0.0.0/8".parse().expect("a prefix")).expect("a peer");
         interface.set_endpoint(peer, Some(address(other))).expect("a peer");
         interface.set_mtu(1420);
-        Self { interface, peer, address: address(own), inside: own }
+        Self { secrets, interface, peer, address: address(own), inside: own }
     }
 
-    /// A packet to the other end, whose contents after the headers are secret.
+    /// A packet to the other end, whose contents after the headers may be secret.
     fn packet(&self, to: &Self, len: usize) -> Vec<u8> {
         let mut packet = vec![0x33; len];
         packet[..20].fill(0);
         packet[0] = 0x45;
         packet[2..4].copy_from_slice(&(len as u16).to_be_bytes());
         packet[12..20].copy_from_slice(&[10, 0, 0, self.inside, 10, 0, 0, to.inside]);
-        classify(&packet[HEADERS..]);
+        Secret::Texts.mark(self.secrets, &packet[HEADERS..]);
         packet
     }
 
@@ -148,7 +178,8 @@ impl End {
         let ranges = delivered.packets().map(|(_, range)| range);
         ranges
             .inspect(|range| {
-                assert!(are_secret(&buffer[range.clone()][HEADERS..]), "not opened with the session's key")
+                let is_secret = are_secret(&buffer[range.clone()][HEADERS..]);
+                assert!(is_secret, "not opened with a key that depends on {:?}", self.secrets);
             })
             .map(|range| range.len())
             .sum()
@@ -162,9 +193,9 @@ fn address(end: u8) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, end], 51_820))
 }
 
-fn tunnel() {
+fn tunnel(secrets: Secrets) {
     let mut now = Instant::from_nanos(0);
-    let (mut a, mut b) = (End::new(now, 1, 2), End::new(now, 2, 1));
+    let (mut a, mut b) = (End::new(secrets, now, 1, 2), End::new(secrets, now, 2, 1));
     let packet = a.packet(&b, 500);
     let mut buffer = vec![0; 2_048];
     assert_eq!(a.interface.handle_packet(now, &packet, &mut buffer), Ok(None), "there is no session yet");
