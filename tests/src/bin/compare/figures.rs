@@ -30,7 +30,7 @@ pub(crate) struct Section {
 /// The tables of the report.
 pub(crate) const SECTIONS: &[Section] = &[
     Section {
-        title: "TCP",
+        title: "TCP with the host's congestion control",
         figures: &[
             higher("tcp_gbps", "One flow", "Gbit/s"),
             higher("tcp_reversed_gbps", "One flow, reversed", "Gbit/s"),
@@ -38,6 +38,17 @@ pub(crate) const SECTIONS: &[Section] = &[
             lower("tcp_cpu_s_gb", "One flow, CPU of both daemons", "s/GB"),
             lower("tcp_reversed_cpu_s_gb", "One flow, reversed, CPU", "s/GB"),
             lower("tcp_four_cpu_s_gb", "Four flows, CPU", "s/GB"),
+        ],
+    },
+    Section {
+        title: "TCP with CUBIC, the kernel's default",
+        figures: &[
+            higher("cubic_gbps", "CUBIC, one flow", "Gbit/s"),
+            higher("cubic_reversed_gbps", "CUBIC, one flow, reversed", "Gbit/s"),
+            higher("cubic_four_gbps", "CUBIC, four flows", "Gbit/s"),
+            lower("cubic_cpu_s_gb", "CUBIC, one flow, CPU of both daemons", "s/GB"),
+            lower("cubic_reversed_cpu_s_gb", "CUBIC, one flow, reversed, CPU", "s/GB"),
+            lower("cubic_four_cpu_s_gb", "CUBIC, four flows, CPU", "s/GB"),
         ],
     },
     Section {

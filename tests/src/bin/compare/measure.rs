@@ -29,6 +29,8 @@ pub(crate) enum Test {
     TcpReversed,
     /// Four TCP flows
     TcpFour,
+    /// The same three with CUBIC, the kernel's default, whatever the host has chosen
+    Cubic,
     /// UDP with 64 bytes of payload, as fast as it goes
     #[value(name = "udp-64")]
     Udp64,
@@ -115,6 +117,7 @@ fn traffic_test(bench: &Bench, test: Test, seconds: u32) -> Result<Figures> {
         Test::Tcp => tcp(bench, seconds, &[], ["tcp_gbps", "tcp_cpu_s_gb"]),
         Test::TcpReversed => tcp(bench, seconds, &["-R"], ["tcp_reversed_gbps", "tcp_reversed_cpu_s_gb"]),
         Test::TcpFour => tcp(bench, seconds, &["-P", "4"], ["tcp_four_gbps", "tcp_four_cpu_s_gb"]),
+        Test::Cubic => cubic(bench, seconds),
         Test::Udp64 => udp(bench, seconds, "64", ["udp_64_kpps", "udp_64_lost_percent", "udp_64_cpu_us"]),
         Test::Udp1372 => udp(bench, seconds, "1372", ["udp_1372_kpps", "udp_1372_lost_percent", "udp_1372_cpu_us"]),
         Test::Peers | Test::BusyPoll => Ok(Figures::new()),
@@ -137,6 +140,17 @@ fn tcp(bench: &Bench, seconds: u32, arguments: &[&str], [rate, cpu]: [&'static s
     let mut figures = vec![(rate, tcp.bits_a_second / 1e9)];
     figures.extend(cpu_seconds.map(|seconds| (cpu, seconds / (tcp.bytes / 1e9))));
     Ok(figures)
+}
+
+fn cubic(bench: &Bench, seconds: u32) -> Result<Figures> {
+    let cases: [(&[&str], _); 3] = [
+        (&[], ["cubic_gbps", "cubic_cpu_s_gb"]),
+        (&["-R"], ["cubic_reversed_gbps", "cubic_reversed_cpu_s_gb"]),
+        (&["-P", "4"], ["cubic_four_gbps", "cubic_four_cpu_s_gb"]),
+    ];
+    let measured = cases.map(|(arguments, keys)| tcp(bench, seconds, &[&["-C", "cubic"], arguments].concat(), keys));
+    let measured: Result<Vec<Figures>> = measured.into_iter().collect();
+    Ok(measured?.concat())
 }
 
 fn udp(bench: &Bench, seconds: u32, length: &str, [rate, lost, cpu]: [&'static str; 3]) -> Result<Figures> {

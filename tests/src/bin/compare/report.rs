@@ -24,13 +24,19 @@ const CHARTS: &[Chart] = &[
         file: "tcp.svg",
         title: "TCP through the tunnel, Gbit/s",
         note: "Longer is better",
-        figures: &["tcp_gbps", "tcp_reversed_gbps", "tcp_four_gbps"],
+        figures: &["tcp_gbps", "tcp_reversed_gbps", "tcp_four_gbps", "cubic_gbps", "cubic_four_gbps"],
     },
     Chart {
         file: "cpu.svg",
         title: "CPU seconds a GB of TCP, both daemons",
         note: "Shorter is better",
-        figures: &["tcp_cpu_s_gb", "tcp_reversed_cpu_s_gb", "tcp_four_cpu_s_gb"],
+        figures: &[
+            "tcp_cpu_s_gb",
+            "tcp_reversed_cpu_s_gb",
+            "tcp_four_cpu_s_gb",
+            "cubic_cpu_s_gb",
+            "cubic_four_cpu_s_gb",
+        ],
     },
     Chart {
         file: "udp.svg",
@@ -180,7 +186,9 @@ Two network namespaces are joined by a veth pair, with a daemon of the same impl
 in the tunnel. `wg` configures every daemon alike; each keeps its own defaults otherwise.
 
 - **TCP, UDP**: iperf3, as the receiver counts. UDP is sent as fast as the sender can, so it competes with the daemons \
-for the same cores, and losses are expected.
+for the same cores, and losses are expected. TCP is measured with the congestion control of the host, which the last \
+table names, and with CUBIC, which the kernel takes unless it is told otherwise: BBR paces what it sends by timers, and \
+so gives a tunnel less to do at a time.
 - **CPU**: the user and system time of both daemons while the client runs, as the kernel accounts it, over what was \
 delivered.
 - **Ping**: 300 round trips 5 ms apart, so that everything sleeps in between, and 5,000 back to back (`ping -f`).
