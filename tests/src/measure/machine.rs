@@ -48,9 +48,14 @@ impl Machine {
             virtual_machine: has("hypervisor"),
             memory_gib: memory.unwrap_or(0).div_ceil(1 << 20),
             kernel: kernel("kernel/osrelease"),
-            congestion_control: kernel("net/ipv4/tcp_congestion_control"),
+            congestion_control: Self::congestion_control(),
             versions: versions(implementations),
         }
+    }
+
+    /// The congestion control that TCP has here.
+    pub fn congestion_control() -> String {
+        fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").unwrap_or_default().trim().to_owned()
     }
 
     /// A table in Markdown.

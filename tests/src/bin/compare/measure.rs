@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use adit_tests::measure::figure::number;
+use adit_tests::measure::machine::Machine;
 use adit_tests::measure::programs::guarded;
 use adit_tests::measure::{interrupt, parse, programs};
 use adit_tests::{Implementation, Peer, for_a_while};
@@ -143,12 +144,21 @@ fn tcp(bench: &Bench, seconds: u32, arguments: &[&str], [rate, cpu]: [&'static s
 }
 
 fn cubic(bench: &Bench, seconds: u32) -> Result<Figures> {
+    // For the hosts, and not by an option of iperf3: a connection that has begun with BBR goes on pacing.
+    let choose = |algorithm: &str| {
+        for host in [&bench.near, &bench.far] {
+            host.set("ipv4/tcp_congestion_control", algorithm);
+        }
+    };
+    let usual = Machine::congestion_control();
+    choose("cubic");
     let cases: [(&[&str], _); 3] = [
         (&[], ["cubic_gbps", "cubic_cpu_s_gb"]),
         (&["-R"], ["cubic_reversed_gbps", "cubic_reversed_cpu_s_gb"]),
         (&["-P", "4"], ["cubic_four_gbps", "cubic_four_cpu_s_gb"]),
     ];
-    let measured = cases.map(|(arguments, keys)| tcp(bench, seconds, &[&["-C", "cubic"], arguments].concat(), keys));
+    let measured = cases.map(|(arguments, keys)| tcp(bench, seconds, arguments, keys));
+    choose(&usual);
     let measured: Result<Vec<Figures>> = measured.into_iter().collect();
     Ok(measured?.concat())
 }
