@@ -255,6 +255,10 @@ fn where_no_more_files_can_be_opened_the_client_that_came_last_is_served_and_the
     let _ = rig.run();
     assert_eq!(received(&late), "listen_port=0\nerrno=0\n\n");
     assert!(is_closed(&clients[1]));
+    // Nobody waits any more, though the kernel would not say so: nobody has to go.
+    assert!(rig.server.must_be_looked_after());
+    assert_eq!(rig.server.look(), Status::Serving);
+    assert_eq!((rig.server.clients.len(), rig.server.must_be_looked_after()), (1, false));
 }
 
 #[test]
