@@ -1,11 +1,14 @@
 //! `cargo xtask sanitize`: tests under the sanitizers of the compiler.
 
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 
-use crate::run::{cargo, run, target};
+use crate::run::{Scratch, cargo, output, run, target};
+use crate::{kernel, peers, setup};
 
 /// The flags are for this platform's programs alone, not for what runs while building.
 const PLATFORM: &str = "x86_64-unknown-linux-gnu";
@@ -19,11 +22,18 @@ pub(crate) struct SanitizeOptions {
     /// Only accesses outside of what was allocated
     #[arg(long, conflicts_with = "thread")]
     address: bool,
+    /// Only data races, in the whole daemon with the standard library, through the tests of whole systems. It takes the
+    /// library's source: `rustup component add rust-src`
+    #[arg(long, conflicts_with_all = ["thread", "address"])]
+    whole: bool,
 }
 
 /// ThreadSanitizer over the device's tests, AddressSanitizer over the cipher's and the device's. The engine has neither
 /// threads nor unsafe code.
 pub(crate) fn all(options: &SanitizeOptions) -> Result<()> {
+    if options.whole {
+        return whole();
+    }
     if !options.address {
         // A lock that is waited for is taken within the standard library, where ThreadSanitizer does not see it: what it
         // says of that once, it does not say each time.
@@ -46,18 +56,68 @@ const CALLS: &str = "test(/^confine::tests::calls/)";
 /// how it hands on a test's result looks like a race. Functions have names only where there is `llvm-symbolizer`.
 const SUPPRESSIONS: &str = "race:CompletedTest\nrace:test::\n";
 
-/// The sanitizers are not stable, so the compiler must be told to let us, and to let instrumented code call the standard
-/// library that it comes with.
+/// Instrumented code may call the standard library that the compiler comes with.
 fn under(sanitizer: &str, package: &str, arguments: &[&str]) -> Result<()> {
     let folder = target().join(sanitizer);
     fs::create_dir_all(&folder)?;
     let suppressions = folder.join("suppressions");
     fs::write(&suppressions, SUPPRESSIONS)?;
-    run(cargo()
+    run(unstable(&format!("-Zsanitizer={sanitizer} -Cunsafe-allow-abi-mismatch=sanitizer"))
         .args(["nextest", "run", "--target", PLATFORM, "--package", package, "--target-dir"])
         .arg(&folder)
         .args(arguments)
-        .env("RUSTC_BOOTSTRAP", "1")
-        .env("RUSTFLAGS", format!("-Zsanitizer={sanitizer} -Cunsafe-allow-abi-mismatch=sanitizer"))
         .env("TSAN_OPTIONS", format!("suppressions={}", suppressions.display())))
+}
+
+/// What is left out of the tests of whole systems: those of the confinement, without which the daemon runs here; those of
+/// other machines and service managers; and those that start it in the background, since a program that ThreadSanitizer
+/// watches has a thread from the start, and does not get past its fork.
+const LEFT_OUT: &str = "binary(kernel) or binary(systemd) or binary(privileges) or test(/background|demo|kernel/)";
+
+/// The daemon and the standard library under ThreadSanitizer, beside the ordinary programs that drive it.
+fn whole() -> Result<()> {
+    setup::all("look for data races in the whole daemon")?;
+    let library = standard_library()?;
+    let folder = target().join("thread-whole");
+    run(unstable("-Zsanitizer=thread")
+        .args(["build", "--locked", "--package", "adit-cli", "-Zbuild-std", "--target", PLATFORM, "--target-dir"])
+        .arg(&folder))
+    .with_context(|| format!("with the standard library of {}", library.display()))?;
+    let reports = Scratch::new(folder.join("reports"))?;
+    let tests = run(cargo()
+        .args(["nextest", "run", "--package", "adit-tests", "--no-fail-fast", "-E", &format!("not ({LEFT_OUT})")])
+        .env("ADIT_BIN", folder.join(PLATFORM).join("debug").join("adit"))
+        .env("ADIT_UNCONFINED", "1")
+        .env("ADIT_PEERS", peers::binaries())
+        .env("ADIT_KERNEL", kernel::folder())
+        // The daemons are killed or detached, so their exit status tells nobody.
+        .env("TSAN_OPTIONS", format!("log_path={}", reports.path().join("of").display())));
+    let mut found = 0;
+    for report in fs::read_dir(reports.path())? {
+        eprintln!("{}", String::from_utf8_lossy(&fs::read(report?.path())?));
+        found += 1;
+    }
+    ensure!(found == 0, "ThreadSanitizer reports something of {found} processes: see above");
+    tests
+}
+
+/// Where the source of the standard library is.
+fn standard_library() -> Result<PathBuf> {
+    let sysroot = output(Command::new("rustc").args(["--print", "sysroot"]))?;
+    let library = Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library");
+    if !library.join("std/Cargo.toml").exists() {
+        bail!(
+            "{} is missing: the standard library is to be instrumented, too, which takes its source. \
+             `rustup component add rust-src` installs it",
+            library.display()
+        );
+    }
+    Ok(library)
+}
+
+/// `cargo`, with flags for the compiler that are not stable, so that it must be told to let us.
+fn unstable(flags: &str) -> Command {
+    let mut command = cargo();
+    command.env("RUSTC_BOOTSTRAP", "1").env("RUSTFLAGS", flags);
+    command
 }
