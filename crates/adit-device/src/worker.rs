@@ -6,6 +6,7 @@
 
 mod patience;
 mod reading;
+mod sources;
 #[cfg(test)]
 mod tests;
 
@@ -28,11 +29,10 @@ use crate::tun::TunQueue;
 use crate::udp::{Group, MAX_RECEIVED, MAX_SENT, Received, Sockets};
 
 use patience::{First, Patience, Turn};
+use sources::{Failures, Ready, Watched};
 
 pub(crate) const WAKER: Token = Token(0);
 const TUN: Token = Token(1);
-const UDP_V4: Token = Token(2);
-const UDP_V6: Token = Token(3);
 
 const TAG_LEN: usize = TRANSPORT_OVERHEAD - TRANSPORT_HEADER_LEN;
 /// The longest packet that one read of the TUN device may give.
@@ -81,6 +81,8 @@ pub(crate) struct Worker {
     is_bulk: bool,
     first: First,
     ready: Ready,
+    watched: Watched,
+    failures: Failures,
     /// Which socket is read first in the next turn.
     v6_is_next: bool,
 }
@@ -92,20 +94,6 @@ struct Uncut {
     len: usize,
     /// The first segment that has not joined the burst.
     segment: usize,
-}
-
-/// The sources that may have something to read. The poll is edge-triggered, so each is then read until it is empty.
-#[derive(Clone, Copy, Default)]
-struct Ready {
-    tun: bool,
-    v4: bool,
-    v6: bool,
-}
-
-impl Ready {
-    fn any(self) -> bool {
-        self.tun || self.v4 || self.v6
-    }
 }
 
 impl Worker {
@@ -121,7 +109,8 @@ impl Worker {
             poll.registry().register(&mut SourceFd(&tun.as_raw_fd()), TUN, Interest::READABLE)?;
         }
         let outbound_len = if tun.is_some() { UNCUT + MAX_READ } else { 0 };
-        register(&poll, &sockets)?;
+        let mut watched = Watched::default();
+        watched.watch(&poll, &sockets)?;
         Ok(Self {
             answers: shared.answers(index),
             owes_answers: false,
@@ -141,6 +130,8 @@ impl Worker {
             is_bulk: false,
             first: First::default(),
             ready: Ready::default(),
+            watched,
+            failures: Failures::default(),
             v6_is_next: false,
         })
     }
@@ -154,7 +145,7 @@ impl Worker {
             if !self.hear(&mut events, looks_on.then_some(Duration::ZERO)) {
                 return;
             }
-            if events.is_empty() {
+            if events.is_empty() && !self.ready.any() {
                 // Another thread that wants this core may be the one whose packet is awaited.
                 std::thread::yield_now();
                 continue;
@@ -219,51 +210,11 @@ impl Worker {
         self.moved.is_some()
     }
 
-    /// Waits until something can be read, at most for `timeout`, and notes what in `ready`. Returns whether the poll
-    /// works.
-    fn hear(&mut self, events: &mut Events, timeout: Option<Duration>) -> bool {
-        match self.poll.poll(events, timeout) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
-            Err(error) => {
-                tracing::error!(%error, "a worker cannot wait for packets");
-                self.shared.tun_is_gone.store(true, Ordering::Relaxed);
-                self.shared.wake_control();
-                return false;
-            }
-        }
-        for event in &*events {
-            match event.token() {
-                WAKER => self.adopt_sockets(),
-                TUN => self.ready.tun = true,
-                UDP_V4 => self.ready.v4 = true,
-                _ => self.ready.v6 = true,
-            }
-        }
-        true
-    }
-
     /// Whether to yield the core after a burst of `count` packets from inside: it filled up with packets that came one
     /// by one, and more wait. That may be more than can be carried. What must be lost had better be lost in the
     /// device's queue, before it has cost anything, than beyond the tunnel, for want of processor time at the receiver.
     fn gives_way(&self, count: usize) -> bool {
         self.ready.tun && !self.is_bulk && count > 1
-    }
-
-    /// The control thread may have bound other sockets.
-    fn adopt_sockets(&mut self) {
-        let new = self.shared.sockets(self.index);
-        let Some(sockets) = new.filter(|sockets| !Arc::ptr_eq(sockets, &self.sockets)) else { return };
-        for socket in self.sockets.iter() {
-            // Closing removes it as well.
-            let _ = self.poll.registry().deregister(&mut SourceFd(&socket.as_raw_fd()));
-        }
-        if let Err(error) = register(&self.poll, &sockets) {
-            tracing::error!(%error, "the new sockets cannot be watched");
-        }
-        self.sockets = sockets;
-        self.answers = self.shared.answers(self.index);
-        (self.ready.v4, self.ready.v6) = (true, true);
     }
 
     /// One burst from inside the tunnel to the network. Returns how many packets it had.
@@ -285,7 +236,7 @@ impl Worker {
             match self.read_packet(end, &mut packets) {
                 Ok(next) => end = next,
                 Err(error) => {
-                    self.ready.tun = false;
+                    self.ready.tun = self.failures.let_read_on(&error);
                     self.tun_failed(&error);
                     break;
                 }
@@ -381,7 +332,7 @@ impl Worker {
                         *ready = more;
                     }
                     Err(error) => {
-                        *ready = false;
+                        *ready = self.failures.let_read_on(&error);
                         if !is_idle(&error) {
                             tracing::debug!(%error, "a socket cannot be read");
                         }
@@ -436,13 +387,4 @@ impl Worker {
         self.shared.settle(aftermath);
         count
     }
-}
-
-fn register(poll: &Poll, sockets: &Sockets) -> io::Result<()> {
-    for (socket, token) in [(&sockets.v4, UDP_V4), (&sockets.v6, UDP_V6)] {
-        if let Some(socket) = socket {
-            poll.registry().register(&mut SourceFd(&socket.as_raw_fd()), token, Interest::READABLE)?;
-        }
-    }
-    Ok(())
 }

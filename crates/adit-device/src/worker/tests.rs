@@ -4,6 +4,7 @@
 mod first;
 mod marks;
 mod moved;
+mod sources;
 mod strays;
 
 use std::alloc::{GlobalAlloc, Layout, System};
