@@ -43,7 +43,8 @@ const UAPI: usize = 8;
 const HANDSHAKE_STEPS: usize = 32;
 /// Events that are logged before clients and timers have their turn.
 const EVENTS: usize = 64;
-/// How often the sockets are looked at when no event tells that a file is gone, or that a client can be accepted now.
+/// How often is looked at what no event tells of: that a file is gone, that a client can be accepted now, how a link is
+/// that could not be asked.
 const LOOK: Duration = Duration::from_secs(5);
 /// Room for what the engine sends of its own accord, including packets that waited for a session.
 const BUFFER_LEN: usize = 65_536;
@@ -71,6 +72,8 @@ pub(crate) struct Control {
     far_monitor: Option<FarLinkMonitor>,
     /// Whether events in other network namespaces cannot be heard.
     is_deaf: bool,
+    /// Whether it could not be found out last how the interface is.
+    link_is_unknown: bool,
     /// The number of the network namespace that the interface was moved to, if it was.
     namespace: Option<i32>,
     /// The network namespace of this process, as far as the kernel tells.
@@ -137,6 +140,7 @@ impl Control {
             monitor,
             far_monitor,
             is_deaf,
+            link_is_unknown: false,
             namespace,
             home,
             signals,
@@ -200,7 +204,7 @@ impl Control {
             let until_routes = self.look_at_routes();
             let until_work = self.work();
             let asks_are_left = self.reloader.as_ref().is_some_and(Reloader::must_be_looked_after);
-            let looks = asks_are_left || self.server.must_be_looked_after();
+            let looks = asks_are_left || self.server.must_be_looked_after() || self.link_is_unknown;
             look = looks.then(|| look.unwrap_or_else(|| now() + LOOK));
             let until = [until_routes, until_work, look].into_iter().flatten().min();
             let timeout = until.filter(|&until| until <= now()).map(|_| Duration::ZERO);
@@ -225,7 +229,7 @@ impl Control {
                         self.reload_asked(notifier);
                         Verdict::GoOn
                     }
-                    LINKS => self.read_link_events()?,
+                    LINKS => self.read_link_events(),
                     ROUTES => {
                         self.routes.are_told();
                         Verdict::GoOn
@@ -248,7 +252,8 @@ impl Control {
                 if asks_are_left {
                     self.reload_asked(notifier);
                 }
-                if self.server.look() == Status::Deleted {
+                if self.server.look() == Status::Deleted || self.link_is_unknown && self.look_at_link() == Verdict::End
+                {
                     return Ok(End::Ended);
                 }
             }
@@ -359,7 +364,7 @@ impl Control {
             }
         }
         drop(interface);
-        if let Some(sockets) = self.shared.sockets(0) {
+        if let Some(sockets) = self.shared.control_sockets() {
             self.shared.transmit(Waiting::ForPeers, &sockets, &mut self.buffer);
         }
 

@@ -116,6 +116,13 @@ impl Shared {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).get(index).cloned()
     }
 
+    /// The sockets of the control thread: those for handshakes. They carry no bulk, so a link that is too slow for what
+    /// one peer is sent does not keep others from a session. Where the kernel cannot tell handshakes apart, a worker's.
+    pub(crate) fn control_sockets(&self) -> Option<Arc<Sockets>> {
+        let present = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        present.iter().rev().find(|sockets| sockets.iter().next().is_some()).cloned()
+    }
+
     /// Whether the owner of the sockets of this index answers strangers: that is the handshake worker, or every worker
     /// where the kernel cannot tell handshakes apart.
     pub(crate) fn answers(&self, index: usize) -> bool {

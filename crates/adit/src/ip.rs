@@ -6,6 +6,7 @@ use crate::path::Ecn;
 
 const IPV4_HEADER_LEN: usize = 20;
 const IPV6_HEADER_LEN: usize = 40;
+const FRAGMENT_HEADER_LEN: usize = 8;
 
 /// The length that an IP packet's header states, if it is one and `bytes` holds all of it.
 pub(crate) fn packet_len(bytes: &[u8]) -> Option<usize> {
@@ -41,13 +42,18 @@ fn address(packet: &[u8], v4: usize, v6: usize) -> Option<IpAddr> {
     }
 }
 
-/// The destination port and the payload, if the packet is UDP and begins with its UDP header.
+/// The destination port and the payload, if the packet is UDP, or the first fragment of it, and begins with its UDP header.
 pub(crate) fn udp(packet: &[u8]) -> Option<(u16, &[u8])> {
     const UDP: u8 = 17;
+    const FRAGMENT: u8 = 44;
     let first = *packet.first()?;
-    let (protocol, header_len, is_later_fragment) = match first >> 4 {
-        4 => (*packet.get(9)?, usize::from(first & 0xf) * 4, be16(packet, 6)? & 0x1fff != 0),
-        _ => (*packet.get(6)?, IPV6_HEADER_LEN, false),
+    let (protocol, header_len, is_later_fragment) = match (first >> 4, *packet.get(6)?) {
+        (4, _) => (*packet.get(9)?, usize::from(first & 0xf) * 4, be16(packet, 6)? & 0x1fff != 0),
+        (_, FRAGMENT) => {
+            let header = packet.get(IPV6_HEADER_LEN..)?.first_chunk::<FRAGMENT_HEADER_LEN>()?;
+            (header[0], IPV6_HEADER_LEN + FRAGMENT_HEADER_LEN, be16(header, 2)? >> 3 != 0)
+        }
+        (_, protocol) => (protocol, IPV6_HEADER_LEN, false),
     };
     let port = be16(packet, header_len + 2)?;
     let payload = packet.get(header_len + 8..)?;
@@ -141,6 +147,22 @@ mod tests {
         packet[6] = 17;
         packet[43] = 9;
         assert_eq!(udp(&packet), Some((9, &[][..])));
+
+        let mut packet = vec![0; 58];
+        packet[56..].copy_from_slice(&[7, 8]);
+        (packet[0], packet[6], packet[40]) = (0x60, 44, 17);
+        // More fragments follow.
+        packet[43] = 1;
+        packet[51] = 9;
+        assert_eq!(udp(&packet), Some((9, &[7, 8][..])), "the first fragment");
+        for (place, value) in [(40, 6), (43, 8), (42, 1)] {
+            let mut other = packet.clone();
+            other[place] = value;
+            assert_eq!(udp(&other), None, "byte {place} = {value:#x}");
+        }
+        for len in 0..56 {
+            assert_eq!(udp(&packet[..len]), None, "{len} bytes");
+        }
     }
 
     #[test]

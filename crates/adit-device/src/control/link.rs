@@ -1,5 +1,6 @@
 //! What happens to the interface, here or in another network namespace.
 
+use std::fmt::Display;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::Ordering;
@@ -7,27 +8,45 @@ use std::sync::atomic::Ordering;
 use mio::Interest;
 use mio::unix::SourceFd;
 
-use super::{Control, LINKS, Verdict};
+use super::{Control, LINKS, LOOK, Verdict};
 use crate::netlink::{Link, LinkEvent, Netlink};
 use crate::shared::now;
 use crate::sys;
 
 impl Control {
-    pub(super) fn read_link_events(&mut self) -> io::Result<Verdict> {
+    pub(super) fn read_link_events(&mut self) -> Verdict {
         // Only the latest state counts: if the link went down and came up again meanwhile, what has been sent since
         // must not be given up.
         let mut latest = None;
         let (mut left, mut lost) = (false, false);
-        while let Some(event) = self.monitor.next_event()? {
+        loop {
+            let event = match self.monitor.next_event() {
+                Ok(Some(event)) => event,
+                Ok(None) => break,
+                Err(error) => {
+                    // What comes next is announced again.
+                    tracing::warn!(%error, "news of interfaces cannot be read");
+                    self.shared.interface().forget_sources();
+                    lost = true;
+                    break;
+                }
+            };
             match event {
-                // These events are from any namespace, and the interface may have been moved again.
-                LinkEvent::Changed(_) | LinkEvent::Deleted(_) if self.namespace.is_some() => left = true,
-                LinkEvent::Changed(link) if link.index == self.configurator.device.ifindex => latest = Some(link),
-                LinkEvent::Deleted(link) if link.index == self.configurator.device.ifindex => left = true,
+                LinkEvent::Changed(link) => {
+                    // The kernel reports nothing about the routes of a link that goes down, or comes back.
+                    self.routes.link_is(&link);
+                    if self.namespace.is_some() {
+                        // These events are from any namespace, and the interface may have been moved again.
+                        left = true;
+                    } else if link.index == self.configurator.device.ifindex {
+                        latest = Some(link);
+                    }
+                }
+                LinkEvent::Deleted(link) => {
+                    self.routes.link_gone(link.index);
+                    left |= self.namespace.is_some() || link.index == self.configurator.device.ifindex;
+                }
                 LinkEvent::AddressRemoved { address, .. } => self.shared.interface().forget_source_address(address),
-                // The kernel reports nothing about the routes of a link that goes down.
-                LinkEvent::Changed(link) if !link.is_up() => self.routes.link_gone(link.index),
-                LinkEvent::Deleted(link) => self.routes.link_gone(link.index),
                 LinkEvent::Lost => {
                     self.shared.interface().forget_sources();
                     lost = true;
@@ -36,7 +55,7 @@ impl Control {
             }
         }
         // Events read after a loss are older than what was lost: none of them says how the link is now.
-        Ok(match latest {
+        match latest {
             _ if left => self.follow(),
             _ if lost => self.look_at_link(),
             Some(link) => {
@@ -44,7 +63,7 @@ impl Control {
                 Verdict::GoOn
             }
             None => Verdict::GoOn,
-        })
+        }
     }
 
     pub(super) fn tun_is_there(&self) -> bool {
@@ -57,7 +76,8 @@ impl Control {
             return Verdict::End;
         }
         if let Err(error) = self.follow_to_its_namespace() {
-            tracing::warn!(%error, "how the interface is in its other network namespace is not known: taken to be up");
+            self.link_not_known(&error);
+            // Taken to be up.
             if !self.shared.is_up.swap(true, Ordering::Relaxed) {
                 self.shared.interface().link_up(now());
             }
@@ -101,6 +121,14 @@ impl Control {
         Ok(())
     }
 
+    /// How the link is cannot be found out: it is asked for again at the next look.
+    fn link_not_known(&mut self, error: &dyn Display) {
+        if !std::mem::replace(&mut self.link_is_unknown, true) {
+            let every = LOOK.as_secs();
+            tracing::warn!(%error, "whether the link is up, and its MTU, are not known: asked for again each {every} s");
+        }
+    }
+
     /// Asks for the link's present state.
     pub(super) fn look_at_link(&mut self) -> Verdict {
         if self.namespace.is_some() {
@@ -110,12 +138,13 @@ impl Control {
         match Netlink::open().and_then(|mut netlink| netlink.link_by_index(index)) {
             Ok(link) => self.link_changed(&link),
             Err(error) if error.is_not_found() => return self.follow(),
-            Err(error) => tracing::debug!(%error, "the state of the link is not known"),
+            Err(error) => self.link_not_known(&error),
         }
         Verdict::GoOn
     }
 
     fn link_changed(&mut self, link: &Link) {
+        self.link_is_unknown = false;
         let mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX);
         if self.shared.mtu.swap(mtu, Ordering::Relaxed) != mtu {
             self.shared.interface().set_mtu(mtu);

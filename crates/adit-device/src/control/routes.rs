@@ -4,6 +4,7 @@
 //! address is usually wrong there, and nothing says so: what is sent from it is lost further on. IPv6 is no exception:
 //! once a datagram names its source, the link that it names as well holds it no longer.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd as _;
@@ -14,7 +15,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
 use super::{Control, ROUTES};
-use crate::netlink::{LinkEvent, LinkMonitor, Netlink, NetlinkError};
+use crate::netlink::{Link, LinkEvent, LinkMonitor, Netlink, NetlinkError};
 use crate::shared::{link_asked_for, now};
 
 /// How many changes of one IP family, or of links, are looked at one by one.
@@ -32,6 +33,8 @@ pub(super) struct Routes {
     /// Whether it may have something to tell.
     has_news: bool,
     changed: Vec<IpNet>,
+    /// Of each link that there was news of, whether it is up and has a carrier.
+    carry: BTreeMap<u32, bool>,
     /// The links that have gone down or vanished.
     gone: Vec<u32>,
     /// When to look again at the earliest.
@@ -55,8 +58,24 @@ impl Routes {
         self.has_news = true;
     }
 
+    /// A link is like this now. Whether routes lead out by one that has no carrier is up to the kernel's settings.
+    pub(super) fn link_is(&mut self, link: &Link) {
+        let carries = link.is_up() && link.has_carrier();
+        match self.carry.insert(link.index, carries) {
+            Some(before) if before == carries => {}
+            _ if carries => self.all_changed(),
+            _ => self.look_at(link.index),
+        }
+    }
+
     /// No route leads out by this link any more.
     pub(super) fn link_gone(&mut self, ifindex: u32) {
+        self.carry.remove(&ifindex);
+        self.look_at(ifindex);
+    }
+
+    /// The routes that led out by this link may lead elsewhere.
+    fn look_at(&mut self, ifindex: u32) {
         if self.gone.len() < MAX_CHANGED {
             self.gone.push(ifindex);
         } else {
@@ -99,8 +118,10 @@ impl Routes {
                 Ok(Some(_)) => {}
                 Ok(None) => self.has_news = false,
                 Err(error) => {
-                    tracing::warn!(%error, "changes of routes are not heard of any more");
-                    (self.monitor, self.has_news) = (None, false);
+                    // What comes next is announced again.
+                    tracing::warn!(%error, "changes of routes cannot be read");
+                    self.has_news = false;
+                    self.all_changed();
                 }
             }
         }
@@ -170,6 +191,29 @@ mod tests {
         assert_eq!(routes.changed.len(), MAX_CHANGED, "a part of one that is there");
         routes.changed(net("10.200.0.0/16"));
         assert_eq!(routes.changed, [net("0.0.0.0/0")]);
+    }
+
+    #[test]
+    fn a_link_that_loses_its_carrier_or_has_it_again_may_change_the_routes() {
+        let up = libc::IFF_UP as u32;
+        let link = |flags| Link { index: 7, name: "eth0".into(), flags, mtu: 1500 };
+        let carries = link(up | libc::IFF_LOWER_UP as u32);
+        let mut routes = Routes::default();
+        let mut news = |link: Option<&Link>| {
+            match link {
+                Some(link) => routes.link_is(link),
+                None => routes.link_gone(7),
+            }
+            (std::mem::take(&mut routes.changed).len(), std::mem::take(&mut routes.gone))
+        };
+        let (nothing, all) = ((0, vec![]), (2, vec![]));
+        assert_eq!(news(Some(&carries)), all, "nothing was known of it");
+        assert_eq!(news(Some(&carries)), nothing, "something else has changed");
+        assert_eq!(news(Some(&link(up))), (0, vec![7]), "its carrier is lost");
+        assert_eq!(news(Some(&link(0))), nothing, "down it carries no more than before");
+        assert_eq!(news(Some(&carries)), all, "it is back");
+        assert_eq!(news(None), (0, vec![7]), "it is deleted");
+        assert_eq!(news(Some(&link(up))), (0, vec![7]), "another of its number, of which nothing was known");
     }
 
     #[test]

@@ -40,6 +40,11 @@ impl Link {
         self.flags & libc::IFF_UP as u32 != 0
     }
 
+    /// Whether something is at the other end of the cable, if it has one.
+    pub fn has_carrier(&self) -> bool {
+        self.flags & libc::IFF_LOWER_UP as u32 != 0
+    }
+
     pub(super) fn from_message(message: &LinkMessage) -> Link {
         let mut link =
             Link { index: message.header.index, name: String::new(), flags: message.header.flags.bits(), mtu: 0 };

@@ -20,7 +20,7 @@ const ROUTE_GROUPS: [u32; 4] =
     [libc::RTNLGRP_IPV4_ROUTE, libc::RTNLGRP_IPV4_RULE, libc::RTNLGRP_IPV6_ROUTE, libc::RTNLGRP_IPV6_RULE];
 /// `RTM_NEWNEXTHOP` and `RTM_DELNEXTHOP`, which the libraries do not know.
 const NEXT_HOP_CHANGES: [u16; 2] = [104, 105];
-/// After as many errors one upon the other, a socket does not recover.
+/// After as many errors one upon the other, a socket does not recover at once.
 const MAX_ERRORS: u32 = 16;
 
 /// Something happened to an interface.
@@ -96,7 +96,8 @@ impl LinkMonitor {
     /// The next event, if there is one.
     ///
     /// # Errors
-    /// The socket fails for good.
+    /// The socket fails again and again. What happens once it does not is told, and its file descriptor is readable
+    /// then.
     pub fn next_event(&mut self) -> io::Result<Option<LinkEvent>> {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -249,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_that_stays_is_the_end() {
+    fn an_error_that_stays_is_told() {
         let (reader, _writer) = std::io::pipe().unwrap();
         let mut monitor = monitor_of(reader);
         for _ in 0..MAX_ERRORS {

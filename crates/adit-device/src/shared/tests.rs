@@ -117,3 +117,14 @@ fn overflows_stay_counted_when_the_sockets_are_replaced() {
     assert!(more > 0);
     assert_eq!(shared.overflows(), lost + more);
 }
+
+#[test]
+fn the_control_thread_sends_from_the_sockets_that_carry_no_bulk() {
+    let shared = shared();
+    let mut sockets: Vec<_> = bind(0, 2, 0, false).unwrap().into_iter().map(Arc::new).collect();
+    shared.replace_sockets(sockets.clone());
+    assert!(Arc::ptr_eq(&shared.control_sockets().unwrap(), &sockets[2]), "those for handshakes");
+    sockets[2] = Arc::new(Sockets { v4: None, v6: None, port: sockets[0].port });
+    shared.replace_sockets(sockets.clone());
+    assert!(Arc::ptr_eq(&shared.control_sockets().unwrap(), &sockets[1]), "there are none for handshakes");
+}

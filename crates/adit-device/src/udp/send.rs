@@ -146,7 +146,8 @@ fn blames_segmentation(error: &io::Error) -> bool {
     )
 }
 
-/// Whether a refused send may succeed from another source: the address or interface is gone, or leads nowhere.
+/// Whether a refused send may succeed from another source: the address or interface is gone, or leads nowhere. EPERM is
+/// what a firewall says, which is not to be asked once more in the hope of another answer.
 fn blames_source(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -158,7 +159,6 @@ fn blames_source(error: &io::Error) -> bool {
                 | libc::ENODEV
                 | libc::ENXIO
                 | libc::ENETDOWN
-                | libc::EPERM
                 | libc::EACCES
         )
     )
@@ -440,7 +440,7 @@ mod tests {
             (libc::ENODEV, [false, true, false]),
             (libc::ENXIO, [false, true, false]),
             (libc::ENETDOWN, [false, true, false]),
-            (libc::EPERM, [false, true, false]),
+            (libc::EPERM, [false; 3]),
             (libc::EACCES, [false, true, false]),
             (libc::EINTR, [false, false, true]),
             (libc::ECONNREFUSED, [false, false, true]),
