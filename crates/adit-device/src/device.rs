@@ -170,7 +170,7 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
     );
     let (guardian, link) = match &reload {
         Some(Reload { stays: true, .. }) if link.is_none() => {
-            let (guardian, link) = Guardian::new().map_err(system("no socket pair"))?;
+            let (guardian, link) = Guardian::new(signals.streams()).map_err(system("no process could stay here"))?;
             (Some(guardian), Some(link))
         }
         _ => (None, link),
@@ -232,7 +232,7 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
             match guardian {
                 Some(guardian) => {
                     confine::give_up_rest(&confinement);
-                    guardian.stay(process, &signals)
+                    guardian.stay(process, signals.streams())
                 }
                 None => {
                     signals.pass_on(process);

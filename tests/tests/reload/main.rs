@@ -4,6 +4,7 @@
 mod failures;
 mod switches;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::UdpSocket;
@@ -293,6 +294,31 @@ fn a_signal_does_the_same_and_reaches_whoever_serves() {
     }
     daemon.signal(Signal::SIGINT);
     assert!(daemon.wait().success());
+}
+
+/// A file more could be refused, and nothing may fail once another process serves.
+#[test]
+fn the_process_that_stays_has_no_socket_that_it_had_not_before() {
+    let program = Program::new();
+    let (pair, daemon) = pair(&program);
+    let sockets = || -> BTreeSet<PathBuf> {
+        let files = fs::read_dir(format!("/proc/{}/fd", daemon.id())).expect("the daemon's files");
+        // One may be closed meanwhile.
+        let files = files.filter_map(|file| fs::read_link(file.ok()?.path()).ok());
+        files.filter(|file| file.to_string_lossy().starts_with("socket:")).collect()
+    };
+    let before = sockets();
+    program.reload(&pair.a.host).expect("the reload");
+    let processes = pair.a.host.processes();
+    // It stays once it passes signals on.
+    daemon.signal(Signal::SIGUSR2);
+    eventually("yet another process serves", || {
+        let now = pair.a.host.processes();
+        (now.len() == 2 && now != processes).then_some(())
+    });
+    let after = sockets();
+    assert!(after.len() < before.len() && after.is_subset(&before), "{before:?}, then {after:?}");
+    pair.assert_a_reaches_b();
 }
 
 #[test]

@@ -10,8 +10,6 @@ use mio::{Events, Interest, Poll, Token};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, wait};
 use signal_hook::consts::SIGCHLD;
 
-use crate::control::Signals;
-
 const LINK: Token = Token(0);
 const END: Token = Token(1);
 const RELOAD: Token = Token(2);
@@ -46,37 +44,40 @@ impl AsFd for Link {
     }
 }
 
-/// The other end of a [`Link`], in the process that stays.
+/// The other end of a [`Link`], and all that waiting for its end takes: once another process serves, nothing can be
+/// refused any more.
 #[derive(Debug)]
 pub(crate) struct Guardian {
     theirs: UnixStream,
+    /// Becomes readable when a child has ended.
+    children: UnixStream,
+    poll: Poll,
     serving: Option<Pid>,
     ended_well: bool,
 }
 
 impl Guardian {
-    /// Both ends, in the process that will stay.
-    pub(crate) fn new() -> io::Result<(Self, Link)> {
+    /// Both ends, in the process that will stay, and is told by these signals that it is to end, and to hand over.
+    pub(crate) fn new([end, reload]: [&UnixStream; 2]) -> io::Result<(Self, Link)> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
-        Ok((Self { theirs: ours, serving: None, ended_well: false }, Link(theirs)))
+        let (children, told) = UnixStream::pair()?;
+        children.set_nonblocking(true)?;
+        signal_hook::low_level::pipe::register(SIGCHLD, told)?;
+        let poll = Poll::new()?;
+        for (token, stream) in [(LINK, &ours), (END, end), (RELOAD, reload), (CHILDREN, &children)] {
+            poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), token, Interest::READABLE)?;
+        }
+        Ok((Self { theirs: ours, children, poll, serving: None, ended_well: false }, Link(theirs)))
     }
 
     /// Waits until no process serves any more, and passes signals on meanwhile. To be called with no [`Link`] left
-    /// here.
+    /// here, and with the signals of [`Guardian::new`].
     ///
     /// # Errors
     /// The interface has ended as it should not, or nothing can be waited for.
-    pub(crate) fn stay(mut self, first: u32, signals: &Signals) -> io::Result<()> {
+    pub(crate) fn stay(mut self, first: u32, [end, reload]: [&UnixStream; 2]) -> io::Result<()> {
         self.serving = i32::try_from(first).ok().and_then(Pid::from_raw);
-        let (children, theirs) = UnixStream::pair()?;
-        children.set_nonblocking(true)?;
-        signal_hook::low_level::pipe::register(SIGCHLD, theirs)?;
-        let mut poll = Poll::new()?;
-        let [end, reload] = signals.streams();
-        for (token, stream) in [(LINK, &self.theirs), (END, end), (RELOAD, reload), (CHILDREN, &children)] {
-            poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), token, Interest::READABLE)?;
-        }
         let mut events = Events::with_capacity(4);
         loop {
             if self.listen()? {
@@ -86,7 +87,7 @@ impl Guardian {
                     Err(io::Error::other("the process that served has died"))
                 };
             }
-            match poll.poll(&mut events, None) {
+            match self.poll.poll(&mut events, None) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
                 _ => {}
             }
@@ -95,7 +96,7 @@ impl Guardian {
                     END if super::drain(end) => self.pass_on(Signal::TERM),
                     RELOAD if super::drain(reload) => self.pass_on(Signal::USR2),
                     CHILDREN => {
-                        super::drain(&children);
+                        super::drain(&self.children);
                     }
                     _ => {}
                 }

@@ -1,5 +1,7 @@
 use std::os::fd::AsRawFd;
 
+use rustix::process::{Resource, getrlimit, setrlimit};
+
 use super::channel::STATE;
 use super::successor::Facts;
 use super::*;
@@ -109,4 +111,27 @@ fn a_state_without_a_device_is_refused_with_the_reason() {
         let answer = channel.receive(ANSWER).unwrap();
         assert_eq!((answer.kind, answer.text.as_str()), (Kind::Refused, "a TUN queue is missing"));
     });
+}
+
+/// Started again, as a process of its own, since the limit holds for all of it.
+#[test]
+fn once_another_process_serves_the_one_that_stays_takes_no_more_files() {
+    const CHILD: &str = "ADIT_TEST_STAYS_WITHOUT_FILES";
+    let name = "handover::tests::once_another_process_serves_the_one_that_stays_takes_no_more_files";
+    if std::env::var_os(CHILD).is_none() {
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        let output = again.args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        let passed = output.status.success() && text.contains("1 passed");
+        assert!(passed, "{text}{}", String::from_utf8_lossy(&output.stderr));
+        return;
+    }
+    let (signals, _senders): (Vec<_>, Vec<_>) = [(); 2].map(|()| UnixStream::pair().unwrap()).into_iter().unzip();
+    let signals = [&signals[0], &signals[1]];
+    let (guardian, link) = Guardian::new(signals).unwrap();
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, rustix::process::Rlimit { current: Some(0), ..limit }).unwrap();
+    link.end();
+    drop(link);
+    guardian.stay(std::process::id(), signals).expect("the interface has ended as it should");
 }
