@@ -19,7 +19,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::configure::Configurator;
 use crate::device::Workers;
-use crate::handover::{self, Alone, Link, Prepared, Reloader, State};
+use crate::handover::{self, Alone, Link, Prepared, Reloader, State, Word};
 use crate::netlink::{FarLinkMonitor, LinkMonitor};
 use crate::notify::Notifier;
 use crate::shared::{Shared, Waiting, now, unix_time};
@@ -162,9 +162,6 @@ impl Control {
     /// Lets the workers begin.
     pub(crate) fn begin(&mut self, _: Alone) {
         self.configurator.workers.begin();
-        if let Some(link) = self.reloader.as_ref().and_then(|reloader| reloader.link.as_ref()) {
-            link.serve();
-        }
     }
 
     /// Takes charge of these socket files, which are removed at the end from now on.
@@ -226,7 +223,7 @@ impl Control {
                     SIGNALS if self.signals.take() => Verdict::End,
                     SIGNALS | ALARM => Verdict::GoOn,
                     RELOAD_SIGNAL | RELOAD_ASKED => {
-                        self.reload_asked(notifier);
+                        self.reload_asked(false, notifier);
                         Verdict::GoOn
                     }
                     LINKS => self.read_link_events(),
@@ -234,8 +231,14 @@ impl Control {
                         self.routes.are_told();
                         Verdict::GoOn
                     }
-                    // The first process never sends anything, so it is gone, and with it whoever could end this one.
-                    FIRST_PROCESS => Verdict::End,
+                    FIRST_PROCESS => match self.heard_of_first_process() {
+                        Word::Nothing => Verdict::GoOn,
+                        Word::HandOver => {
+                            self.reload_asked(true, notifier);
+                            Verdict::GoOn
+                        }
+                        Word::End => Verdict::End,
+                    },
                     _ => match self.server.handle(event, &mut self.configurator) {
                         Status::Serving => Verdict::GoOn,
                         Status::Deleted => Verdict::End,
@@ -250,7 +253,7 @@ impl Control {
             }
             if look.take_if(|look| *look <= now()).is_some() {
                 if asks_are_left {
-                    self.reload_asked(notifier);
+                    self.reload_asked(false, notifier);
                 }
                 if self.server.look() == Status::Deleted || self.link_is_unknown && self.look_at_link() == Verdict::End
                 {
@@ -263,9 +266,14 @@ impl Control {
         }
     }
 
-    /// Begins a reload that was asked for by the signal or over the socket.
-    fn reload_asked(&mut self, notifier: Option<&Notifier>) {
-        let signalled = handover::drain(self.signals.streams()[1]);
+    fn heard_of_first_process(&self) -> Word {
+        let link = self.reloader.as_ref().and_then(|reloader| reloader.link.as_ref());
+        link.map_or(Word::Nothing, Link::hear)
+    }
+
+    /// Begins a reload that was asked for by the signal, to this process or to the first, or over the socket.
+    fn reload_asked(&mut self, passed_on: bool, notifier: Option<&Notifier>) {
+        let signalled = handover::drain(self.signals.streams()[1]) || passed_on;
         let Some(mut reloader) = self.reloader.take() else { return };
         let asked = reloader.accept();
         // Whoever asks while a reload is under way is told the outcome of that one.

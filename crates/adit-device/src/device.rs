@@ -232,7 +232,7 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
             match guardian {
                 Some(guardian) => {
                     confine::give_up_rest(&confinement);
-                    guardian.stay(process, signals.streams())
+                    guardian.stay(signals.streams())
                 }
                 None => {
                     signals.pass_on(process);

@@ -21,8 +21,9 @@
 //! A daemon in the background just ends when another one has taken over. In the foreground somebody waits for it: a
 //! shell, a service manager, a container; and a service manager follows the first process of a service in the background
 //! as well. So the first process stays as long as the interface is served, and keeps
-//! nothing but a connection to the process that serves; it passes signals on, and ends as that one ends. Reloading
-//! again and again leaves two processes, not more. Nobody has to be told of another process identifier.
+//! nothing but a connection to the process that serves; over that it passes signals on, and it ends as that one ends.
+//! Reloading again and again leaves two processes, not more. Nobody has to be told of another process identifier, not
+//! even the first process.
 
 mod ask;
 mod channel;
@@ -49,7 +50,7 @@ use channel::{ANSWER, Channel, Kind, Message};
 
 pub use ask::reload;
 pub(crate) use ask::{RELOAD_ENDING, listen, reload_path};
-pub(crate) use guardian::{Guardian, Link};
+pub(crate) use guardian::{Guardian, Link, Word};
 pub(crate) use successor::{Alone, Received, receive, say_taken};
 
 /// Set in the environment of a program that is to take over: its standard input is a socket to the process that hands

@@ -348,7 +348,7 @@ fn permitted(situation: Situation) -> Result<Rules, seccompiler::BackendError> {
     if situation.reload {
         let one_process = || [compare(0, SeccompCmpOp::Gt, 0), compare(0, SeccompCmpOp::Le, i32::MAX as u64)];
         let signal = |signal: i32| rule(one_process().into_iter().chain([equals(1, signal as u64)]));
-        permit(c::SYS_kill, [c::SIGTERM, c::SIGKILL, c::SIGUSR2].map(signal).into())?;
+        permit(c::SYS_kill, [c::SIGTERM, c::SIGKILL].map(signal).into())?;
     }
 
     let namespaces = c::CLONE_NEWNS

@@ -1,6 +1,7 @@
 use std::os::fd::AsRawFd;
 
-use rustix::process::{Resource, getrlimit, setrlimit};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::channel::STATE;
 use super::successor::Facts;
@@ -113,25 +114,66 @@ fn a_state_without_a_device_is_refused_with_the_reason() {
     });
 }
 
-/// Started again, as a process of its own, since the limit holds for all of it.
+/// Does this in a process of its own: limits, and waiting for any child, concern all tests that run in one.
+fn in_a_process(name: &str, body: impl FnOnce()) {
+    const CHILD: &str = "ADIT_HANDOVER_TEST";
+    if std::env::var_os(CHILD).is_some() {
+        return body();
+    }
+    let mut again = Command::new(std::env::current_exe().unwrap());
+    let name = format!("handover::tests::{name}");
+    let output = again.args(["--exact", &name, "--nocapture"]).env(CHILD, "1").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let passed = output.status.success() && text.contains("1 passed");
+    assert!(passed, "{text}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The streams by which a process is told of signals, and what tells it.
+fn signals() -> [(UnixStream, UnixStream); 2] {
+    [(); 2].map(|()| {
+        let (told, tells) = UnixStream::pair().unwrap();
+        told.set_nonblocking(true).unwrap();
+        (told, tells)
+    })
+}
+
 #[test]
 fn once_another_process_serves_the_one_that_stays_takes_no_more_files() {
-    const CHILD: &str = "ADIT_TEST_STAYS_WITHOUT_FILES";
-    let name = "handover::tests::once_another_process_serves_the_one_that_stays_takes_no_more_files";
-    if std::env::var_os(CHILD).is_none() {
-        let mut again = Command::new(std::env::current_exe().unwrap());
-        let output = again.args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        let passed = output.status.success() && text.contains("1 passed");
-        assert!(passed, "{text}{}", String::from_utf8_lossy(&output.stderr));
-        return;
-    }
-    let (signals, _senders): (Vec<_>, Vec<_>) = [(); 2].map(|()| UnixStream::pair().unwrap()).into_iter().unzip();
-    let signals = [&signals[0], &signals[1]];
-    let (guardian, link) = Guardian::new(signals).unwrap();
-    let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, rustix::process::Rlimit { current: Some(0), ..limit }).unwrap();
-    link.end();
-    drop(link);
-    guardian.stay(std::process::id(), signals).expect("the interface has ended as it should");
+    in_a_process("once_another_process_serves_the_one_that_stays_takes_no_more_files", || {
+        let [(end, _), (reload, _)] = &signals();
+        let (guardian, link) = Guardian::new([end, reload]).unwrap();
+        let limit = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit }).unwrap();
+        link.end();
+        drop(link);
+        guardian.stay([end, reload]).expect("the interface has ended as it should");
+    });
+}
+
+#[test]
+fn signals_reach_whoever_holds_the_link_whatever_the_number_of_its_process() {
+    in_a_process("signals_reach_whoever_holds_the_link_whatever_the_number_of_its_process", || {
+        let [(end, tells_end), (reload, tells_reload)] = &signals();
+        let (guardian, link) = Guardian::new([end, reload]).unwrap();
+        let awaited = |link: &Link| {
+            let patience = Timespec { tv_sec: 20, tv_nsec: 0 };
+            poll(&mut [PollFd::new(link, PollFlags::IN)], Some(&patience)).unwrap();
+            link.hear()
+        };
+        std::thread::scope(|scope| {
+            let stays = scope.spawn(|| guardian.stay([end, reload]));
+            assert_eq!(link.hear(), Word::Nothing);
+            // As if it had taken over: by another file, of the same socket.
+            let next = Link::adopt(link.as_fd().try_clone_to_owned().unwrap());
+            (&mut &*tells_reload).write_all(b"x").unwrap();
+            assert_eq!(awaited(&next), Word::HandOver);
+            assert_eq!([next.hear(), link.hear()], [Word::Nothing; 2], "it is said to one");
+            (&mut &*tells_end).write_all(b"x").unwrap();
+            assert_eq!(awaited(&next), Word::End);
+            assert_eq!([next.hear(), link.hear()], [Word::End; 2], "it is said to all, for good");
+            next.end();
+            drop((link, next));
+            stays.join().unwrap().expect("the interface has ended as it should");
+        });
+    });
 }

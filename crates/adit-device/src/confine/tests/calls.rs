@@ -180,7 +180,7 @@ fn by_argument() -> Vec<Row> {
             SYS_clone(SIGHAND | c::CLONE_NEWNET);
         Serves SYS_clone(SIGHAND);
         Lacks SYS_clone3();
-        Refuses SYS_kill(0, c::SIGTERM) SYS_kill(0, c::SIGKILL) SYS_kill(0, c::SIGUSR2)
+        Refuses SYS_kill(0, c::SIGTERM) SYS_kill(0, c::SIGKILL) SYS_kill(NOBODY, c::SIGUSR2)
             SYS_kill(-NOBODY, c::SIGTERM) SYS_kill(NOBODY, c::SIGSTOP)
             SYS_tgkill(NOBODY, NOBODY, c::SIGKILL) SYS_fcntl(NONE, c::F_SETOWN) SYS_prlimit64(NOBODY, 0, 0, 0)
             SYS_sched_setaffinity(NOBODY, 0, 0);
