@@ -49,11 +49,14 @@ pub struct NetlinkError {
     pub source: io::Error,
     /// What the kernel said beside the number, if anything.
     pub hint: Option<String>,
+    /// Whether the kernel has answered, and this is its refusal: otherwise it may have done what was asked, and the
+    /// answer was lost.
+    pub is_refusal: bool,
 }
 
 impl NetlinkError {
     fn new(action: &str, source: io::Error) -> NetlinkError {
-        NetlinkError { action: action.to_owned(), source, hint: None }
+        NetlinkError { action: action.to_owned(), source, hint: None, is_refusal: false }
     }
 
     /// The POSIX error number.
@@ -181,7 +184,10 @@ impl Netlink {
                     }
                     NetlinkPayload::Error(answer) => match answer.code {
                         None => return Ok(disturbed),
-                        Some(_) => return Err(NetlinkError { hint: hint(&answer), ..error(answer.to_io()) }),
+                        Some(_) => {
+                            let hint = hint(&answer);
+                            return Err(NetlinkError { hint, is_refusal: true, ..error(answer.to_io()) });
+                        }
                     },
                     NetlinkPayload::InnerMessage(message) => each(message),
                     _ => {}

@@ -309,6 +309,30 @@ fn a_connection_speaks_of_the_namespace_in_which_it_was_opened() {
 }
 
 #[test]
+fn an_answer_that_is_lost_is_no_refusal_of_the_kernels() {
+    in_new_namespace(|| {
+        let mut netlink = Netlink::open().expect("netlink");
+        let rule = Rule::unless_marked(false, 99, 99);
+        assert!(netlink.remove_rule(&rule).is_err_and(|error| error.is_refusal), "there is none");
+        // No answer has room behind others that nobody has read.
+        let socket = socket2::SockRef::from(&netlink.socket);
+        socket.set_recv_buffer_size(0).expect("the least buffer");
+        socket.set_read_timeout(Some(Duration::from_millis(50))).expect("timeout");
+        let mut unknown = [0; MESSAGE_HEADER];
+        unknown[0] = MESSAGE_HEADER as u8;
+        unknown[4] = 0xff;
+        unknown[6] = (NLM_F_REQUEST | NLM_F_ACK) as u8;
+        for _ in 0..64 {
+            netlink.socket.send(&unknown, 0).expect("sent");
+        }
+        let error = netlink.add_rule(&rule).expect_err("no answer came");
+        assert!(!error.is_refusal, "{error}");
+        let rules = Netlink::open().expect("netlink").rules(false).expect("rules");
+        assert!(rules.iter().any(|there| (there.fwmark, there.table) == (Some(99), 99)), "it is made: {rules:?}");
+    });
+}
+
+#[test]
 fn what_is_not_understood_is_passed_over() {
     let message = |kind: u16, length: u32| {
         let mut bytes = length.to_ne_bytes().to_vec();

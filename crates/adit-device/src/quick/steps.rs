@@ -95,9 +95,16 @@ struct Attempt<'a, M> {
 
 /// What has been done and must be undone, last first.
 enum Done {
-    Start { index: u32 },
+    Start {
+        index: u32,
+    },
     Dns,
     Rule(Rule),
+    /// The kernel was not heard when it was asked for this rule: it may have made it.
+    PerhapsRule {
+        rule: Rule,
+        table: u32,
+    },
     SrcValidMark,
     PostUp,
 }
@@ -203,8 +210,8 @@ impl<M: Machine> Attempt<'_, M> {
             (Table::Auto, Some(table)) if net.prefix_len() == 0 => {
                 let v6 = net.addr().is_ipv6();
                 self.make_route(&route(table))?;
-                self.add_rule(Rule::unless_marked(v6, table, table))?;
-                self.add_rule(Rule::main_without_default(v6))?;
+                self.add_rule(Rule::unless_marked(v6, table, table), table)?;
+                self.add_rule(Rule::main_without_default(v6), table)?;
                 if !v6 && !self.machine.set_src_valid_mark(true)? {
                     self.done.push(Done::SrcValidMark);
                 }
@@ -224,16 +231,19 @@ impl<M: Machine> Attempt<'_, M> {
         }
     }
 
-    fn add_rule(&mut self, rule: Rule) -> Result<(), QuickError> {
-        match self.machine.add_rule(&rule) {
+    /// Adds a rule of the tunnel that has this table.
+    fn add_rule(&mut self, rule: Rule, table: u32) -> Result<(), QuickError> {
+        let added = self.machine.add_rule(&rule);
+        match &added {
             // The rule is another tunnel's, where the kernel keeps no two alike; it will be removed with that tunnel.
-            Err(QuickError::Netlink(error)) if error.is_exists() => Ok(()),
-            result => {
-                result?;
-                self.done.push(Done::Rule(rule));
-                Ok(())
+            Err(QuickError::Netlink(error)) if error.is_exists() => return Ok(()),
+            Err(QuickError::Netlink(error)) if !error.is_refusal => {
+                self.done.push(Done::PerhapsRule { rule, table });
             }
+            Err(_) => {}
+            Ok(()) => self.done.push(Done::Rule(rule)),
         }
+        added
     }
 
     fn undo(&mut self) {
@@ -246,9 +256,10 @@ impl<M: Machine> Attempt<'_, M> {
             report(match done {
                 Done::PostUp => run_hooks(self.machine, "PreDown", &self.interface.pre_down, self.name),
                 Done::SrcValidMark => self.machine.set_src_valid_mark(false).map(drop),
-                Done::Rule(rule) => self.machine.remove_rule(&rule),
+                Done::Rule(rule) => remove_rule(self.machine, &rule),
+                Done::PerhapsRule { rule, table } => remove_what_may_be(self.machine, &rule, table),
                 Done::Dns => self.machine.unset_dns(self.name),
-                // Its addresses and routes go with it.
+                // Its addresses and routes go with it, those too of which the kernel was not heard.
                 Done::Start { index } => self.machine.stop(self.name, index),
             });
         }
@@ -321,6 +332,16 @@ fn remove_rule(machine: &mut impl Machine, rule: &Rule) -> Result<(), QuickError
         Err(QuickError::Netlink(error)) if error.is_not_found() => Ok(()),
         result => result,
     }
+}
+
+/// Removes a rule if it was made for the tunnel of this table. One that another tunnel needs too was not: the kernel keeps
+/// no two alike.
+fn remove_what_may_be(machine: &mut impl Machine, rule: &Rule, table: u32) -> Result<(), QuickError> {
+    let is_anothers = |other: &Rule| is_of_a_tunnel(other) && other.table != table;
+    if rule.table == MAIN_TABLE && machine.rules(rule.v6)?.iter().any(is_anothers) {
+        return Ok(());
+    }
+    remove_rule(machine, rule)
 }
 
 /// Runs the commands of one kind, with `%i` standing for the interface. The commands are not logged: they may hold

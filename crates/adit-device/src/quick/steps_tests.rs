@@ -18,6 +18,8 @@ mod interrupted;
 mod killed;
 #[path = "steps_others_tests.rs"]
 mod others;
+#[path = "steps_unheard_tests.rs"]
+mod unheard;
 
 const INDEX: u32 = 7;
 
@@ -41,6 +43,8 @@ struct Paper {
     fails: Option<usize>,
     /// What the kernel says then.
     errno: Option<i32>,
+    /// Whether it is not heard then, and may have done what it was asked.
+    unheard: Option<Unheard>,
     /// Whether the user has asked to end this, the number of the operation during which that is so for the first time,
     /// and the one after which it is noticed.
     interrupted: Rc<Cell<bool>>,
@@ -56,6 +60,13 @@ struct Paper {
     failed: bool,
 }
 
+/// What became of a request to which no answer came.
+#[derive(Clone, Copy, PartialEq)]
+enum Unheard {
+    Done,
+    NotDone,
+}
+
 impl Paper {
     fn operate(&mut self) -> Result<(), QuickError> {
         self.operations += 1;
@@ -66,7 +77,7 @@ impl Paper {
             self.failed = true;
             let action = "go on".to_owned();
             return Err(match self.errno.map(io::Error::from_raw_os_error) {
-                Some(source) => NetlinkError { action, source, hint: None }.into(),
+                Some(source) => NetlinkError { action, source, hint: None, is_refusal: self.unheard.is_none() }.into(),
                 None => QuickError::Io { action, source: io::ErrorKind::Other.into() },
             });
         }
@@ -202,16 +213,24 @@ impl Machine for Paper {
     }
 
     fn add_rule(&mut self, rule: &Rule) -> Result<(), QuickError> {
-        self.operate()?;
-        self.rules.push(*rule);
-        Ok(())
+        let answer = self.operate();
+        if answer.is_ok() || self.unheard == Some(Unheard::Done) {
+            self.rules.push(*rule);
+        }
+        answer
     }
 
     fn remove_rule(&mut self, rule: &Rule) -> Result<(), QuickError> {
         self.operate()?;
-        let place = self.rules.iter().position(|there| there == rule).expect("there is such a rule");
-        self.rules.remove(place);
-        Ok(())
+        let place = self.rules.iter().position(|there| there == rule);
+        match place.map(|place| self.rules.remove(place)) {
+            None if self.unheard == Some(Unheard::NotDone) => {
+                let (action, source) = ("remove it".to_owned(), io::Error::from_raw_os_error(libc::ENOENT));
+                Err(NetlinkError { action, source, hint: None, is_refusal: true }.into())
+            }
+            None => panic!("there is no such rule: {rule:?}"),
+            Some(_) => Ok(()),
+        }
     }
 
     fn set_src_valid_mark(&mut self, on: bool) -> Result<bool, QuickError> {
