@@ -10,8 +10,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError,
-    RulesetStatus, Scope, path_beneath_rules,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, PathFd, PathFdError, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 
 /// The newest version whose rights are known here. A kernel enforces those of them that it has.
@@ -39,6 +39,15 @@ impl Extent {
     }
 }
 
+/// Why there are no rules.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(transparent)]
+    Rules(#[from] RulesetError),
+    #[error("{}: {source}", path.display())]
+    Path { path: PathBuf, source: io::Error },
+}
+
 /// Forbids all files and networks but those needed.
 pub(super) fn restrict(socket: Option<&Path>, reload: bool) -> Result<Extent, String> {
     let folders = if reload { program_folders() } else { Ok(BTreeSet::new()) };
@@ -52,24 +61,42 @@ pub(super) fn restrict(socket: Option<&Path>, reload: bool) -> Result<Extent, St
     }
 }
 
-fn rules(socket: Option<&Path>, reload: bool, folders: BTreeSet<PathBuf>) -> Result<RulesetStatus, RulesetError> {
+fn rules(socket: Option<&Path>, reload: bool, folders: BTreeSet<PathBuf>) -> Result<RulesetStatus, Error> {
     let mut ruleset = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(KNOWN))?
         .handle_access(AccessNet::from_all(KNOWN))?
         .scope(scopes())?
         .create()?
-        .add_rules(path_beneath_rules(["/dev/null"], AccessFs::ReadFile | AccessFs::WriteFile))?
-        .add_rules(path_beneath_rules(socket.and_then(Path::parent), AccessFs::RemoveFile))?;
+        .add_rules(beneath(["/dev/null"], AccessFs::ReadFile | AccessFs::WriteFile))?
+        .add_rules(beneath(socket.and_then(Path::parent), AccessFs::RemoveFile))?;
     if reload {
         ruleset = ruleset
-            .add_rules(path_beneath_rules(folders, AccessFs::ReadFile | AccessFs::Execute))?
-            .add_rules(path_beneath_rules(LOADER_FILES, AccessFs::ReadFile))?;
+            .add_rules(beneath(folders, AccessFs::ReadFile | AccessFs::Execute))?
+            .add_rules(beneath(LOADER_FILES, AccessFs::ReadFile))?;
     }
     Ok(ruleset.restrict_self()?.ruleset)
 }
 
-fn scopes() -> landlock::BitFlags<Scope> {
+/// What is permitted at and beneath these paths. One that is not there is passed over, and one that may not be opened:
+/// with or without rules nothing is reached by it. But if one cannot be opened for want of files, say, the rules would
+/// lack what serving takes, and whoever is told that they are in force would not know.
+fn beneath<P: AsRef<Path>>(
+    paths: impl IntoIterator<Item = P>,
+    access: impl Into<BitFlags<AccessFs>>,
+) -> impl Iterator<Item = Result<PathBeneath<PathFd>, Error>> {
+    let access = access.into();
+    paths.into_iter().filter_map(move |path| match PathFd::new(path.as_ref()) {
+        Ok(fd) => Some(Ok(PathBeneath::new(fd, access))),
+        Err(PathFdError::OpenCall { source, path, .. }) => match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::PermissionDenied => None,
+            _ => Some(Err(Error::Path { path, source })),
+        },
+        Err(error) => Some(Err(Error::Path { path: path.as_ref().to_owned(), source: io::Error::other(error) })),
+    })
+}
+
+fn scopes() -> BitFlags<Scope> {
     let manager = std::env::var_os("NOTIFY_SOCKET");
     // The next version must be able to reach a service manager with an abstract socket, too.
     if manager.is_some_and(|address| address.as_encoded_bytes().starts_with(b"@")) {

@@ -12,7 +12,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener};
 use std::path::Path;
 
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
-use rustix::process::{getppid, test_kill_process};
+use rustix::process::{Resource, Rlimit, getppid, getrlimit, setrlimit, test_kill_process};
 use rustix::thread::CapabilitySet;
 
 use super::calls::{answer, call};
@@ -180,6 +180,34 @@ fn without_reload_not_even_this_program_can_be_read() {
         assert_refused(File::open(std::env::current_exe().unwrap()));
         assert_refused(File::open("/etc/ld.so.cache"));
         File::open("/dev/null").unwrap();
+    });
+    assert_ended_well(&output);
+}
+
+#[test]
+fn rules_that_would_lack_a_path_for_want_of_files_are_not_in_force_and_not_said_to_be() {
+    let name = "landlock::rules_that_would_lack_a_path_for_want_of_files_are_not_in_force_and_not_said_to_be";
+    let output = in_a_process(name, || {
+        if !has(1) {
+            return;
+        }
+        let socket = scratch().join("wg0.sock");
+        fs::write(&socket, "").unwrap();
+        let free = File::open("/").unwrap().as_raw_fd() as u64;
+        let limit = getrlimit(Resource::Nofile);
+        let files = |more: u64| Rlimit { current: Some(free + more), ..limit };
+        // One for the rules, and none for what they permit.
+        setrlimit(Resource::Nofile, files(1)).unwrap();
+        let report = give_up(&LANDLOCK_ALONE, Some(&socket), false);
+        setrlimit(Resource::Nofile, files(2)).unwrap();
+        let why = "no landlock (/dev/null: Too many open files (os error 24))";
+        assert!(!report.landlock && report.words.contains(why), "{report:?}");
+        File::open("/etc/passwd").unwrap();
+
+        let report = give_up(&LANDLOCK_ALONE, Some(&socket), false);
+        assert!(report.landlock, "each is closed before the next is opened: {report:?}");
+        assert_refused(File::open("/etc/passwd"));
+        fs::remove_file(&socket).unwrap();
     });
     assert_ended_well(&output);
 }
