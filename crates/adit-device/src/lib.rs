@@ -38,6 +38,8 @@ pub mod offload;
 mod options;
 pub mod quick;
 #[cfg(test)]
+mod refused;
+#[cfg(test)]
 mod scratch;
 mod shared;
 #[allow(unsafe_code, reason = "system calls made by hand, and the vectors of the processor")]

@@ -69,9 +69,11 @@ impl Listener {
             }
             result => result?,
         }
-        let file = Some(File::watch(path)?);
-        socket.listen(BACKLOG)?;
-        Ok(Self { socket: OwnedFd::from(socket).into(), file, is_ours: true })
+        // Whatever fails from here on, the file that was made does not stay.
+        let file = File::watch(path).inspect_err(|_| drop(fs::remove_file(path)))?;
+        let listener = Self { socket: OwnedFd::from(socket).into(), file: Some(file), is_ours: true };
+        SockRef::from(&listener).listen(BACKLOG)?;
+        Ok(listener)
     }
 
     /// Takes over a socket on which somebody else has made the kernel listen. Its file is left when this is dropped.
@@ -239,8 +241,10 @@ fn remove_stale(path: &Path, address: &SockAddr) -> io::Result<()> {
 mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixStream;
+    use std::thread;
 
     use super::*;
+    use crate::refused::refuse;
     use crate::scratch::Scratch;
 
     #[test]
@@ -296,6 +300,23 @@ mod tests {
         );
         let in_use = cannot_be_made(Path::new("a"), io::Error::new(io::ErrorKind::AddrInUse, "a is in use"));
         assert_eq!(in_use.to_string(), "a is in use");
+    }
+
+    #[test]
+    fn a_socket_on_which_nothing_can_listen_or_that_cannot_be_looked_at_leaves_no_file() {
+        for (call, argument, value) in [(libc::SYS_listen, 1, BACKLOG), (libc::SYS_statx, 0, libc::AT_FDCWD)] {
+            let scratch = Scratch::new();
+            let path = scratch.join("wg0.sock");
+            let refused = thread::scope(|scope| {
+                let bind = || {
+                    refuse(call, argument, value, libc::ENOMEM);
+                    Listener::bind_at(&path).map(drop).unwrap_err()
+                };
+                scope.spawn(bind).join().unwrap()
+            });
+            assert_eq!(refused.raw_os_error(), Some(libc::ENOMEM));
+            assert!(fs::symlink_metadata(&path).is_err(), "call {call}");
+        }
     }
 
     #[test]

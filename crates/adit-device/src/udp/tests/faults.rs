@@ -1,7 +1,7 @@
 //! What the kernel refuses, what is then sent in another way, and what that does to the datagrams around it.
 
-use super::hosts::refuse;
 use super::*;
+use crate::refused::refuse;
 use crate::sys::calls;
 
 fn lengths(socket: &UdpSocket, count: usize) -> Vec<(usize, usize)> {

@@ -1,27 +1,9 @@
 //! Opening the sockets on hosts that lack something.
 
-use std::collections::BTreeMap;
-
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-};
 
 use super::*;
-
-/// From now on the kernel refuses this thread `call` where the argument of this index has this value.
-pub(super) fn refuse(call: i64, argument: u8, value: i32, errno: i32) {
-    let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value as u64);
-    let rule = SeccompRule::new(vec![condition.expect("condition")]).expect("rule");
-    let filter = SeccompFilter::new(
-        BTreeMap::from([(call, vec![rule])]),
-        SeccompAction::Allow,
-        SeccompAction::Errno(errno as u32),
-        std::env::consts::ARCH.try_into().expect("architecture"),
-    );
-    let program: BpfProgram = filter.expect("filter").try_into().expect("program");
-    seccompiler::apply_filter(&program).expect("a thread may give up");
-}
+use crate::refused::refuse;
 
 #[test]
 fn a_host_that_lacks_a_family_has_sockets_of_the_other() {
