@@ -15,6 +15,7 @@ use crate::handover::{Reloader, State};
 use crate::offload::Offloads;
 use crate::shared::{Shared, now};
 use crate::uapi::{Handler, Listener, SetError};
+use crate::udp::Sockets;
 
 /// How long workers may take to let go of the sockets of a former port, and how often that is checked.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -76,7 +77,7 @@ impl Handler for Configurator {
         if let Some(port) = update.listen_port.filter(|&port| port == 0 || port != self.device.port) {
             self.bind(port, mark)?;
         } else if mark != self.device.fwmark {
-            self.set_mark(mark)?;
+            set_mark(&self.shared.all_sockets(), mark, self.device.fwmark)?;
             // Packets with another mark may leave by another link, where their sources mean nothing.
             self.shared.interface().forget_sources();
         }
@@ -177,11 +178,22 @@ impl Configurator {
         }
         Ok(())
     }
+}
 
-    fn set_mark(&self, mark: u32) -> Result<(), SetError> {
-        let sockets = self.shared.all_sockets();
-        sockets.iter().try_for_each(|sockets| sockets.set_mark(mark).map_err(SetError::from))
+/// Marks all that is sent from now on. If one socket refuses that, those before it get their former mark back.
+fn set_mark(sockets: &[Arc<Sockets>], mark: u32, former: u32) -> io::Result<()> {
+    let all = || sockets.iter().flat_map(|sockets| sockets.iter());
+    for (index, socket) in all().enumerate() {
+        if let Err(refusal) = socket.set_mark(mark) {
+            for marked in all().take(index) {
+                if let Err(error) = marked.set_mark(former) {
+                    tracing::error!(%error, mark, former, "a socket sends with a mark that was refused");
+                }
+            }
+            return Err(refusal);
+        }
     }
+    Ok(())
 }
 
 /// The offloads of a TUN device, and whether UDP sockets have them, in words.
@@ -243,5 +255,38 @@ fn set_peer(interface: &mut Interface, update: PeerUpdate) {
     };
     if let Err(error) = set() {
         tracing::error!(%error, "a peer vanished while it was configured");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+    use std::thread;
+
+    use socket2::SockRef;
+
+    use super::*;
+    use crate::netlink::testing::in_new_namespace;
+    use crate::refused::refuse;
+
+    #[test]
+    fn a_mark_that_one_socket_refuses_is_that_of_none() {
+        in_new_namespace(|| {
+            let sockets = bind(0, 2, 7, false).unwrap();
+            let all: Vec<_> = sockets.iter().flat_map(|sockets| sockets.iter()).collect();
+            let marks = || all.iter().map(|socket| SockRef::from(*socket).mark().unwrap()).collect::<Vec<_>>();
+            assert_eq!((all.len(), marks()), (6, vec![7; 6]));
+            set_mark(&sockets, 8, 7).unwrap();
+            assert_eq!(marks(), [8; 6]);
+            for refusing in &all {
+                // A filter is a thread's own, and ends with it.
+                let set = || {
+                    refuse(libc::SYS_setsockopt, 0, refusing.as_raw_fd(), libc::ENOMEM);
+                    set_mark(&sockets, 9, 8).unwrap_err()
+                };
+                let refusal = thread::scope(|scope| scope.spawn(set).join().unwrap());
+                assert_eq!((refusal.raw_os_error(), marks()), (Some(libc::ENOMEM), vec![8; 6]));
+            }
+        });
     }
 }
