@@ -32,7 +32,7 @@ mod successor;
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -316,11 +316,14 @@ impl Drop for Prepared {
     }
 }
 
-/// Empties a stream that does not block; returns whether there was anything.
-pub(crate) fn drain(mut stream: &UnixStream) -> bool {
+/// Empties a stream that does not block; returns whether there was anything. No event tells of it again.
+pub(crate) fn drain(mut stream: impl io::Read) -> bool {
     let mut any = false;
-    while matches!(stream.read(&mut [0; 16]), Ok(1..)) {
-        any = true;
+    loop {
+        match stream.read(&mut [0; 16]) {
+            Ok(1..) => any = true,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            _ => return any,
+        }
     }
-    any
 }

@@ -1,10 +1,12 @@
 //! The signals that a daemon listens to.
 
-use std::io::{self, Read as _};
+use std::io;
 use std::os::unix::net::UnixStream;
 
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGINT, SIGTERM, SIGUSR2};
+
+use crate::handover;
 
 /// Two streams to poll: one for SIGTERM and SIGINT, one for SIGUSR2.
 pub(crate) struct Signals(UnixStream, UnixStream);
@@ -38,6 +40,6 @@ impl Signals {
 
     /// Whether this process has been told to end.
     pub(super) fn take(&mut self) -> bool {
-        self.0.read(&mut [0; 16]).is_ok_and(|len| len > 0)
+        handover::drain(&self.0)
     }
 }

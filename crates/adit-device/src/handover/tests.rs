@@ -1,3 +1,4 @@
+use std::io::Read;
 use std::os::fd::AsRawFd;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -176,4 +177,21 @@ fn signals_reach_whoever_holds_the_link_whatever_the_number_of_its_process() {
             stays.join().unwrap().expect("the interface has ended as it should");
         });
     });
+}
+
+#[test]
+fn a_stream_that_a_signal_interrupts_is_emptied_all_the_same() {
+    struct Interrupted<R>(R, bool);
+    impl<R: Read> Read for Interrupted<R> {
+        /// Every other time a signal comes first.
+        fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+            self.1 = !self.1;
+            if self.1 { Err(ErrorKind::Interrupted.into()) } else { self.0.read(bytes) }
+        }
+    }
+    let (ours, mut theirs) = UnixStream::pair().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    theirs.write_all(&[1; 40]).unwrap();
+    assert!(drain(Interrupted(&ours, false)));
+    assert!(!drain(Interrupted(&ours, false)), "there is nothing left");
 }
