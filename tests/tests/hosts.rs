@@ -2,9 +2,12 @@
 
 use std::fs;
 use std::net::UdpSocket;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
 
 use adit_tests::Implementation::Adit;
-use adit_tests::{Pair, Side};
+use adit_tests::{Node, Pair, Side};
+use nix::sys::signal::Signal;
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
@@ -47,6 +50,25 @@ fn a_port_that_is_taken_is_refused_and_nothing_changes() {
     pair.a.set(&format!("listen-port {port}"));
     assert_eq!(pair.a.status().listen_port, port);
     pair.assert_a_reaches_b();
+}
+
+#[test]
+fn where_files_are_short_a_client_is_served_though_forty_came_before_it_that_ask_nothing() {
+    let mut node = Node::new(Adit, "A");
+    let process = node.daemon().id();
+    let files = fs::read_dir(format!("/proc/{process}/fd")).expect("the daemon's files").flatten();
+    let last = files.filter_map(|file| file.file_name().to_str()?.parse::<u32>().ok()).max().expect("a file");
+    node.host.run("prlimit", &["--pid", &process.to_string(), &format!("--nofile={}:4096", last + 4)]).success();
+    // All of them have come before the daemon looks.
+    node.daemon().signal(Signal::SIGSTOP);
+    let connect = || UnixStream::connect("/run/wireguard/wg0.sock").expect("connected");
+    let _crowd: Vec<_> = (0..40).map(|_| node.host.enter(connect)).collect();
+    node.daemon().signal(Signal::SIGCONT);
+    let asked = Instant::now();
+    node.status();
+    let after = asked.elapsed();
+    // One by one they would have the daemon's next looks, which are 5 s apart.
+    assert!(after < Duration::from_secs(4), "after {after:?}");
 }
 
 /// Whether any socket on A's host has this port, by the kernel's own list.

@@ -203,7 +203,8 @@ impl Control {
             let asks_are_left = self.reloader.as_ref().is_some_and(Reloader::must_be_looked_after);
             let looks = asks_are_left || self.server.must_be_looked_after() || self.link_is_unknown;
             look = looks.then(|| look.unwrap_or_else(|| now() + LOOK));
-            let until = [until_routes, until_work, look].into_iter().flatten().min();
+            let until_way = self.server.gives_way_in().map(|time| now() + time);
+            let until = [until_routes, until_work, until_way, look].into_iter().flatten().min();
             let timeout = until.filter(|&until| until <= now()).map(|_| Duration::ZERO);
             if timeout.is_none() {
                 self.alarm.set(until)?;
@@ -260,6 +261,7 @@ impl Control {
                     return Ok(End::Ended);
                 }
             }
+            self.server.give_way();
             if let Some(process) = self.conclude_reload(notifier)? {
                 return Ok(End::HandedOver(process));
             }

@@ -34,6 +34,9 @@ const TURN: usize = 1 << 20;
 /// How long clients may take to read replies that are under way when another process takes over.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
+/// How long a client that asks nothing is left alone while another waits that cannot be accepted for want of files.
+const GRACE: Duration = Duration::from_millis(50);
+
 /// What the interface does for its clients.
 pub trait Handler {
     /// What the interface is and has done.
@@ -124,7 +127,7 @@ impl Server {
         let Some(registered) = &self.registered else { return Status::Serving };
         let Token(token) = event.token();
         if token == registered.listener {
-            self.accept();
+            self.accept(Self::close_idlest);
         } else if token == registered.listener + 1 {
             self.listener.drain_watch();
             return self.status();
@@ -142,12 +145,22 @@ impl Server {
 
     /// Accepts whoever waits, and looks whether the socket's file is there.
     pub fn look(&mut self) -> Status {
-        // Only if somebody does: where files are short, clients would be closed for nobody.
-        self.has_waiting &= self.listener.has_waiting();
-        if self.has_waiting {
-            self.accept();
-        }
+        self.accept_waiting(Self::close_idlest);
         self.status()
+    }
+
+    /// How soon a client that asks nothing can give way to one that waits for want of files, if so: then
+    /// [`Server::give_way`] is to be called.
+    pub fn gives_way_in(&self) -> Option<Duration> {
+        let silent = self.idlest(|client| !client.is_busy()).filter(|_| self.has_waiting);
+        silent.map(|(_, client)| GRACE.saturating_sub(client.since.elapsed()))
+    }
+
+    /// Has clients that ask nothing give way to those that wait, if they have had their time.
+    pub fn give_way(&mut self) {
+        if self.gives_way_in() == Some(Duration::ZERO) {
+            self.accept_waiting(Self::close_silent);
+        }
     }
 
     fn status(&self) -> Status {
@@ -176,7 +189,17 @@ impl Server {
         }
     }
 
-    fn accept(&mut self) {
+    fn accept_waiting(&mut self, close_one: fn(&mut Self) -> bool) {
+        // Only if somebody does: where files are short, clients would be closed for nobody.
+        self.has_waiting &= self.listener.has_waiting();
+        if self.has_waiting {
+            self.accept(close_one);
+        }
+    }
+
+    /// Accepts whoever waits. If there is no file for the first of them, `close_one` is to close a client, and to say
+    /// whether it has.
+    fn accept(&mut self, close_one: fn(&mut Self) -> bool) {
         self.has_waiting = false;
         let mut has_accepted = false;
         loop {
@@ -187,16 +210,16 @@ impl Server {
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
-                // Most likely there are too many open files, which the kernel says whether or not anybody waits. Those
-                // who have just come are served first.
-                Err(_) if has_accepted => {
-                    self.has_waiting = true;
-                    return;
-                }
-                // One less, and it can be tried again.
+                // Most likely there are too many open files, which the kernel says whether or not anybody waits. One
+                // less, and it can be tried again; but those who have just come are served first.
                 Err(error) => {
-                    tracing::warn!(%error, "cannot accept a UAPI client");
-                    if !self.close_idlest() {
+                    let is_closed = if has_accepted {
+                        self.listener.has_waiting() && self.close_silent()
+                    } else {
+                        tracing::warn!(%error, "cannot accept a UAPI client");
+                        close_one(self)
+                    };
+                    if !is_closed {
                         self.has_waiting = true;
                         return;
                     }
@@ -226,6 +249,7 @@ impl Server {
         let Some(client) = self.clients.get_mut(&token) else { return };
         self.moment += 1;
         client.moment = self.moment;
+        client.since = Instant::now();
         let turn = client.take_turn(handler);
         let kept = match (turn, &self.registered) {
             (Ok(Turn::Waits), _) => Ok(true),
@@ -245,7 +269,7 @@ impl Server {
         }
         self.make_room(token);
         if self.has_waiting && self.clients.len() < before {
-            self.accept();
+            self.accept(Self::close_idlest);
         }
     }
 
@@ -265,12 +289,28 @@ impl Server {
 
     /// Closes the connection that has been silent for longest, if there is any.
     fn close_idlest(&mut self) -> bool {
-        let idlest = self.clients.iter().min_by_key(|(_, client)| client.moment).map(|(&token, _)| token);
+        let idlest = self.idlest(|_| true).map(|(token, _)| token);
         idlest.is_some_and(|token| {
             tracing::debug!("closing the UAPI connection that has been silent for longest: there are too many");
             self.close(token);
             true
         })
+    }
+
+    /// The same, of those that ask nothing and have had their time.
+    fn close_silent(&mut self) -> bool {
+        let silent = self.idlest(|client| !client.is_busy() && client.since.elapsed() >= GRACE).map(|(token, _)| token);
+        silent.is_some_and(|token| {
+            tracing::debug!("closing a UAPI connection that asks nothing: others wait");
+            self.close(token);
+            true
+        })
+    }
+
+    /// Of these connections that on which nothing has happened for longest.
+    fn idlest(&self, is_meant: impl Fn(&Client) -> bool) -> Option<(usize, &Client)> {
+        let meant = self.clients.iter().filter(|(_, client)| is_meant(client));
+        meant.min_by_key(|(_, client)| client.moment).map(|(&token, client)| (token, client))
     }
 
     fn close(&mut self, token: usize) {
@@ -298,7 +338,9 @@ struct Client {
     unread: Range<usize>,
     output: Zeroizing<String>,
     sent: usize,
+    /// When anything last happened, as a number in the order of what happens, and by the clock.
     moment: u64,
+    since: Instant,
 }
 
 impl Client {
@@ -311,12 +353,18 @@ impl Client {
             output: Zeroizing::default(),
             sent: 0,
             moment,
+            since: Instant::now(),
         }
     }
 
     /// About how many bytes are kept for it.
     fn kept(&self) -> usize {
         self.reader.kept() + self.output.capacity()
+    }
+
+    /// Whether a request or a reply is under way.
+    fn is_busy(&self) -> bool {
+        self.reader.is_within_request() || !self.output.is_empty()
     }
 
     fn take_turn(&mut self, handler: &mut dyn Handler) -> io::Result<Turn> {

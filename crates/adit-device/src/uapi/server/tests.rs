@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use adit::{PrivateKey, PublicKey};
 use mio::{Events, Poll};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::*;
 use crate::config::{AllowedIpChange, PeerState, PeerUpdate};
 use crate::scratch::Scratch;
 use crate::uapi::Client as Asking;
 use crate::uapi::request::write_set;
+
+mod files;
 
 /// An interface that keeps what it is told.
 #[derive(Default)]
@@ -213,52 +214,6 @@ fn more_clients_than_there_is_room_for_push_out_the_idlest() {
     assert_eq!(received(&late), "listen_port=0\nerrno=0\n\n");
     let closed: Vec<usize> = (0..MAX_CLIENTS).filter(|&index| is_closed(&clients[index])).collect();
     assert_eq!(closed, [1], "the first spoke later than the second");
-}
-
-#[test]
-fn where_no_more_files_can_be_opened_the_client_that_came_last_is_served_and_the_next_one_after_it() {
-    // The limit is the whole process's.
-    const CHILD: &str = "ADIT_TEST_FILES";
-    if std::env::var_os(CHILD).is_none() {
-        let name = "uapi::server::tests::\
-                    where_no_more_files_can_be_opened_the_client_that_came_last_is_served_and_the_next_one_after_it";
-        let mut again = std::process::Command::new(std::env::current_exe().unwrap());
-        let output = again.args(["--exact", name, "--nocapture"]).env(CHILD, "1").output().unwrap();
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(
-            output.status.success() && text.contains("1 passed"),
-            "{text}{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        return;
-    }
-    let mut rig = Rig::new();
-    let mut clients = [rig.connect(), rig.connect()];
-    for client in &mut clients {
-        client.write_all(b"get=1\n\n").unwrap();
-    }
-    let free = std::fs::File::open("/").unwrap().as_raw_fd() as u64;
-    let limit = getrlimit(Resource::Nofile);
-    let one_more_file = || setrlimit(Resource::Nofile, Rlimit { current: Some(free + 1), ..limit }).unwrap();
-    one_more_file();
-    let _ = rig.run();
-    assert_eq!(received(&clients[0]), "listen_port=0\nerrno=0\n\n");
-    assert_eq!(received(&clients[1]), "", "it waits");
-    clients[0].shutdown(std::net::Shutdown::Both).unwrap();
-    let _ = rig.run();
-    assert_eq!(received(&clients[1]), "listen_port=0\nerrno=0\n\n");
-    // One that only waits gives way to another.
-    setrlimit(Resource::Nofile, limit).unwrap();
-    let mut late = rig.connect();
-    one_more_file();
-    late.write_all(b"get=1\n\n").unwrap();
-    let _ = rig.run();
-    assert_eq!(received(&late), "listen_port=0\nerrno=0\n\n");
-    assert!(is_closed(&clients[1]));
-    // Nobody waits any more, though the kernel would not say so: nobody has to go.
-    assert!(rig.server.must_be_looked_after());
-    assert_eq!(rig.server.look(), Status::Serving);
-    assert_eq!((rig.server.clients.len(), rig.server.must_be_looked_after()), (1, false));
 }
 
 #[test]
