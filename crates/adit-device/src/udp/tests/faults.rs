@@ -154,8 +154,10 @@ fn what_the_kernel_goes_on_refusing_takes_a_few_calls_and_is_dropped() {
         (libc::ECONNREFUSED, None, 5),
         (libc::ECONNRESET, None, 5),
         (libc::ENOBUFS, None, 1),
-        (libc::EPERM, None, 1),
-        (libc::EPERM, Some("127.0.0.1"), 2),
+        (libc::EACCES, None, 1),
+        (libc::EACCES, Some("127.0.0.1"), 2),
+        // A firewall: it is not asked again.
+        (libc::EPERM, Some("127.0.0.1"), 1),
     ] {
         in_new_namespace(|| {
             let sender = sockets(1).remove(0);
