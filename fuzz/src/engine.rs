@@ -104,6 +104,8 @@ fn operation(world: &mut World, input: &mut Unstructured<'_>) -> Result<()> {
         47 | 48 => world.release(node, input.arbitrary()?),
         // Another process is given all that the node is and knows, and takes over or says no.
         49 | 50 => world.hand_over(node, input.arbitrary()?),
+        // How answers leave.
+        51 => world.node(node).judge_sources(input.arbitrary()?),
         _ => world.deliver_all(),
     }
     world.check();

@@ -18,6 +18,7 @@ impl Interface {
         // Setting what is there already keeps the source that the peer last reached.
         if peer.endpoint.map(|path| path.remote) != endpoint {
             let before = core::mem::replace(&mut peer.endpoint, endpoint.map(Path::to));
+            peer.is_source_rejected = false;
             if before.is_none() {
                 self.handshake_possible(id);
             }
@@ -55,9 +56,57 @@ impl Interface {
         }
     }
 
-    /// For each peer that has an endpoint: where it is, and how answers leave.
+    /// For each peer that has an endpoint: where it is, and which address and interface of this host it last reached,
+    /// unless that was forgotten. Answers leave from there, unless that was rejected: see [`Interface::judge_source`].
     pub fn paths(&self) -> impl Iterator<Item = (PeerId, Path)> + '_ {
         self.peers.iter().filter_map(|(id, peer)| Some((id, peer.endpoint?)))
+    }
+
+    /// The next peer whose messages have come by another way than before, and by which: for callers who know whether
+    /// answers may leave from the address that was reached, and say so by [`Interface::judge_source`]. Until then they
+    /// do. A peer is given once, by the last of its ways, however often they change before it is taken. After
+    /// [`Interface::restore`] each peer is given.
+    pub fn poll_source(&mut self) -> Option<(PeerId, Path)> {
+        loop {
+            let id = self.unjudged.pop_front()?;
+            let Some(peer) = self.peers.get_mut(id) else { continue };
+            peer.is_unjudged = false;
+            // It may have been forgotten since.
+            if let Some(path) = peer.endpoint.filter(|path| path.local.is_some()) {
+                return Some((id, path));
+            }
+        }
+    }
+
+    /// Whether [`Interface::poll_source`] may have something to give.
+    pub fn has_sources(&self) -> bool {
+        !self.unjudged.is_empty()
+    }
+
+    /// Says whether answers to the peer may leave from the address of this host that its messages reach by `path`, which
+    /// [`Interface::poll_source`] or [`Interface::paths`] gave. If not, the source is rejected: the routing table chooses
+    /// it, whatever comes by that address and interface, until another judgement is made, the source is forgotten, or
+    /// messages come by others. Returns whether that changes how answers leave. If the peer has moved to another path
+    /// since, nothing happens.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchPeer`].
+    pub fn judge_source(&mut self, id: PeerId, path: &Path, is_good: bool) -> Result<bool, Error> {
+        let peer = self.peer_mut(id)?;
+        let is_news = peer.endpoint == Some(*path) && path.local.is_some() && peer.is_source_rejected == is_good;
+        if is_news {
+            peer.is_source_rejected = !is_good;
+        }
+        Ok(is_news)
+    }
+
+    /// The peer's source, if there is one, is to be judged.
+    pub(crate) fn source_unjudged(&mut self, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        if !peer.is_unjudged && peer.endpoint.is_some_and(|path| path.local.is_some()) {
+            peer.is_unjudged = true;
+            self.unjudged.push_back(id);
+        }
     }
 
     /// As [`Interface::forget_source`], for every peer whose answers leave from `local`.

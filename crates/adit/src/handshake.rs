@@ -256,7 +256,7 @@ impl Interface {
         peer.timers.any_authenticated_packet_sent(now);
         peer.timers.handshake_initiated(now, jitter);
         peer.tx_bytes += message.len() as u64;
-        let outgoing = peer.endpoint.and_then(|path| Outgoing::new(Some(id), path, HANDSHAKE_TOS, &message));
+        let outgoing = peer.way().and_then(|path| Outgoing::new(Some(id), path, HANDSHAKE_TOS, &message));
         self.retire(begun.map(|begun| begun.local_index));
         self.send(outgoing);
         self.reschedule(id);
@@ -354,8 +354,8 @@ impl Interface {
         peer.timers.session_derived(now);
         self.retire(retired);
         self.roam(id, &path);
-        // That is where the initiation came from, unless the endpoint stays where it was set.
-        let path = self.peers.get(id).and_then(|peer| peer.endpoint).unwrap_or(path);
+        // That is how the initiation came, unless the endpoint stays where it was set, or the source is rejected.
+        let path = self.peers.get(id).and_then(Peer::way).unwrap_or(path);
         self.send(Outgoing::new(Some(id), path, HANDSHAKE_TOS, &message));
         self.reschedule(id);
     }
@@ -405,6 +405,12 @@ impl Interface {
             return;
         }
         let before = peer.endpoint.replace(*path);
+        if before == Some(*path) {
+            return;
+        }
+        // If only the peer has moved, what was said of the source is the best guess until it is judged anew.
+        peer.is_source_rejected &= before.is_some_and(|before| before.has_source_of(path));
+        self.source_unjudged(id);
         if !before.is_some_and(|before| before.leads_to(path.remote)) {
             self.event(Event::EndpointMoved { peer: id, endpoint: path.remote });
         }

@@ -53,6 +53,8 @@ pub struct Interface {
     pub(crate) is_own_turn: bool,
     /// Peers whose staged packets may be sent now.
     pub(crate) ready: VecDeque<PeerId>,
+    /// Peers whose source the caller has not judged.
+    pub(crate) unjudged: VecDeque<PeerId>,
     pub(crate) outgoing: VecDeque<Outgoing>,
     /// Kept apart from `outgoing`: a flood of strangers must not hold up what is for peers.
     pub(crate) cookie_replies: VecDeque<Outgoing>,
@@ -113,6 +115,7 @@ impl Interface {
             wanted: VecDeque::new(),
             is_own_turn: false,
             ready: VecDeque::new(),
+            unjudged: VecDeque::new(),
             outgoing: VecDeque::new(),
             cookie_replies: VecDeque::new(),
             limiter,
@@ -291,6 +294,10 @@ impl Interface {
             self.indices.remove(&index);
         }
         self.outgoing.retain(|outgoing| outgoing.peer != Some(id));
+        if peer.is_unjudged {
+            // Nobody may ever ask for it, while peers come and go.
+            self.unjudged.retain(|&other| other != id);
+        }
         true
     }
 

@@ -32,6 +32,11 @@ impl Path {
         place(self.remote) == place(remote)
     }
 
+    /// Whether both name the same address and interface of this host.
+    pub(crate) fn has_source_of(&self, other: &Self) -> bool {
+        (self.local, self.ifindex) == (other.local, other.ifindex)
+    }
+
     /// The same endpoint with the source forgotten.
     pub(crate) fn without_source(self) -> Self {
         Self::to(self.remote)

@@ -67,7 +67,12 @@ pub(crate) struct Peer {
     pub(crate) preshared_key: Option<Box<PresharedKey>>,
     /// Computed when it is first needed, so that adding a peer costs no Diffie-Hellman.
     pub(crate) static_static: Option<Arc<SharedSecret>>,
+    /// Where it is, and which address of this host it last reached; how datagrams leave is [`Peer::way`].
     pub(crate) endpoint: Option<Path>,
+    /// The caller has said that datagrams must not leave from the address that the peer last reached.
+    pub(crate) is_source_rejected: bool,
+    /// The peer stands in the queue of those whose source the caller has not judged.
+    pub(crate) is_unjudged: bool,
     /// Whether the endpoint stays where it was set, wherever authentic messages come from.
     pub(crate) is_pinned: bool,
     pub(crate) keypairs: Keypairs,
@@ -103,6 +108,8 @@ impl Peer {
             preshared_key: None,
             static_static: None,
             endpoint: None,
+            is_source_rejected: false,
+            is_unjudged: false,
             is_pinned: false,
             keypairs: Keypairs::default(),
             handshake: None,
@@ -146,9 +153,21 @@ impl Peer {
         self.wants_initiation || self.timers.is_attempting() || self.last_initiation_sent.is_some_and(is_recent)
     }
 
-    /// Forgets from which of this host's addresses answers should leave.
+    /// How a datagram to the peer leaves.
+    pub(crate) fn way(&self) -> Option<Path> {
+        self.endpoint.map(|path| if self.is_source_rejected { path.without_source() } else { path })
+    }
+
+    /// Forgets from which of this host's addresses answers should leave, and what was said of it.
     pub(crate) fn forget_source(&mut self) {
-        self.endpoint = self.endpoint.map(Path::without_source);
+        (self.endpoint, self.is_source_rejected) = (self.endpoint.map(Path::without_source), false);
+    }
+
+    /// What left from the source found no answer. A rejected one was not used: it stays so.
+    pub(crate) fn doubt_source(&mut self) {
+        if !self.is_source_rejected {
+            self.forget_source();
+        }
     }
 
     pub(crate) fn state(&self, id: PeerId, now: Instant) -> PeerState<'_> {

@@ -129,7 +129,7 @@ impl Interface {
         packet: &[u8],
     ) -> Result<Option<(u64, crate::path::Path)>, (Option<PeerId>, DropReason)> {
         let peer = self.peers.get_mut(id).ok_or((None, DropReason::NoRoute))?;
-        let path = peer.endpoint.ok_or((Some(id), DropReason::NoEndpoint))?;
+        let path = peer.way().ok_or((Some(id), DropReason::NoEndpoint))?;
         if ip::destination(packet) == Some(path.remote.ip().to_canonical())
             && let Some((port, payload)) = ip::udp(packet)
             && port == path.remote.port()

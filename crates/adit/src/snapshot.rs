@@ -192,6 +192,8 @@ impl Interface {
             unix_time: _,
             bounds: _,
             turns: _,
+            // Routes may have changed meanwhile: the next process judges the sources of all.
+            unjudged: _,
             spare: _,
             // Soon forgotten anyway.
             limiter: _,
@@ -351,6 +353,7 @@ impl Interface {
         if let Some(place) = self.peers.get_mut(id) {
             *place = peer;
         }
+        self.source_unjudged(id);
         self.reschedule(id);
         Ok(id)
     }

@@ -360,3 +360,18 @@ fn a_handshake_whose_endpoint_is_taken_away_just_before_it_is_begun_again_ends()
     let peer = pair.ends[0].peers.get_mut(b).unwrap();
     assert!(peer.handshake.is_none() && peer.staged.is_empty());
 }
+
+#[test]
+fn what_is_to_be_judged_does_not_grow_while_peers_come_and_go_and_nobody_asks_for_it() {
+    let Pair { ends: [mut end, _], .. } = Pair::strangers();
+    let key = PrivateKey::from_bytes([3; 32]).public_key();
+    for number in 0..10 {
+        let id = end.add_peer(key).unwrap();
+        for local in [number, 100] {
+            end.roam(id, &Path { local: Some([192, 0, 2, local].into()), ..path(1) });
+        }
+        assert_eq!(end.unjudged, [id]);
+        end.remove_peer(id);
+        assert!(end.unjudged.is_empty());
+    }
+}

@@ -184,7 +184,7 @@ impl Interface {
         match timer {
             Timer::Retransmit => {
                 // The unanswered handshake may have left from an address that is no longer good.
-                peer.forget_source();
+                peer.doubt_source();
                 // Without an endpoint, which may have been taken away, there is nowhere to try again.
                 if peer.endpoint.is_some() && peer.timers.may_retry(now) {
                     self.want_session(now, id, true);
@@ -200,7 +200,7 @@ impl Interface {
                 }
             }
             Timer::NewHandshake => {
-                peer.forget_source();
+                peer.doubt_source();
                 self.want_session(now, id, false);
             }
             Timer::ZeroKeyMaterial => {
@@ -255,7 +255,7 @@ impl Interface {
     /// Sends an empty packet, or asks for the session that it needs.
     pub(crate) fn keepalive(&mut self, now: Instant, id: PeerId) {
         let Some(peer) = self.peers.get_mut(id) else { return };
-        let Some(path) = peer.endpoint else { return };
+        let Some(path) = peer.way() else { return };
         let Some(keypair) = peer.keypairs.current.as_mut().filter(|keypair| keypair.can_send(now)) else {
             self.want_session(now, id, false);
             return;
@@ -284,7 +284,7 @@ impl Interface {
     fn seal_staged(&mut self, now: Instant, id: PeerId, buffer: &mut [u8]) -> Result<Option<Transmit>, Error> {
         let mtu = self.mtu;
         let Some(peer) = self.peers.get_mut(id) else { return Ok(None) };
-        let Some(path) = peer.endpoint else { return Ok(None) };
+        let Some(path) = peer.way() else { return Ok(None) };
         let (mut end, mut segment_size, mut ecn) = (0, 0, None);
         let before = peer.staged.bytes();
         while let Some(packet) = peer.staged.front() {

@@ -170,6 +170,19 @@ impl Node {
         self.flush(now);
     }
 
+    /// Says of each source in turn, as the bits do, whether it is good.
+    pub(super) fn judge_sources(&mut self, mut bits: u8) {
+        let mut given = BTreeSet::new();
+        while let Some((peer, path)) = self.interface.poll_source() {
+            assert!(given.insert(peer) && path.local.is_some(), "each peer once, and only if it has a source");
+            let is_good = bits & 1 != 0;
+            bits = bits.rotate_right(1);
+            self.interface.judge_source(peer, &path, is_good).expect("the peer is there");
+            assert_eq!(self.interface.judge_source(peer, &path, is_good), Ok(false), "the same is no news");
+        }
+        assert!(!self.interface.has_sources(), "all have been given");
+    }
+
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         if self.by_steps {
             self.interface.expire(now)

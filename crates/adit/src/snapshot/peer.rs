@@ -45,6 +45,7 @@ mod tag {
     pub(super) const SENT_TIMESTAMP: u16 = 22;
     pub(super) const IS_PINNED: u16 = 23;
     pub(super) const NEXT_IS_RIVAL: u16 = 24;
+    pub(super) const IS_SOURCE_REJECTED: u16 = 25;
 }
 
 mod keypair {
@@ -78,6 +79,7 @@ pub(super) fn write(out: &mut Writer, peer: &Peer, allowed_ips: &AllowedIps<Peer
         public_key,
         preshared_key,
         endpoint,
+        is_source_rejected,
         is_pinned,
         keypairs,
         handshake,
@@ -96,6 +98,8 @@ pub(super) fn write(out: &mut Writer, peer: &Peer, allowed_ips: &AllowedIps<Peer
         // Of steps that the caller has begun, who is to finish them before.
         beginning: _,
         answering: _,
+        // Every source is judged anew.
+        is_unjudged: _,
         // Follow from the interface's queues, which are handed over themselves.
         wants_initiation: _,
         is_ready: _,
@@ -111,6 +115,9 @@ pub(super) fn write(out: &mut Writer, peer: &Peer, allowed_ips: &AllowedIps<Peer
     if let Some(path) = endpoint {
         write_path(out, tag::ENDPOINT, path);
     }
+    // Carried over, so that nothing leaves from there until it is judged anew. A program that does not know of it uses
+    // the source, as it would after the next datagram that comes by it.
+    out.flag(tag::IS_SOURCE_REJECTED, *is_source_rejected);
     out.flag(tag::IS_PINNED, *is_pinned);
     for network in allowed_ips.prefixes_of(id) {
         out.network(tag::ALLOWED_IP, network);
@@ -175,6 +182,7 @@ pub(super) fn read(value: Value<'_>) -> Result<(Peer, Vec<IpNet>), SnapshotError
             tag::PUBLIC_KEY => {}
             tag::PRESHARED_KEY => peer.preshared_key = Some(Box::new(PresharedKey::from_bytes(*value.array()?))),
             tag::ENDPOINT => peer.endpoint = Some(read_path(value)?),
+            tag::IS_SOURCE_REJECTED => peer.is_source_rejected = true,
             tag::IS_PINNED => peer.is_pinned = true,
             tag::ALLOWED_IP => allowed_ips.push(value.network()?),
             tag::PERSISTENT_KEEPALIVE => persistent_keepalive = value.u16()?,

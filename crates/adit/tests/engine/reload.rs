@@ -137,6 +137,19 @@ fn what_was_received_before_is_a_replay_after() {
 }
 
 #[test]
+fn a_source_that_was_rejected_is_so_in_the_next_process_and_judged_anew_there() {
+    let (mut sim, chances) = group(8, 2, Bounds::default());
+    sim.connect(A, B);
+    let (a, path) = sim[B].interface.poll_source().unwrap();
+    assert_eq!(sim[B].interface.judge_source(a, &path, false), Ok(true));
+    assert_eq!(sim[B].interface.poll_source(), None);
+    reload(&mut sim, B, &chances, Bounds::default());
+    sim.send(B, A);
+    assert_eq!(sim.last_sent(B, Kind::Data).path, adit::Path::to(path.remote));
+    assert_eq!(sim[B].interface.poll_source(), Some((sim.id(B, A), path)), "routes may have changed meanwhile");
+}
+
+#[test]
 fn a_session_made_with_another_private_key_receives_and_does_not_send_in_the_next_process_either() {
     let (mut sim, chances) = group(5, 2, Bounds::default());
     sim.connect(A, B);

@@ -171,13 +171,33 @@ fn reached_at(local: IpAddr) -> Sim {
     let mut sim = Sim::pair(10);
     sim.connect(A, B);
     sim.run_for(secs(1));
+    let home = sim[A].address;
+    reaches(&mut sim, Path { remote: home, local: Some(local), ifindex: 7 });
+    sim
+}
+
+/// A packet of A's reaches B by this way.
+fn reaches(sim: &mut Sim, path: Path) {
     sim.network.cut(A, B);
     sim.send(A, B);
     let data = sim.last_sent(A, Kind::Data);
-    let path = Path { remote: data.source, local: Some(local), ifindex: 7 };
     assert!(sim.inject_by(B, &path, Ecn::NotEct, &data.bytes).is_some());
     sim.network.heal();
-    sim
+}
+
+/// B's next source to be judged.
+fn to_be_judged(sim: &mut Sim) -> Option<(IpAddr, u32)> {
+    let (peer, path) = sim[B].interface.poll_source()?;
+    assert_eq!(peer, sim.id(B, A));
+    Some((path.local?, path.ifindex))
+}
+
+/// A session in which A has reached B where answers must not leave from, by the way that is returned.
+fn rejected() -> (Sim, Path) {
+    let mut sim = reached_at(local());
+    let (a, path) = sim[B].interface.poll_source().unwrap();
+    assert_eq!(sim[B].interface.judge_source(a, &path, false), Ok(true));
+    (sim, path)
 }
 
 /// From which source the next packet from B to A is to leave.
@@ -310,4 +330,127 @@ fn an_endpoint_that_is_not_to_roam_is_answered_from_the_address_that_it_last_rea
     let data = sim.last_sent(A, Kind::Data);
     sim.inject_by(B, &Path { remote: data.source, local: Some(other), ifindex: 8 }, Ecn::NotEct, &data.bytes);
     assert_eq!(next_source(&mut sim), (Some(other), 8));
+}
+
+#[test]
+fn packets_that_come_by_a_rejected_source_do_not_bring_it_back() {
+    let (mut sim, path) = rejected();
+    assert_eq!(next_source(&mut sim), (None, 0));
+    for _ in 0..3 {
+        reaches(&mut sim, path);
+        assert_eq!(next_source(&mut sim), (None, 0));
+        assert_eq!(to_be_judged(&mut sim), None, "it is known already");
+    }
+    // Nor does the initiation of the next session.
+    sim.network.cut(A, B);
+    sim.run_for(secs(6));
+    let b = sim.id(A, B);
+    sim[A].configure(|interface| interface.initiate_handshake(b).unwrap());
+    sim.run_for(millis(1));
+    let initiation = sim.last_sent(A, Kind::Initiation);
+    sim.inject_by(B, &path, Ecn::NotEct, &initiation.bytes);
+    assert_eq!(sim.last_sent(B, Kind::Response).path, Path::to(path.remote));
+}
+
+#[test]
+fn answers_leave_from_another_address_that_is_reached_after_a_rejected_one() {
+    let (mut sim, path) = rejected();
+    let other = "203.0.113.9".parse().unwrap();
+    for another in [Path { local: Some(other), ..path }, Path { ifindex: 8, ..path }] {
+        reaches(&mut sim, another);
+        assert_eq!(next_source(&mut sim), (another.local, another.ifindex));
+        assert_eq!(to_be_judged(&mut sim), another.local.zip(Some(another.ifindex)));
+    }
+    // What was said of the first one is forgotten.
+    reaches(&mut sim, path);
+    assert_eq!(next_source(&mut sim), (Some(local()), 7));
+    assert_eq!(to_be_judged(&mut sim), Some((local(), 7)));
+}
+
+#[test]
+fn a_source_stays_rejected_for_a_peer_that_moves_until_it_is_judged_anew() {
+    let (mut sim, _) = rejected();
+    sim[A].address = elsewhere();
+    let path = Path { remote: elsewhere(), local: Some(local()), ifindex: 7 };
+    reaches(&mut sim, path);
+    assert_eq!(next_source(&mut sim), (None, 0));
+    assert_eq!(to_be_judged(&mut sim), Some((local(), 7)));
+    let a = sim.id(B, A);
+    assert_eq!(sim[B].interface.judge_source(a, &path, true), Ok(true));
+    assert_eq!(next_source(&mut sim), (Some(local()), 7));
+}
+
+#[test]
+fn a_rejected_source_that_is_good_again_is_used_at_once() {
+    let (mut sim, path) = rejected();
+    let a = sim.id(B, A);
+    let paths: Vec<_> = sim[B].interface.paths().collect();
+    assert_eq!(paths, [(a, path)], "a rejected one can be judged too");
+    assert_eq!(sim[B].interface.judge_source(a, &path, true), Ok(true));
+    assert_eq!(sim[B].interface.judge_source(a, &path, true), Ok(false));
+    assert_eq!(next_source(&mut sim), (Some(local()), 7));
+}
+
+#[test]
+fn a_source_is_to_be_judged_once_however_many_packets_come_by_it_or_by_others_before() {
+    let mut sim = reached_at(local());
+    let (home, other) = (sim[A].address, "203.0.113.9".parse().unwrap());
+    for number in 0..10 {
+        reaches(&mut sim, Path { remote: home, local: Some([local(), other][number % 2]), ifindex: 7 });
+    }
+    assert!(sim[B].interface.has_sources());
+    assert_eq!(to_be_judged(&mut sim), Some((other, 7)));
+    assert_eq!(to_be_judged(&mut sim), None);
+    assert!(!sim[B].interface.has_sources());
+}
+
+#[test]
+fn a_judgement_that_comes_late_is_not_one_of_what_is_there_now() {
+    let mut sim = reached_at(local());
+    let (a, old) = sim[B].interface.poll_source().unwrap();
+    let other = "203.0.113.9".parse().unwrap();
+    reaches(&mut sim, Path { local: Some(other), ..old });
+    assert_eq!(sim[B].interface.judge_source(a, &old, false), Ok(false));
+    assert_eq!(next_source(&mut sim), (Some(other), 7));
+    // Nor is there anything to judge where the routing table chooses.
+    sim[B].interface.forget_sources();
+    assert_eq!(sim[B].interface.judge_source(a, &Path::to(old.remote), false), Ok(false));
+    assert_eq!(to_be_judged(&mut sim), None, "it was forgotten meanwhile");
+    sim[B].interface.remove_peer(a);
+    assert_eq!(sim[B].interface.judge_source(a, &old, false), Err(adit::Error::NoSuchPeer));
+}
+
+#[test]
+fn a_rejected_source_stays_rejected_when_data_finds_no_echo() {
+    let (mut sim, path) = rejected();
+    sim.network.cut(B, A);
+    assert_eq!(next_source(&mut sim), (None, 0));
+    sim.run_for(secs(15));
+    assert_eq!(sim.count(B, Kind::Initiation), 1);
+    sim.network.heal();
+    reaches(&mut sim, path);
+    assert_eq!(next_source(&mut sim), (None, 0));
+}
+
+#[test]
+fn a_rejection_is_forgotten_with_the_source_and_when_another_endpoint_is_set() {
+    let forget: [fn(&mut Sim); 4] = [
+        |sim| sim[B].interface.forget_sources(),
+        |sim| sim[B].interface.forget_source_address(local()),
+        |sim| {
+            let a = sim.id(B, A);
+            sim[B].interface.forget_source(a).unwrap();
+        },
+        |sim| {
+            let a = sim.id(B, A);
+            sim[B].interface.set_endpoint(a, Some(elsewhere())).unwrap();
+        },
+    ];
+    for forget in forget {
+        let (mut sim, path) = rejected();
+        forget(&mut sim);
+        reaches(&mut sim, path);
+        assert_eq!(next_source(&mut sim), (Some(local()), 7));
+        assert_eq!(to_be_judged(&mut sim), Some((local(), 7)));
+    }
 }
