@@ -385,7 +385,10 @@ impl Control {
         {
             events.push((event, peer_of(&interface, event)));
         }
-        let has_more = events.is_full() || interface.has_handshakes() || interface.has_peer_transmits();
+        let has_more = events.is_full()
+            || interface.has_handshakes()
+            || interface.has_peer_transmits()
+            || interface.has_sources() && !self.routes.sources_wait;
         let limit = self.sleeps_until.filter(|until| *until > now());
         let deadline = interface.poll_timeout().into_iter().chain(limit).min().filter(|_| is_up);
         if !has_more {

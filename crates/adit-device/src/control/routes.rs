@@ -3,13 +3,17 @@
 //! Answers leave from the address that the peer reached. If the route to the peer then moves to another link, that
 //! address is usually wrong there, and nothing says so: what is sent from it is lost further on. IPv6 is no exception:
 //! once a datagram names its source, the link that it names as well holds it no longer.
+//!
+//! So a source is judged when a peer has first reached it, and again when routes have changed: it is good while packets
+//! from it leave by the link by which the peer's come. The kernel's WireGuard does the same for each packet that it sends
+//! over IPv4. If it is not good the engine rejects it, since the peer's packets go on to come by it.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
 use std::os::fd::AsRawFd as _;
+use std::time::Duration;
 
-use adit::{Instant, Path};
+use adit::{Instant, Path, PeerId};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry};
@@ -22,8 +26,15 @@ use crate::shared::{link_asked_for, now};
 const MAX_CHANGED: usize = 64;
 /// Looking at routes takes no more than one part in this many of the time, even if they change all the time.
 const SHARE: u32 = 10;
+/// How many sources that peers have newly reached are judged at a time, and how long it is at least until the next ones
+/// are: a peer may go to and fro between addresses with each of its packets.
+const SOURCES: usize = 256;
+const PAUSE: Duration = Duration::from_millis(10);
 /// How many events are read before clients and timers have their turn.
 const NEWS: usize = 1_024;
+
+/// The kernel, once it is asked.
+type Asked = Option<Result<Netlink, NetlinkError>>;
 
 /// Changes of routes that have not been looked at.
 #[derive(Default)]
@@ -39,6 +50,8 @@ pub(super) struct Routes {
     gone: Vec<u32>,
     /// When to look again at the earliest.
     not_before: Option<Instant>,
+    /// Whether there are sources to be judged then.
+    pub(super) sources_wait: bool,
 }
 
 impl Routes {
@@ -129,49 +142,77 @@ impl Routes {
 }
 
 impl Control {
-    /// Forgets the sources of peers that are reached by another link now. Returns when there is more to look at, if there
-    /// is.
+    /// Judges the sources that peers have newly reached, and those that changes of routes concern. Returns when there is
+    /// more to look at, if there is.
     pub(super) fn look_at_routes(&mut self) -> Option<Instant> {
         self.routes.hear();
         let rest = self.routes.has_news.then(now);
-        if self.routes.changed.is_empty() && self.routes.gone.is_empty() {
+        self.routes.sources_wait = self.shared.interface().has_sources();
+        let have_changed = !self.routes.changed.is_empty() || !self.routes.gone.is_empty();
+        if !have_changed && !self.routes.sources_wait {
             return rest;
         }
         let begin = now();
         if let Some(not_before) = self.routes.not_before.filter(|&not_before| not_before > begin) {
             return rest.or(Some(not_before));
         }
+        let mut netlink = None;
+        if have_changed {
+            self.judge_changed(&mut netlink);
+        }
+        self.judge_new(&mut netlink);
+        let end = now();
+        let not_before = end + (end.saturating_since(begin) * SHARE).max(PAUSE);
+        self.routes.not_before = Some(not_before);
+        rest.or(self.routes.sources_wait.then_some(not_before))
+    }
+
+    /// Judges the sources of peers to whom the routes have changed, rejected ones among them.
+    fn judge_changed(&mut self, netlink: &mut Asked) {
         let Routes { changed, gone, .. } = &mut self.routes;
         let (changed, gone) = (std::mem::take(changed), std::mem::take(gone));
         let is_affected =
             |path: &Path| gone.contains(&path.ifindex) || changed.iter().any(|net| net.contains(&path.remote.ip()));
-        let paths: Vec<_> = {
-            let interface = self.shared.interface();
-            let paths = interface.paths().filter(|(_, path)| is_affected(path));
-            paths.filter_map(|(id, path)| Some((id, path, path.local?))).collect()
-        };
-        let mark = self.configurator.device.fwmark;
-        let leaves_elsewhere = |netlink: &mut Result<Netlink, NetlinkError>, path: &Path, local: IpAddr| {
-            let Ok(netlink) = netlink else { return true };
-            // Asked as it is sent: a link-local peer is found on its link only. Whether the address suits the link is
-            // not asked: the peer has chosen it.
-            let route = netlink.route_from((local, link_asked_for(path)), path.remote.ip(), mark);
-            route.map_or(true, |route| route.ifindex != path.ifindex)
-        };
-        if !paths.is_empty() {
-            let mut netlink = Netlink::open();
-            for (id, path, local) in paths {
-                if leaves_elsewhere(&mut netlink, &path, local) {
-                    let remote = path.remote;
-                    tracing::debug!(%remote, %local, "packets leave by another link now, from an address of its own");
-                    // The peer may be gone by now, and its source with it.
-                    let _ = self.shared.interface().forget_source(id);
-                }
+        let paths: Vec<_> = self.shared.interface().paths().filter(|(_, path)| is_affected(path)).collect();
+        for (id, path) in paths {
+            match self.is_source_good(netlink, &path) {
+                Some(is_good) => self.judge(id, &path, is_good),
+                // It is judged when it is reached the next time, if the kernel can be asked again by then.
+                None => drop(self.shared.interface().forget_source(id)),
             }
         }
-        let end = now();
-        self.routes.not_before = Some(end + end.saturating_since(begin) * SHARE);
-        rest
+    }
+
+    /// Judges sources that peers have reached since the last time.
+    fn judge_new(&mut self, netlink: &mut Asked) {
+        for _ in 0..SOURCES {
+            let next = self.shared.interface().poll_source();
+            self.routes.sources_wait = next.is_some();
+            let Some((id, path)) = next else { return };
+            if let Some(is_good) = self.is_source_good(netlink, &path) {
+                self.judge(id, &path, is_good);
+            }
+        }
+    }
+
+    /// Whether packets from the source that the peer has reached leave by the link by which its own came; `None` if the
+    /// path has none, or if the kernel cannot be asked.
+    fn is_source_good(&self, netlink: &mut Asked, path: &Path) -> Option<bool> {
+        let local = path.local?;
+        let netlink = netlink.get_or_insert_with(Netlink::open).as_mut().ok()?;
+        // Asked as it is sent: a link-local peer is found on its link only. Whether the address suits the link is not
+        // asked: the peer has chosen it.
+        let source = (local, link_asked_for(path));
+        let route = netlink.route_from(source, path.remote.ip(), self.configurator.device.fwmark);
+        Some(route.is_ok_and(|route| route.ifindex == path.ifindex))
+    }
+
+    fn judge(&self, id: PeerId, path: &Path, is_good: bool) {
+        // The peer may be gone by now, and its source with it.
+        if self.shared.interface().judge_source(id, path, is_good) == Ok(true) {
+            let Path { remote, local, .. } = path;
+            tracing::debug!(%remote, ?local, is_good, "whether packets leave from the address that the peer has reached");
+        }
     }
 }
 

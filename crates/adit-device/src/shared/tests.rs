@@ -128,3 +128,51 @@ fn the_control_thread_sends_from_the_sockets_that_carry_no_bulk() {
     shared.replace_sockets(sockets.clone());
     assert!(Arc::ptr_eq(&shared.control_sockets().unwrap(), &sockets[1]), "there are none for handshakes");
 }
+
+/// The first of these has the second, which is given back as well, as its peer.
+fn tunnel() -> (Shared, Interface) {
+    let (shared, mut other) = (shared(), Interface::new(now(), unix_time(), Box::new(UnwrapErr(SysRng))));
+    let keys = [[1; 32], [2; 32]].map(adit::PrivateKey::from_bytes);
+    for (end, own, peer) in [(&mut *shared.interface(), &keys[0], &keys[1]), (&mut other, &keys[1], &keys[0])] {
+        end.set_private_key(Some(own.clone()));
+        let peer = end.add_peer(peer.public_key()).unwrap();
+        end.set_endpoint(peer, Some(([192, 0, 2, 1], 51820).into())).unwrap();
+    }
+    (shared, other)
+}
+
+/// Has the peer send something to this address, and whatever else it takes; returns whether the control thread is to be
+/// woken.
+fn reach(shared: &Shared, peer: &mut Interface, local: [u8; 4]) -> bool {
+    let (mut interface, mut buffer, now) = (shared.interface(), [0; 256], now());
+    let id = peer.peers(now).next().unwrap().id;
+    peer.send_keepalive(id).unwrap();
+    peer.handle_timeout(now);
+    let path = Path { local: Some(local.into()), ifindex: 1, ..Path::to(([192, 0, 2, 1], 51820).into()) };
+    for _ in 0..2 {
+        while let Some(transmit) = peer.poll_transmit(now, &mut buffer).unwrap() {
+            interface.handle_datagram(now, &path, adit::Ecn::NotEct, &mut buffer[transmit.range]);
+        }
+        while let Some(transmit) = interface.poll_transmit(now, &mut buffer).unwrap() {
+            peer.handle_datagram(now, &path, adit::Ecn::NotEct, &mut buffer[transmit.range]);
+        }
+    }
+    shared.aftermath(&interface).wake_control
+}
+
+#[test]
+fn the_control_thread_is_woken_for_a_source_that_is_to_be_judged_and_for_no_other_until_it_is() {
+    let (shared, mut peer) = tunnel();
+    // So early that nothing is due before.
+    let sleep = || shared.control_sleeps_until(&shared.interface(), Some(Instant::from_nanos(1)));
+    sleep();
+    assert!(reach(&shared, &mut peer, [198, 51, 100, 1]));
+    sleep();
+    for number in 0..10 {
+        assert!(!reach(&shared, &mut peer, [198, 51, 100, number % 2]), "it looks in time, and finds the latest");
+    }
+    assert!(shared.interface().poll_source().is_some_and(|(_, path)| path.local == Some([198, 51, 100, 1].into())));
+    sleep();
+    assert!(!reach(&shared, &mut peer, [198, 51, 100, 1]), "it is known");
+    assert!(reach(&shared, &mut peer, [198, 51, 100, 0]));
+}
