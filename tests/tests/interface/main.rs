@@ -27,6 +27,27 @@ fn when_news_were_lost_the_link_is_what_it_is_now_and_not_what_the_last_news_sai
 }
 
 #[test]
+fn how_the_link_is_that_could_not_be_asked_for_when_news_were_lost_is_asked_for_again() {
+    let mut pair = Pair::new(Adit, Adit);
+    pair.assert_a_reaches_b();
+    pair.a.host.ip("link set wg0 down");
+    eventually("the link is followed", || pair.a.daemon().log().contains("is_up=false").then_some(()));
+    pair.a.daemon().signal(Signal::SIGSTOP);
+    lose_news(&pair.a.host);
+    pair.a.host.ip("link set wg0 mtu 1420 up");
+    let process = pair.a.daemon().id().to_string();
+    let limit_files = |host: &Host, to: &str| {
+        let limit = format!("--nofile={to}:");
+        host.run("prlimit", &["--pid", &process, &limit]).success();
+    };
+    limit_files(&pair.a.host, "3");
+    pair.a.daemon().signal(Signal::SIGCONT);
+    eventually("it cannot be asked for", || pair.a.daemon().log().contains("are not known").then_some(()));
+    limit_files(&pair.a.host, "1024");
+    eventually("A reaches B again", || pair.a_reaches_b().then_some(()));
+}
+
+#[test]
 fn an_interface_is_followed_to_another_namespace_though_the_news_of_it_were_lost() {
     let mut pair = Pair::new(Adit, Adit);
     pair.assert_a_reaches_b();

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use adit_tests::Implementation::Adit;
-use adit_tests::{Outer, Pair, PairBuilder, Side, eventually};
+use adit_tests::{Host, Outer, Pair, PairBuilder, Ping, Side, eventually};
 
 /// Two nodes with two links between them, and an address of B's that is on neither.
 fn pair_with_two_links() -> Pair {
@@ -225,6 +225,38 @@ fn the_source_changes_when_the_link_goes_down_by_which_the_route_led(outer: Oute
     // Before the engine wonders why there is no answer, which is after 15 seconds.
     assert!((0..3).any(|_| ways.pair.a_reaches_b()));
     assert_eq!(ways.a_is_at(), endpoint(&on_eth1(Side::A, outer)));
+}
+
+/// The kernel says nothing about routes then, but that the link has changed.
+#[test]
+fn the_source_changes_when_the_link_loses_its_carrier_and_when_it_has_it_again() {
+    let ways = TwoWays::new(Outer::V4);
+    let (a, b) = (&ways.pair.a.host, &ways.pair.b.host);
+    a.set("ipv4/conf/all/ignore_routes_with_linkdown", "1");
+    a.set("ipv4/conf/eth0/ignore_routes_with_linkdown", "1");
+    ways.ip(&format!("route add {} {} metric 2000", ways.far, ways.by_eth1));
+    for (state, address) in [("down", endpoint(&on_eth1(Side::A, Outer::V4))), ("up", Side::A.endpoint(Outer::V4))] {
+        b.ip(&format!("link set eth0 {state}"));
+        eventually(&format!("with B's end {state}, B hears A at {address}"), || {
+            ways.pair.a_reaches_b();
+            (ways.a_is_at() == address).then_some(())
+        });
+    }
+}
+
+#[test]
+fn the_source_changes_when_a_link_goes_down_while_the_interface_is_in_another_namespace() {
+    let ways = TwoWays::new(Outer::V4);
+    let (a, inside, to_b) = (&ways.pair.a.host, Host::new("inside"), Ping::to(Side::B.inner_v4()));
+    a.ip(&format!("link set wg0 netns {}", inside.network_path()));
+    inside.add_address(&format!("{}/24", Side::A.inner_v4()), "wg0");
+    inside.ip("link set wg0 up");
+    eventually("B is reached from inside", || to_b.from(&inside).all_answered().then_some(()));
+    ways.ip(&format!("route add {} {} metric 2000", ways.far, ways.by_eth1));
+    a.ip("link set eth0 down");
+    // Before the engine wonders why there is no answer, which is after 15 seconds.
+    assert!((0..3).any(|_| to_b.from(&inside).all_answered()));
+    assert_eq!(ways.a_is_at(), endpoint(&on_eth1(Side::A, Outer::V4)));
 }
 
 #[test]
