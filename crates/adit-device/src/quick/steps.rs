@@ -334,8 +334,8 @@ fn remove_rule(machine: &mut impl Machine, rule: &Rule) -> Result<(), QuickError
     }
 }
 
-/// Removes a rule if it was made for the tunnel of this table. One that another tunnel needs too was not: the kernel keeps
-/// no two alike.
+/// Removes a rule if it was made for the tunnel of this table. One that another tunnel needs too was not: the kernel
+/// keeps no two alike.
 fn remove_what_may_be(machine: &mut impl Machine, rule: &Rule, table: u32) -> Result<(), QuickError> {
     let is_anothers = |other: &Rule| is_of_a_tunnel(other) && other.table != table;
     if rule.table == MAIN_TABLE && machine.rules(rule.v6)?.iter().any(is_anothers) {
