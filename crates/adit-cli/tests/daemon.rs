@@ -8,7 +8,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use adit_device::netlink::{MAIN_TABLE, Netlink, Rule, namespace};
@@ -94,6 +94,17 @@ fn the_daemon_goes_to_the_background_and_ends_with_its_interface() {
         wait_for_end(connection);
         assert!(!socket_path(name).exists());
     });
+}
+
+#[test]
+fn a_daemon_that_cannot_be_started_is_named_with_what_stands_in_the_way() {
+    // One file beside the three that it has: enough for its libraries, and too few for a pipe.
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec 3>&-; ulimit -n 4; exec \"$0\" wg7", env!("CARGO_BIN_EXE_adit")]);
+    let (success, _, stderr) = output(command, "");
+    let expected = "in the folder /: Too many open files (os error 24); raise the limit of open files (ulimit -n";
+    assert!(!success && stderr.starts_with("adit: cannot start the daemon of wg7: /"), "{stderr}");
+    assert!(stderr.contains(expected), "{stderr}");
 }
 
 #[test]

@@ -12,6 +12,7 @@ use crate::config::{DeviceState, DeviceUpdate, Facts, PeerState, PeerUpdate};
 use crate::control::Device;
 use crate::device::{Workers, bind};
 use crate::handover::{Reloader, State};
+use crate::limits::what_to_raise;
 use crate::offload::Offloads;
 use crate::shared::{Shared, now};
 use crate::uapi::{Handler, Listener, SetError};
@@ -144,7 +145,11 @@ impl Configurator {
         // The last of these is unknown to earlier versions, which pass over what they do not take.
         let others = [Some(listener.as_fd()), asks, link, far_monitor, self.workers.aside()];
         let fds = self.workers.queues().chain(sockets).chain(others.into_iter().flatten());
-        let fds = fds.map(|fd| fd.try_clone_to_owned()).collect::<io::Result<_>>()?;
+        let fds = fds.map(|fd| fd.try_clone_to_owned()).collect::<io::Result<_>>();
+        let fds = fds.map_err(|error| {
+            let why = format!("files cannot be opened for a new process: {error}{}", what_to_raise(&error));
+            io::Error::new(error.kind(), why)
+        })?;
         Ok(State { text, snapshot: shared.interface().snapshot(now()), fds })
     }
 

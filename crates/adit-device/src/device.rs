@@ -19,6 +19,7 @@ use crate::confine;
 use crate::control::{self, Control, End};
 use crate::flows::Flows;
 use crate::handover::{self, Alone, Guardian, Received, Reload, Reloader};
+use crate::limits::what_to_raise;
 use crate::netlink::{FarLinkMonitor, LinkMonitor, Netlink, NetlinkError};
 use crate::options::Options;
 use crate::shared::{Shared, now, unix_time};
@@ -59,7 +60,7 @@ pub enum Error {
     #[error("the device cannot be taken over: {0}")]
     Handover(String),
     /// A system call that cannot be done without failed.
-    #[error("{action}: {source}")]
+    #[error("{action}: {source}{}", what_to_raise(source))]
     System {
         /// What was tried.
         action: &'static str,

@@ -45,6 +45,7 @@ use std::time::Duration;
 use adit::Snapshot;
 use rustix::net::sockopt::set_socket_passcred;
 
+use crate::limits::what_to_raise;
 use crate::uapi::Listener;
 use channel::{ANSWER, Channel, Kind, Message};
 
@@ -173,7 +174,7 @@ impl Reloader {
         };
         match spawn() {
             Ok(attempt) => self.attempt = Some(attempt),
-            Err(error) => self.conclude(Err(format!("no program can be started: {error}"))),
+            Err(error) => self.conclude(Err(format!("no program can be started: {error}{}", what_to_raise(&error)))),
         }
     }
 
@@ -238,10 +239,12 @@ pub(crate) struct Failure {
 impl Prepared {
     fn start(program: &Path, state: &State, ours: UnixStream, theirs: UnixStream) -> Result<Self, String> {
         // Each message is to tell which process has sent it.
-        set_socket_passcred(&ours, true).map_err(|error| error.to_string())?;
+        set_socket_passcred(&ours, true).map_err(|error| format!("the new program could not be known: {error}"))?;
         let mut command = Command::new(program);
         command.args(std::env::args_os().skip(1)).env(VARIABLE, "1").stdin(Stdio::from(OwnedFd::from(theirs)));
-        let child = command.spawn().map_err(|error| format!("{}: {error}", program.display()))?;
+        let child = command.spawn();
+        let child = child
+            .map_err(|error| format!("{} cannot be started: {error}{}", program.display(), what_to_raise(&error)))?;
         // The child's end is closed here with the command, so that its death can be seen.
         drop(command);
         let mut prepared = Self { child, stream: ours, has_said_taken: false, has_taken: false };

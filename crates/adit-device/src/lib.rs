@@ -32,6 +32,7 @@ mod flows;
 pub mod handover;
 #[allow(unsafe_code, reason = "taking over a file descriptor by its number")]
 mod inherited;
+mod limits;
 pub mod netlink;
 mod notify;
 pub mod offload;
@@ -53,5 +54,6 @@ pub use confine::Confinement;
 pub use device::{Error, run};
 pub use handover::Reload;
 pub use inherited::{close_the_rest, take_fd};
+pub use limits::what_to_raise;
 pub use notify::{Activated, Notifier, activated_sockets};
 pub use options::{Options, Ready, name_refusal};

@@ -32,7 +32,8 @@ const DIRECTORY: &str = "/etc/wireguard";
 /// The least MTU with which a link has IPv6 (RFC 8200, §5).
 const IPV6_MTU: u16 = 1280;
 
-/// Starts the daemon of an interface, and returns when it answers.
+/// Starts the daemon of an interface, and returns when it answers. An error of the kind `Other` is that of a daemon
+/// which has told by itself why it ended.
 pub type Start<'a> = &'a mut dyn FnMut(&str) -> io::Result<()>;
 
 /// An interface and its file.
@@ -237,10 +238,11 @@ impl QuickError {
     }
 }
 
-/// A daemon that was started has told by itself why it ended; then the error is none of the kernel's.
+/// A daemon that was started has told by itself why it ended.
 fn why_not_started(name: &str, source: &io::Error) -> String {
     match source.get_ref() {
-        Some(ended) => format!("{ended}; the reason is given above"),
+        Some(ended) if source.kind() == io::ErrorKind::Other => format!("{ended}; the reason is given above"),
+        Some(why) => why.to_string(),
         None => format!("cannot start the daemon of {name}: {source}"),
     }
 }
@@ -330,6 +332,8 @@ mod tests {
         let said = |source| QuickError::Start { name: "wg7".into(), source }.to_string();
         let ended = said(io::Error::other("the daemon of wg7 could not start (exit status: 1)"));
         assert_eq!(ended, "the daemon of wg7 could not start (exit status: 1); the reason is given above");
+        let refused = said(io::Error::new(io::ErrorKind::WouldBlock, "cannot start the daemon of wg7: too many"));
+        assert_eq!(refused, "cannot start the daemon of wg7: too many");
         let missing = said(io::Error::from_raw_os_error(libc::ENOENT));
         assert_eq!(missing, "cannot start the daemon of wg7: No such file or directory (os error 2)");
     }

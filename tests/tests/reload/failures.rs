@@ -60,6 +60,23 @@ fn whoever_asks_while_no_file_can_be_opened_is_answered_once_one_can() {
 }
 
 #[test]
+fn whoever_asks_where_too_few_files_can_be_opened_is_told_which_limit_to_raise() {
+    let mut pair = Pair::new(Implementation::Adit, Implementation::Adit);
+    let process = pair.a.daemon().id().to_string();
+    let files = fs::read_dir(format!("/proc/{process}/fd")).expect("the daemon's files").flatten();
+    let last = files.filter_map(|file| file.file_name().to_str()?.parse::<u32>().ok()).max().expect("a file");
+    // One for who asks, and fewer than a new process is given.
+    pair.a.host.run("prlimit", &["--pid", &process, &format!("--nofile={}:4096", last + 4)]).success();
+    let adit = Implementation::Adit.binary();
+    let adit = adit.to_str().expect("a path in UTF-8");
+    let why = pair.a.host.run(adit, &["reload", "wg0"]).failure();
+    let expected =
+        "files cannot be opened for a new process: Too many open files (os error 24); raise the limit of open";
+    assert!(why.contains(expected), "{why}");
+    pair.assert_a_reaches_b();
+}
+
+#[test]
 fn a_program_that_goes_silent_or_dies_on_the_way_leaves_the_daemon_serving_with_nothing_lost() {
     let whole = "take; say 2; ";
     // The head of a refusal with 65,535 bytes of text, of which one comes each half second.

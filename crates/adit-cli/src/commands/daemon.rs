@@ -41,7 +41,14 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
 
 /// Starts a daemon in the background and returns when its interface can be used.
 pub(crate) fn spawn(name: &str, daemon: &DaemonArgs, format: LogFormat) -> io::Result<()> {
-    let mut command = Command::new(env::current_exe()?);
+    let failed = |what: &str| {
+        let what = format!("cannot start the daemon of {name}: {what}");
+        move |error: io::Error| {
+            io::Error::new(error.kind(), format!("{what}: {error}{}", adit_device::what_to_raise(&error)))
+        }
+    };
+    let program = env::current_exe().map_err(failed("the file of this program is not known"))?;
+    let mut command = Command::new(&program);
     // First, as people type it and look for it among the processes.
     let looks_like_an_option = name.starts_with('-');
     if !looks_like_an_option {
@@ -64,14 +71,15 @@ pub(crate) fn spawn(name: &str, daemon: &DaemonArgs, format: LogFormat) -> io::R
     }
     // The daemon must not keep a file system from being unmounted.
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut child = command.spawn()?;
+    let started = command.spawn();
+    let mut child = started.map_err(failed(&format!("{} in the folder /", program.display())))?;
     let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let mut line = String::new();
-    BufReader::new(stdout).read_line(&mut line)?;
+    BufReader::new(stdout).read_line(&mut line).map_err(failed("it cannot be heard"))?;
     if line.starts_with("ready ") {
         return Ok(());
     }
-    let status = child.wait()?;
+    let status = child.wait().map_err(failed("its end cannot be awaited"))?;
     Err(io::Error::other(format!("the daemon of {name} could not start ({status})")))
 }
 
