@@ -113,11 +113,15 @@ impl Control {
             // Listening everywhere already, or never permitted to.
             return Ok(());
         };
+        // If this fails the right is used up for nothing.
+        self.is_deaf = true;
         let monitor = monitor.listen().map_err(io::Error::other)?;
+        // The old one goes only when the new one is heard.
+        self.poll.registry().register(&mut SourceFd(&monitor.as_raw_fd()), LINKS, Interest::READABLE)?;
         // Closing removes it as well.
         let _ = self.poll.registry().deregister(&mut SourceFd(&self.monitor.as_raw_fd()));
-        self.poll.registry().register(&mut SourceFd(&monitor.as_raw_fd()), LINKS, Interest::READABLE)?;
         self.monitor = monitor;
+        self.is_deaf = false;
         Ok(())
     }
 
