@@ -128,7 +128,7 @@ impl Control {
         }
         let (routes, alarm) = (Routes::listen(registry), Alarm::new(registry)?);
         server.register(registry, UAPI..UAPI + 2 + MAX_CLIENTS)?;
-        let home = namespace_of(device.probe.as_fd());
+        let home = namespace_of(device.probe.as_fd()).ok();
         let configurator = Configurator { shared: shared.clone(), device, workers };
         let buffer = vec![0; BUFFER_LEN].into_boxed_slice();
         let (namespace, is_deaf) = (None, far_monitor.is_none());

@@ -156,6 +156,40 @@ fn a_program_that_fails_at_whichever_step_leaves_the_daemon_serving_with_nothing
     assert_eq!(pair.a_seen_by_b().latest_handshake, before.latest_handshake);
 }
 
+/// For a script: the daemon that has started it can open no file from now on.
+const NO_FILES: &str = "prlimit --pid $PPID --nofile=3:4096";
+
+/// Lets a reload by this script fail, which makes use of [`NO_FILES`]; fails the test unless nothing is lost, this reason
+/// is told, and the same process serves the same session.
+#[track_caller]
+fn assert_serves_on_without_files(script: &str, expected: &str) {
+    let program = Program::new();
+    let (pair, mut daemon) = pair_of(program.unconfined());
+    let (before, processes) = (pair.b_seen_by_a(), pair.a.host.processes());
+    program.replace_by_script(script);
+    while_busy(&pair, || {
+        let why = program.reload(&pair.a.host).expect_err("nobody takes over");
+        assert!(why.contains(expected), "{why}");
+    });
+    assert_eq!(daemon.ended(), None);
+    pair.assert_b_reaches_a();
+    pair.a.host.run("prlimit", &["--pid", &daemon.id().to_string(), "--nofile=4096:4096"]).success();
+    assert_eq!(pair.a.host.processes(), processes);
+    assert_eq!(pair.b_seen_by_a().latest_handshake, before.latest_handshake, "the same session");
+    program.replace(&Implementation::Adit.binary());
+    program.reload(&pair.a.host).expect("the reload");
+    pair.assert_a_reaches_b();
+}
+
+#[test]
+fn where_the_interface_is_cannot_be_asked_without_a_file_and_nobody_is_told_that_it_is_elsewhere() {
+    let script = format!("take; {NO_FILES}; say 2; exec cat > /dev/null");
+    assert_serves_on_without_files(
+        &script,
+        "which network namespace wg0 is in cannot be asked for: Too many open files",
+    );
+}
+
 #[test]
 fn a_program_that_has_taken_over_and_makes_no_sense_costs_the_sessions_and_not_the_tunnel() {
     let program = Program::new();

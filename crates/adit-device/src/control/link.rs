@@ -165,22 +165,32 @@ impl Control {
         }
     }
 
-    /// An error, with what to do about it, while the interface is in another network namespace than this process.
+    /// An error, with what to do about it, while the interface is in another network namespace than this process, or
+    /// that cannot be known.
     pub(super) fn at_home(&self) -> io::Result<()> {
-        if namespace_of(self.configurator.device.probe.as_fd()) != self.home {
-            let name = &self.configurator.device.name;
+        let name = &self.configurator.device.name;
+        match namespace_of(self.configurator.device.probe.as_fd()) {
+            Ok(namespace) if Some(namespace) == self.home => Ok(()),
             // The new process would not find the interface by its name, or would find another one.
-            return Err(io::Error::other(format!(
+            Ok(_) => Err(io::Error::other(format!(
                 "{name} is in another network namespace than the daemon, where a new process could not follow it; \
                  move it back before a reload, or restart the daemon"
-            )));
+            ))),
+            // It could not be asked for from the first.
+            Err(_) if self.home.is_none() => Ok(()),
+            Err(error) => Err(io::Error::new(
+                error.kind(),
+                format!("which network namespace {name} is in cannot be asked for: {error}; try again later"),
+            )),
         }
-        Ok(())
     }
 }
 
-/// Identifies the network namespace of a TUN device; `None` where the kernel does not say.
-pub(super) fn namespace_of(tun: BorrowedFd<'_>) -> Option<(u64, u64)> {
-    let stat = rustix::fs::fstat(sys::tun_namespace(tun).ok()?).ok()?;
-    Some((stat.st_dev, stat.st_ino))
+/// Identifies the network namespace of a TUN device.
+///
+/// # Errors
+/// The kernel does not say, as older ones do not, or there are no file descriptors left.
+pub(super) fn namespace_of(tun: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    let stat = rustix::fs::fstat(sys::tun_namespace(tun)?)?;
+    Ok((stat.st_dev, stat.st_ino))
 }
