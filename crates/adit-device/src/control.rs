@@ -262,7 +262,7 @@ impl Control {
                 }
             }
             self.server.give_way();
-            if let Some(process) = self.conclude_reload(notifier)? {
+            if let Some(process) = self.conclude_reload(notifier) {
                 return Ok(End::HandedOver(process));
             }
         }
@@ -293,10 +293,10 @@ impl Control {
     }
 
     /// If a program is prepared to take over, lets it; returns the process that serves now, if it is not this one.
-    fn conclude_reload(&mut self, notifier: Option<&Notifier>) -> io::Result<Option<u32>> {
-        let Some(prepared) = self.reloader.as_mut().and_then(Reloader::take_prepared) else { return Ok(None) };
+    fn conclude_reload(&mut self, notifier: Option<&Notifier>) -> Option<u32> {
+        let prepared = self.reloader.as_mut().and_then(Reloader::take_prepared)?;
         let outcome = match prepared {
-            Ok(prepared) => self.hand_over(prepared)?,
+            Ok(prepared) => self.hand_over(prepared),
             Err(why) => Err(why),
         };
         if let Some(notifier) = notifier {
@@ -306,25 +306,25 @@ impl Control {
         if let Some(reloader) = &mut self.reloader {
             reloader.conclude(outcome);
         }
-        Ok(process)
+        process
     }
 
     /// Hands the device over to a process that is prepared for it. If that fails this one goes on.
-    fn hand_over(&mut self, prepared: Prepared) -> io::Result<Result<u32, String>> {
-        let Some(reloader) = self.reloader.take() else { return Ok(Err(handover::OFF.to_owned())) };
+    fn hand_over(&mut self, prepared: Prepared) -> Result<u32, String> {
+        let Some(reloader) = self.reloader.take() else { return Err(handover::OFF.to_owned()) };
         let process = prepared.id();
-        // If the interface was moved meanwhile, the handover fails: then the workers need not stop.
+        // If the interface was moved meanwhile, the handover fails: then the workers need not rest.
         let at_home = self.at_home();
-        let stops = at_home.is_ok();
-        if stops {
-            self.configurator.workers.stop();
+        let rests = at_home.is_ok();
+        if rests {
+            self.configurator.workers.pause();
         }
         let outcome = prepared.commit(at_home.and_then(|()| self.state(&reloader)));
         self.reloader = Some(reloader);
         match outcome {
             Ok(()) => {
                 self.let_go();
-                Ok(Ok(process))
+                Ok(process)
             }
             Err(failure) => {
                 if failure.was_taken {
@@ -335,10 +335,10 @@ impl Control {
                         interface.link_up(now());
                     }
                 }
-                if stops {
-                    self.configurator.workers.resume(self.configurator.device.offload).map_err(io::Error::other)?;
+                if rests {
+                    self.configurator.workers.resume(self.configurator.device.offload);
                 }
-                Ok(Err(failure.why))
+                Err(failure.why)
             }
         }
     }

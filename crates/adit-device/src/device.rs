@@ -6,7 +6,6 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -23,10 +22,10 @@ use crate::limits::what_to_raise;
 use crate::netlink::{FarLinkMonitor, LinkMonitor, Netlink, NetlinkError};
 use crate::options::Options;
 use crate::shared::{Shared, now, unix_time};
-use crate::tun::{Tun, TunError, TunQueue};
+use crate::tun::{self, Tun, TunError, TunQueue};
 use crate::uapi::{Listener, Server};
 use crate::udp::{self, BindError, Sockets};
-use crate::worker::{self, Worker};
+use crate::worker::{self, Gate, Worker};
 
 /// The MTU of a new interface, as with every WireGuard: what an Ethernet frame holds, less the tunnel's overhead over
 /// IPv6.
@@ -269,65 +268,83 @@ pub(crate) fn bind(port: u16, workers: usize, fwmark: u32, offload: bool) -> Res
 /// The worker threads. They end when this is dropped.
 pub(crate) struct Workers {
     shared: Arc<Shared>,
-    /// A duplicate of each queue, to be handed over or served again.
+    /// A duplicate of each queue, to be handed over.
     queues: Vec<OwnedFd>,
     aside: Option<Arc<TunQueue>>,
     wakers: Vec<Waker>,
-    /// What holds the threads back until they may begin.
-    gates: Vec<mpsc::Sender<()>>,
+    /// Where the threads wait while they may not begin, or go on.
+    gate: Arc<Gate>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Workers {
     /// Starts the threads, which wait for [`Workers::begin`].
     fn start(shared: &Arc<Shared>, queues: Vec<TunQueue>, aside: Option<TunQueue>) -> Result<Self, Error> {
-        let (shared, aside) = (shared.clone(), aside.map(Arc::new));
-        let (wakers, gates, threads) = (Vec::new(), Vec::new(), Vec::new());
-        let mut workers = Self { shared, queues: Vec::new(), aside, wakers, gates, threads };
         let copies: io::Result<_> = queues.iter().map(|queue| queue.as_fd().try_clone_to_owned()).collect();
-        workers.queues = copies.map_err(system(OPEN_AGAIN))?;
-        workers.start_threads(queues)?;
-        Ok(workers)
-    }
-
-    fn start_threads(&mut self, queues: Vec<TunQueue>) -> Result<(), Error> {
+        let mut workers = Self {
+            shared: shared.clone(),
+            queues: copies.map_err(system(OPEN_AGAIN))?,
+            aside: aside.map(Arc::new),
+            wakers: Vec::new(),
+            gate: Arc::default(),
+            threads: Vec::new(),
+        };
         // A single queue serves as well: all packets come from there in any case.
         let first = || queues.first().map(TunQueue::try_clone).transpose();
-        let aside = self.aside.clone().map_or_else(|| Ok(first()?.map(Arc::new)), |aside| Ok(Some(aside)));
+        let aside = workers.aside.clone().map_or_else(|| Ok(first()?.map(Arc::new)), |aside| Ok(Some(aside)));
         let aside = aside.map_err(system(OPEN_AGAIN))?;
         // The last is for handshakes, and has no queue of its own.
         for (index, queue) in queues.into_iter().map(Some).chain([None]).enumerate() {
             let name = if queue.is_some() { format!("worker {index}") } else { "handshakes".to_owned() };
-            let shared = &self.shared;
-            let (gate, opened) = mpsc::channel::<()>();
+            let gate = workers.gate.clone();
             let start = || {
                 let poll = Poll::new()?;
                 let waker = Waker::new(poll.registry(), worker::WAKER)?;
-                let worker = Worker::new(shared.clone(), index, poll, queue, aside.clone())?;
+                let mut worker = Worker::new(shared.clone(), index, poll, queue, aside.clone())?;
                 let thread = std::thread::Builder::new().name(name).spawn(move || {
-                    // Nothing is ever sent: this returns when the other end is dropped.
-                    let _ = opened.recv();
-                    worker.run();
+                    while let Some(_inside) = gate.pass()
+                        && worker.run()
+                    {}
                 })?;
                 Ok((waker, thread))
             };
             let (waker, thread) = start().map_err(system("a worker cannot be started"))?;
-            self.wakers.push(waker);
-            self.gates.push(gate);
-            self.threads.push(thread);
+            workers.wakers.push(waker);
+            workers.threads.push(thread);
         }
-        Ok(())
+        Ok(workers)
     }
 
     /// Lets the threads begin.
-    pub(crate) fn begin(&mut self) {
-        self.gates.clear();
+    pub(crate) fn begin(&self) {
+        self.gate.open();
+    }
+
+    /// Lets the threads rest, each after the burst that it has in hand. When this returns, none of them touches a queue
+    /// or a socket before [`Workers::resume`].
+    pub(crate) fn pause(&self) {
+        self.gate.close();
+        self.shared.ends.store(true, Ordering::Relaxed);
+        self.wake();
+        self.gate.wait_until_empty();
+    }
+
+    /// Lets them go on after a [`Workers::pause`]. They have all that they need: nothing can be refused to them.
+    pub(crate) fn resume(&self, offload: bool) {
+        for queue in &self.queues {
+            // Another process may have set it up for itself.
+            if let Err(error) = tun::set_up_again(queue.as_fd(), offload) {
+                tracing::error!(%error, "the TUN device may be set up as another process wanted it");
+            }
+        }
+        self.shared.ends.store(false, Ordering::Relaxed);
+        self.gate.open();
     }
 
     /// Ends the threads, each after the burst that it has in hand.
     pub(crate) fn stop(&mut self) {
+        self.gate.end();
         self.shared.ends.store(true, Ordering::Relaxed);
-        self.begin();
         self.wake();
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
@@ -335,19 +352,6 @@ impl Workers {
             }
         }
         self.wakers.clear();
-    }
-
-    /// Starts them again after a [`Workers::stop`].
-    pub(crate) fn resume(&mut self, offload: bool) -> Result<(), Error> {
-        let mut queues = Vec::new();
-        for queue in &self.queues {
-            let queue = queue.try_clone().map_err(system(OPEN_AGAIN))?;
-            queues.push(TunQueue::again(queue, offload)?);
-        }
-        self.shared.ends.store(false, Ordering::Relaxed);
-        self.start_threads(queues)?;
-        self.begin();
-        Ok(())
     }
 
     /// The TUN queues, in the order of the workers.

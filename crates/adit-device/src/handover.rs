@@ -3,11 +3,12 @@
 //! | | this process | the one that is started |
 //! |---|---|---|
 //! | prepare | starts the program, sends it the state and every open file | parses it to the last field, and says that it can take over, or why not |
-//! | commit | stops its workers, sends the present state | builds the device from it, up to threads that wait to begin; **says "taken"** |
+//! | commit | lets its workers rest, sends the present state | builds the device from it, up to threads that wait to begin; **says "taken"** |
 //! | then | lets go | begins |
 //!
 //! "Taken" is the one moment at which the device changes hands. The new process says it before it sends any packet, so
-//! until then nothing has happened, and this process can go on. It does so if the new one refuses, ends, or is silent
+//! until then nothing has happened, and this process can go on: its workers only rest, and have all that they need. It
+//! does so if the new one refuses, ends, or is silent
 //! for too long in all, and then cuts it off and kills it first, so that it cannot say anything later. Only what the
 //! process itself says counts, not what another one says that it has started. No counter of a session is ever used by
 //! both. Packets that come meanwhile wait in the kernel's queues, which are handed over with the files.

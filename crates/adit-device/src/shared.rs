@@ -52,7 +52,7 @@ pub(crate) struct Shared {
     /// Whether the link is up, as far as the control thread knows. While it is down there are no
     /// sessions, and none is made.
     pub(crate) is_up: AtomicBool,
-    /// Whether the workers are to end.
+    /// Whether the workers are to end, or to rest.
     pub(crate) ends: AtomicBool,
     /// Whether the TUN device is gone.
     pub(crate) tun_is_gone: AtomicBool,

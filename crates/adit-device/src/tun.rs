@@ -164,7 +164,7 @@ impl Tun {
             let name = name.clone();
             move |source| TunError::System { name, action, source }
         };
-        let (flags, offloads) = set_options(&first, &name, offload)?;
+        let (flags, offloads) = set_options(first.as_fd(), &name, offload)?;
         let ifindex = sys::interface_index(&name).map_err(error("its index cannot be read"))?;
 
         let mut files = vec![first];
@@ -205,16 +205,6 @@ impl TunQueue {
     /// A queue that another process of this program has opened and set up.
     pub(crate) fn adopt(fd: OwnedFd) -> TunQueue {
         TunQueue { file: File::from(fd) }
-    }
-
-    /// Takes up a queue that was served before, and may have been set up for another process since. The interface need
-    /// not be found by its name: it may be in another network namespace by now.
-    pub(crate) fn again(fd: OwnedFd, offload: bool) -> Result<TunQueue, TunError> {
-        let request = sys::tun_request(fd.as_fd()).map_err(|_| TunError::BadDescriptor("it is not a TUN device"))?;
-        let name = request.name();
-        let file = File::from(fd);
-        set_options(&file, &name, offload)?;
-        Ok(TunQueue { file })
     }
 
     /// A duplicate of the queue.
@@ -285,20 +275,27 @@ fn attach(file: &File, name: &str, flags: i32) -> io::Result<String> {
     Ok(request.name())
 }
 
+/// Sets up a queue that is served again, and may have been set up for another process since. The interface need not be
+/// found by its name: it may be in another network namespace by now.
+pub(crate) fn set_up_again(queue: BorrowedFd<'_>, offload: bool) -> Result<(), TunError> {
+    let request = sys::tun_request(queue).map_err(|_| TunError::BadDescriptor("it is not a TUN device"))?;
+    set_options(queue, &request.name(), offload).map(drop)
+}
+
 /// Sets the packet format of a device; returns its flags and the offloads in use.
-fn set_options(file: &File, name: &str, offload: bool) -> Result<(i32, Offloads), TunError> {
+fn set_options(queue: BorrowedFd<'_>, name: &str, offload: bool) -> Result<(i32, Offloads), TunError> {
     let error = |action| move |source| system(name, action, source);
-    let flags = sys::tun_request(file.as_fd()).map_err(error("its flags cannot be read"))?.flags();
+    let flags = sys::tun_request(queue).map_err(error("its flags cannot be read"))?.flags();
     let vnet_header = flags & libc::IFF_VNET_HDR != 0;
     if vnet_header {
-        sys::tun_set_vnet_header_len(file.as_fd(), VnetHeader::LEN as i32)
+        sys::tun_set_vnet_header_len(queue, VnetHeader::LEN as i32)
             .map_err(error("the length of its packet header cannot be set"))?;
     }
     if vnet_header && offload {
-        return Ok((flags, set_offloads(|flags| sys::tun_set_offload(file.as_fd(), flags))));
+        return Ok((flags, set_offloads(|flags| sys::tun_set_offload(queue, flags))));
     }
     // A persistent device may have offloads on from its last use. Without a vnet header there are none to turn off.
-    let _ = sys::tun_set_offload(file.as_fd(), 0);
+    let _ = sys::tun_set_offload(queue, 0);
     Ok((flags, Offloads::NONE))
 }
 

@@ -4,6 +4,7 @@
 //! Each burst is read, shown to the engine as a whole, sealed or opened in place, and written. Work goes to another
 //! thread only if no packet waits for it.
 
+mod gate;
 mod patience;
 mod reading;
 mod sources;
@@ -28,6 +29,7 @@ use crate::shared::{Shared, Waiting, group, is_idle, now};
 use crate::tun::TunQueue;
 use crate::udp::{Group, MAX_RECEIVED, MAX_SENT, Received, Sockets};
 
+pub(crate) use gate::Gate;
 use patience::{First, Patience, Turn};
 use sources::{Failures, Ready, Watched};
 
@@ -136,30 +138,42 @@ impl Worker {
         })
     }
 
-    /// Serves until the device ends.
-    pub(crate) fn run(mut self) {
+    /// Serves until the workers are to end or to rest. Returns whether it can go on later.
+    pub(crate) fn run(&mut self) -> bool {
         let mut events = Events::with_capacity(8);
         let mut patience = Patience::new(self.shared.busy_poll, Instant::now());
-        while !self.shared.ends.load(Ordering::Relaxed) {
+        // The poll tells of each packet once: what it told of before a rest may wait still.
+        self.ready = Ready { tun: self.tun.is_some(), v4: true, v6: true };
+        // Those that have rested do not begin all at once, so that two of them could come to wait for each other.
+        self.moved = None;
+        let mut works = self.turn(&mut events, &mut patience);
+        while works && !self.shared.ends.load(Ordering::Relaxed) {
             let looks_on = patience.looks_on(Instant::now);
             if !self.hear(&mut events, looks_on.then_some(Duration::ZERO)) {
-                return;
+                return false;
             }
             if events.is_empty() && !self.ready.any() {
                 // Another thread that wants this core may be the one whose packet is awaited.
                 std::thread::yield_now();
                 continue;
             }
-            self.shared.flows.at_work(self.index, true);
-            // One that cannot go on counts as at work for ever: no flow is taken from it.
-            let Some(turn) = self.serve(&mut events) else { return };
-            self.shared.flows.at_work(self.index, false);
-            patience.moved(turn, Instant::now());
+            works = self.turn(&mut events, &mut patience);
         }
         // Segments that were read but not yet sent exist nowhere else.
         while self.rest.is_some() {
             self.serve_tun();
         }
+        works
+    }
+
+    /// Serves whatever is ready, as one turn. Returns whether the poll works.
+    fn turn(&mut self, events: &mut Events, patience: &mut Patience) -> bool {
+        self.shared.flows.at_work(self.index, true);
+        // One that cannot go on counts as at work for ever: no flow is taken from it.
+        let Some(turn) = self.serve(events) else { return false };
+        self.shared.flows.at_work(self.index, false);
+        patience.moved(turn, Instant::now());
+        true
     }
 
     /// Serves both sides in turn until neither has anything left. `None` if the poll fails.

@@ -191,6 +191,12 @@ fn where_the_interface_is_cannot_be_asked_without_a_file_and_nobody_is_told_that
 }
 
 #[test]
+fn a_daemon_that_can_open_no_file_when_nobody_takes_over_serves_on_with_nothing_lost() {
+    // The present state is sent by then: its workers rest.
+    assert_serves_on_without_files(&format!("take; say 2; take; {NO_FILES}; say 3"), "the new program refuses");
+}
+
+#[test]
 fn a_program_that_has_taken_over_and_makes_no_sense_costs_the_sessions_and_not_the_tunnel() {
     let program = Program::new();
     let (pair, _daemon) = pair_of(program.unconfined());

@@ -359,10 +359,11 @@ fn a_device_opened_by_another_process_is_taken_over() {
 fn a_queue_is_served_again_though_its_interface_is_in_another_namespace() {
     in_new_namespace(|| {
         let tun = tun(2, true, &[]);
-        let queue = tun.queues[1].as_fd().try_clone_to_owned().expect("once more");
+        let queue = &tun.queues[1];
         let other = new_namespace();
-        let queue = namespace::run_in(other.as_fd(), || TunQueue::again(queue, true)).expect("the namespace");
-        let error = queue.expect("served again").read(&mut [0; 1_000]).err();
+        let done = namespace::run_in(other.as_fd(), || set_up_again(queue.as_fd(), true)).expect("the namespace");
+        done.expect("set up again");
+        let error = queue.read(&mut [0; 1_000]).err();
         assert!(error.is_none_or(|error| error.kind() == io::ErrorKind::WouldBlock));
     });
 }

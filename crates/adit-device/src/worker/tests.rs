@@ -4,6 +4,7 @@
 mod first;
 mod marks;
 mod moved;
+mod rest;
 mod sources;
 mod strays;
 
