@@ -33,6 +33,8 @@ struct Responder {
     limiter: RateLimiter,
     /// The present moment, and how many sound messages have come at it.
     come: (Instant, u32),
+    /// When the second began in which the engine counts, and how many it has let in since.
+    let_in: (Instant, u32),
     queued: usize,
     replies: usize,
 }
@@ -54,6 +56,7 @@ impl Responder {
             secret: (0, None),
             limiter: RateLimiter::new(bounds.rate_limited_sources, [1, 2]),
             come: (START, 0),
+            let_in: (Instant::default(), 0),
             queued: 0,
             replies: 0,
         };
@@ -104,6 +107,9 @@ impl Responder {
         if self.come.0 != self.now {
             self.come = (self.now, 0);
         }
+        if self.let_in.0.is_older_than(Duration::from_secs(1), self.now) {
+            self.let_in = (self.now, 0);
+        }
         let is_full = self.queued >= (self.bounds.handshake_queue / 8).max(1);
         let is_loaded_now = is_full || self.come.1 >= self.bounds.handshakes_per_second;
         self.come.1 += 1;
@@ -111,6 +117,7 @@ impl Responder {
             None => {
                 assert!(is_proven || !is_loaded_now, "{source} has proven nothing");
                 self.queued += 1;
+                self.let_in.1 += 1;
                 assert!(self.queued <= self.bounds.handshake_queue, "the queue has a bound");
                 if is_loaded {
                     assert!(self.limiter.allow(self.now, source.ip()), "{source} has had its share");
@@ -134,13 +141,13 @@ impl Responder {
             }
             Some(DropReason::RateLimited) => {
                 assert!(is_proven, "only who has proven its address is counted");
+                let is_scarce = is_full || self.let_in.1 >= self.bounds.handshakes_per_second;
+                assert!(is_scarce, "there is no need for shares");
                 assert!(!is_loaded || !self.limiter.allow(self.now, source.ip()), "{source} has a share left");
             }
             Some(DropReason::HandshakeQueueFull) => {
                 assert_eq!(self.queued, self.bounds.handshake_queue);
-                if is_loaded {
-                    assert!(is_proven && self.limiter.allow(self.now, source.ip()));
-                }
+                assert!(is_proven || !is_loaded);
             }
             Some(DropReason::ReplyQueueFull) => {
                 assert!(!is_proven);

@@ -15,12 +15,14 @@ pub struct Bounds {
     /// peers that cannot be reached do not keep others from beginning a session.
     pub staged_bytes: usize,
     /// Handshake messages that wait to be computed. When an eighth of this many wait there is load: senders must then
-    /// prove their address.
+    /// prove their address. Those who are asked for that at the same moment come back within a third of a second (paper,
+    /// §6.4), and have to find room here.
     pub handshake_queue: usize,
     /// Initiations, and responses to initiations of ours, with a right mac1 in a second; when more arrive there is load as
     /// well. With [`Interface::handle_datagram`](crate::Interface::handle_datagram), which lets nothing wait, this bound
-    /// alone makes load: let it be what the CPU computes in a tenth of its time. An initiation costs some three
-    /// Diffie-Hellman operations.
+    /// alone makes load: let it be what the CPU computes in a tenth of its time. An initiation that is no peer's costs some
+    /// two Diffie-Hellman operations. Under load, as many in a second are let in from whoever has proven its address;
+    /// beyond that each source has a share.
     pub handshakes_per_second: u32,
     /// Sources whose handshakes are counted under load, 1,048,576 at most, with 16 bytes for each once there was load.
     /// The table of networks that ask for cookies has a quarter of this many places.
@@ -37,8 +39,8 @@ impl Default for Bounds {
         Self {
             staged_bytes_per_peer: 256 << 10,
             staged_bytes: 4 << 20,
-            handshake_queue: 512,
-            handshakes_per_second: 1_000,
+            handshake_queue: 4_096,
+            handshakes_per_second: 2_000,
             rate_limited_sources: RateLimiter::DEFAULT_ENTRIES,
             outgoing: 1_024,
             events: 1_024,

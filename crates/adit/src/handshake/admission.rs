@@ -33,6 +33,8 @@ pub(crate) struct Load {
     window: Instant,
     /// How many messages with a right mac1 have arrived in this window, except responses that nobody waits for.
     come: u32,
+    /// How many of them were let in.
+    let_in: u32,
 }
 
 impl Load {
@@ -42,7 +44,7 @@ impl Load {
     /// Takes note of one message more, and says whether there is load.
     fn note(&mut self, now: Instant, queued: usize, bounds: &Bounds) -> bool {
         self.renew(now);
-        if queued >= (bounds.handshake_queue / 8).max(1) || self.come >= bounds.handshakes_per_second {
+        if has_backlog(queued, bounds) || self.come >= bounds.handshakes_per_second {
             self.until = Some(now + Self::MEMORY);
         }
         self.come = self.come.saturating_add(1);
@@ -52,9 +54,14 @@ impl Load {
     /// Begins a new window if the last one is over.
     fn renew(&mut self, now: Instant) {
         if self.window.is_older_than(Self::MEMORY, now) {
-            self.window = now;
-            self.come = 0;
+            (self.window, self.come, self.let_in) = (now, 0, 0);
         }
+    }
+
+    /// Whether what can be computed has to be shared out: as much as may come without load was let in, or waits. A flood
+    /// alone, which costs no more than MACs and cookies, does not make it so.
+    fn is_scarce(&self, queued: usize, bounds: &Bounds) -> bool {
+        self.let_in >= bounds.handshakes_per_second || has_backlog(queued, bounds)
     }
 
     /// Whether there may be load before `more` messages are through.
@@ -63,6 +70,11 @@ impl Load {
         self.come = self.come.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
         self.note(now, queued.saturating_add(more), bounds)
     }
+}
+
+/// Whether so many wait to be computed that they wait for long.
+fn has_backlog(queued: usize, bounds: &Bounds) -> bool {
+    queued >= (bounds.handshake_queue / 8).max(1)
 }
 
 /// The handshake messages of a burst, and what is needed to judge them without the interface.
@@ -242,9 +254,14 @@ impl Interface {
                     self.cookie_replies.extend(Outgoing::new(None, *path, HANDSHAKE_TOS, &reply));
                     Err(DropReason::CookieSent)
                 }
-                Verdict::Proven if !self.limiter.allow(now, path.remote.ip()) => Err(DropReason::RateLimited),
                 Verdict::Proven | Verdict::Admitted if self.incoming.len() >= bound => {
                     Err(DropReason::HandshakeQueueFull)
+                }
+                Verdict::Proven
+                    if self.load.is_scarce(self.incoming.len(), &self.bounds)
+                        && !self.limiter.allow(now, path.remote.ip()) =>
+                {
+                    Err(DropReason::RateLimited)
                 }
                 Verdict::Proven | Verdict::Admitted => Ok(()),
             };
@@ -256,7 +273,10 @@ impl Interface {
                 self.load.note(now, self.incoming.len(), &self.bounds);
             }
             match outcome {
-                Ok(()) => self.incoming.extend(Incoming::new(*path, datagram)),
+                Ok(()) => {
+                    self.load.let_in = self.load.let_in.saturating_add(1);
+                    self.incoming.extend(Incoming::new(*path, datagram));
+                }
                 Err(reason) => self.drop(None, reason),
             }
         }

@@ -10,11 +10,16 @@ use crate::sim::{A, B, Kind, RTT, Sent, Sim, UNIX_START, forge, millis, secs};
 
 /// Two nodes, of which `loaded` believes itself to be under load all the time.
 fn under_load(seed: u64, loaded: usize) -> Sim {
+    under_load_from(0, seed, loaded)
+}
+
+/// Two nodes, of which `loaded` is under load when more than so many handshakes come in a second.
+fn under_load_from(number: u32, seed: u64, loaded: usize) -> Sim {
     let mut sim = Sim::new(seed);
     for node in [A, B] {
         let mut bounds = Bounds::default();
         if node == loaded {
-            bounds.handshakes_per_second = 0;
+            bounds.handshakes_per_second = number;
         }
         sim.add_node(bounds);
     }
@@ -83,23 +88,23 @@ fn under_load_the_responder_is_sent_a_cookie_and_its_next_response_is_taken() {
 fn a_flood_from_many_forged_addresses_triggers_cookies() {
     let mut sim = Sim::pair(4);
     // Each address sends once, so the rate of a single source shows nothing.
-    for number in 0..1_000 {
+    for number in 0..2_000 {
         let message = junk(&sim, B, number.into());
         sim.inject(B, address(number), &message);
     }
-    assert_eq!((sim.drops(B, DropReason::BadHandshake), sim.count(B, Kind::CookieReply)), (1_000, 0));
-    for number in 1_000..1_100 {
+    assert_eq!((sim.drops(B, DropReason::BadHandshake), sim.count(B, Kind::CookieReply)), (2_000, 0));
+    for number in 2_000..2_100 {
         let message = junk(&sim, B, number.into());
         sim.inject(B, address(number), &message);
     }
-    assert_eq!((sim.drops(B, DropReason::BadHandshake), sim.count(B, Kind::CookieReply)), (1_000, 100));
+    assert_eq!((sim.drops(B, DropReason::BadHandshake), sim.count(B, Kind::CookieReply)), (2_000, 100));
     // A peer gets through with the cookie, though the flood goes on.
     let packet = sim.send(A, B);
     for number in 0..60 {
         sim.run_for(millis(100));
-        for part in 0..110 {
-            let message = junk(&sim, B, 10_000 + number * 110 + part);
-            sim.inject(B, address((number * 110 + part) as u32), &message);
+        for part in 0..220 {
+            let message = junk(&sim, B, 10_000 + number * 220 + part);
+            sim.inject(B, address((number * 220 + part) as u32), &message);
         }
     }
     assert!(sim[B].has_arrived(&packet));
@@ -108,21 +113,21 @@ fn a_flood_from_many_forged_addresses_triggers_cookies() {
 #[test]
 fn a_flood_that_goes_on_is_load_though_nothing_of_it_is_let_in() {
     let mut sim = Sim::pair(26);
-    for number in 0..10_000 {
-        if number % 200 == 0 {
+    for number in 0..20_000 {
+        if number % 400 == 0 {
             sim.run_for(millis(100));
         }
         let message = junk(&sim, B, number.into());
         sim.inject(B, address(number), &message);
     }
-    // Five seconds at 2,000 a second: the first 1,000 were no load yet.
-    assert_eq!((sim.drops(B, DropReason::BadHandshake), sim.count(B, Kind::CookieReply)), (1_000, 9_000));
+    // Five seconds at 4,000 a second: the first 2,000 were no load yet.
+    assert_eq!((sim.drops(B, DropReason::BadHandshake), sim.count(B, Kind::CookieReply)), (2_000, 18_000));
 }
 
 #[test]
 fn load_is_forgotten_when_it_is_over() {
     let mut sim = Sim::pair(5);
-    for number in 0..1_100 {
+    for number in 0..2_100 {
         let message = junk(&sim, B, number.into());
         sim.inject(B, address(number), &message);
     }
@@ -137,21 +142,21 @@ fn a_queue_that_fills_up_is_load() {
     let mut sim = Sim::pair(6);
     let now = sim.now;
     let path = Path::to(address(1));
-    let messages: Vec<_> = (0..80).map(|number| junk(&sim, B, number)).collect();
+    let messages: Vec<_> = (0..600).map(|number| junk(&sim, B, number)).collect();
     let mut burst = Datagrams::new();
     let buffer = messages.concat();
     for number in 0..messages.len() {
         assert!(burst.push(number * 148..(number + 1) * 148, &path, Ecn::NotEct));
     }
-    // Nobody computes anything meanwhile: an eighth of 512 waits, the others are sent a cookie.
+    // Nobody computes anything meanwhile: an eighth of 4,096 waits, the others are sent a cookie.
     let opening = sim[B].interface.begin_open(now, burst, &buffer);
     let mut buffer = buffer;
     let opened = opening.open(&mut buffer);
     let delivered = sim[B].interface.commit(now, opened, &mut buffer);
     assert_eq!(delivered.packets().count(), 0);
-    assert_eq!(sim.drops(B, DropReason::CookieSent), 16);
+    assert_eq!(sim.drops(B, DropReason::CookieSent), 88);
     assert!(sim[B].interface.has_handshakes());
-    assert_eq!(std::iter::from_fn(|| sim[B].interface.poll_handshake(now)).count(), 64);
+    assert_eq!(std::iter::from_fn(|| sim[B].interface.poll_handshake(now)).count(), 512);
 }
 
 #[test]
@@ -283,6 +288,38 @@ fn under_load_one_source_gets_a_burst_of_five_and_twenty_a_second() {
         sim.replay(B, &initiation);
     }
     assert_eq!(admitted(&sim), 25);
+}
+
+#[test]
+fn a_flood_takes_no_share_from_those_who_have_proven_their_address_until_too_many_of_them_come() {
+    let mut sim = under_load_from(20, 27, B);
+    let mut number = 0;
+    let mut flood = |sim: &mut Sim| {
+        for _ in 0..30 {
+            number += 1;
+            let message = junk(sim, B, number);
+            sim.inject(B, address(number as u32), &message);
+        }
+    };
+    flood(&mut sim);
+    sim.send(A, B);
+    sim.run_for(RTT);
+    sim.network.cut(A, B);
+    for _ in 0..12 {
+        sim.run_for(millis(500));
+        flood(&mut sim);
+    }
+    let initiation = sim.last_sent(A, Kind::Initiation);
+    let admitted = |sim: &Sim| sim.count(B, Kind::Response) as u64 + sim.drops(B, DropReason::ReplayedInitiation);
+    for number in 1..=20 {
+        sim.replay(B, &initiation);
+        assert_eq!((admitted(&sim), sim.drops(B, DropReason::RateLimited)), (number, 0));
+    }
+    // As many as are let in without load: from now on there are shares.
+    for _ in 0..20 {
+        sim.replay(B, &initiation);
+    }
+    assert_eq!((admitted(&sim), sim.drops(B, DropReason::RateLimited)), (25, 15));
 }
 
 #[test]
