@@ -19,14 +19,11 @@ fn in_a_process(name: &str, body: impl FnOnce()) {
     assert!(output.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The number that the next file gets.
-fn lowest_free() -> u64 {
-    std::fs::File::open("/").unwrap().as_raw_fd() as u64
-}
-
-/// Permits files of the numbers below this.
-fn permit(files: u64) {
-    setrlimit(Resource::Nofile, Rlimit { current: Some(files), ..getrlimit(Resource::Nofile) }).unwrap();
+/// Permits so many files beside those that there are, which need not have the lowest numbers.
+fn permit_more(files: usize) {
+    let next: Vec<_> = (0..=files).map(|_| std::fs::File::open("/").unwrap()).collect();
+    let limit = next.last().map(|file| file.as_raw_fd() as u64);
+    setrlimit(Resource::Nofile, Rlimit { current: limit, ..getrlimit(Resource::Nofile) }).unwrap();
 }
 
 #[test]
@@ -39,8 +36,7 @@ fn where_no_more_files_can_be_opened_the_client_that_came_last_is_served_and_the
             client.write_all(b"get=1\n\n").unwrap();
         }
         let limit = getrlimit(Resource::Nofile);
-        let free = lowest_free();
-        permit(free + 1);
+        permit_more(1);
         let _ = rig.run();
         assert_eq!(received(&clients[0]), "listen_port=0\nerrno=0\n\n");
         assert_eq!(received(&clients[1]), "", "it waits");
@@ -50,7 +46,7 @@ fn where_no_more_files_can_be_opened_the_client_that_came_last_is_served_and_the
         // One that only waits gives way to another.
         setrlimit(Resource::Nofile, limit).unwrap();
         let mut late = rig.connect();
-        permit(free + 1);
+        permit_more(0);
         late.write_all(b"get=1\n\n").unwrap();
         let _ = rig.run();
         assert_eq!(received(&late), "listen_port=0\nerrno=0\n\n");
@@ -72,7 +68,7 @@ fn a_client_behind_others_that_ask_nothing_is_served_as_soon_as_these_have_had_t
         half.write_all(b"set=1\n").unwrap();
         asks.write_all(b"get=1\n\n").unwrap();
         // The first is in the midst of a request, and for the others there is room for three at a time.
-        permit(lowest_free() + 4);
+        permit_more(4);
         let begun = Instant::now();
         let _ = rig.run();
         let mut events = Events::with_capacity(128);
@@ -98,7 +94,7 @@ fn where_nobody_waits_no_client_gives_way() {
     in_a_process("where_nobody_waits_no_client_gives_way", || {
         let mut rig = Rig::new();
         let clients = [rig.connect(), rig.connect()];
-        permit(lowest_free() + 2);
+        permit_more(2);
         let _ = rig.run();
         let left = rig.server.gives_way_in().expect("the kernel does not say whether anybody waits");
         rig.poll.poll(&mut Events::with_capacity(8), Some(left)).unwrap();
