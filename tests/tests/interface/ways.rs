@@ -54,7 +54,6 @@ fn an_answer_takes_the_way_that_the_routes_say_though_the_question_came_by_anoth
     PairBuilder::new(Adit, Adit).only_b_begins().configure(&pair);
     pair.assert_b_reaches_a();
     pair.assert_a_reaches_b();
-    assert_eq!(pair.b_seen_by_a().endpoint, "192.0.2.2:51820");
     // And leaves from the address of that way, as soon as it is known to be another: with the kernel's WireGuard as well.
     let other = endpoint(&on_eth1(Side::A, Outer::V4));
     eventually("B hears A by the other link's address", || {
@@ -273,6 +272,57 @@ fn the_source_changes_with_a_rule(outer: Outer) {
     let ways = TwoWays::new(outer);
     ways.ip(&format!("rule add to {} lookup 77", ways.far));
     ways.assert_a_moves_to_eth1();
+}
+
+#[test]
+fn the_source_changes_with_a_rule_for_a_port_v4() {
+    the_source_changes_with_a_rule_for_a_port(Outer::V4);
+}
+
+#[test]
+fn the_source_changes_with_a_rule_for_a_port_v6() {
+    the_source_changes_with_a_rule_for_a_port(Outer::V6);
+}
+
+fn the_source_changes_with_a_rule_for_a_port(outer: Outer) {
+    for port in ["sport", "dport"] {
+        let ways = TwoWays::new(outer);
+        ways.ip(&format!("rule add ipproto udp {port} 51820 lookup 77"));
+        ways.assert_a_moves_to_eth1();
+    }
+}
+
+#[test]
+fn the_source_stays_that_suits_the_link_of_a_rule_for_a_port_v4() {
+    the_source_stays_that_suits_the_link_of_a_rule_for_a_port(Outer::V4);
+}
+
+#[test]
+fn the_source_stays_that_suits_the_link_of_a_rule_for_a_port_v6() {
+    the_source_stays_that_suits_the_link_of_a_rule_for_a_port(Outer::V6);
+}
+
+fn the_source_stays_that_suits_the_link_of_a_rule_for_a_port(outer: Outer) {
+    let ways = TwoWays::new(outer);
+    let (a, b) = (&ways.pair.a, &ways.pair.b);
+    ways.ip("rule add ipproto udp sport 51820 lookup 77");
+    // B has reached A by an address that no route would choose.
+    let reached = on_no_link(Side::A, outer);
+    let (family, len) = if outer == Outer::V6 { ("-6", 128) } else { ("-4", 32) };
+    a.host.add_address(&format!("{reached}/{len}"), "lo");
+    let way = format!("via {} dev eth1 src {}", on_eth1(Side::A, outer), ways.far);
+    b.host.ip(&format!("{family} route add {reached} {way}"));
+    b.set(&format!("peer {} endpoint {}", a.keys.public, endpoint(&reached)));
+    // For IPv6 the kernel takes a moment before it accepts packets to it.
+    eventually("B reaches A there", || ways.pair.b_reaches_a().then_some(()));
+    for number in 0..5 {
+        ways.pair.assert_b_reaches_a();
+        assert_eq!(ways.a_is_at(), endpoint(&reached));
+        // With a default route all routes are looked at.
+        ways.ip(&format!("route add default {} metric {}", ways.by_eth0, 2000 + number));
+        ways.pair.assert_a_reaches_b();
+        assert_eq!(ways.a_is_at(), endpoint(&reached));
+    }
 }
 
 #[test]

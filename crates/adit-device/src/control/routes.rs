@@ -202,8 +202,9 @@ impl Control {
         let netlink = netlink.get_or_insert_with(Netlink::open).as_mut().ok()?;
         // Asked as it is sent: a link-local peer is found on its link only. Whether the address suits the link is not
         // asked: the peer has chosen it.
-        let source = (local, link_asked_for(path));
-        let route = netlink.route_from(source, path.remote.ip(), self.configurator.device.fwmark);
+        let device = &self.configurator.device;
+        let source = (local, device.port).into();
+        let route = netlink.route_of_datagram(source, link_asked_for(path), path.remote, device.fwmark);
         Some(route.is_ok_and(|route| route.ifindex == path.ifindex))
     }
 

@@ -1,7 +1,7 @@
 //! Routes.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
@@ -98,41 +98,58 @@ impl Netlink {
     /// # Errors
     /// ENETUNREACH if there is no way.
     pub fn route_to(&mut self, address: IpAddr, mark: u32) -> Result<RouteLookup> {
-        self.look_up(None, address, mark)
+        self.look_up(address, question(address, mark))
     }
 
-    /// As [`route_to`](Self::route_to), for a packet from the address of `source` that asks for the interface of this
-    /// index (0: none). The source that is told is not the one that was named, but that of a packet that names none.
+    /// As [`route_to`](Self::route_to), for a UDP datagram from `source` that asks for the interface of this index (0:
+    /// none). The source that is told is not the one that was named, but that of a datagram that names none. Kernels
+    /// before Linux 4.17 pass over the ports, for which they have no rules.
     ///
     /// # Errors
     /// EINVAL if an IPv4 source is no address of this host (of an IPv6 one this is not looked at), ENETUNREACH if there
     /// is no way.
-    pub fn route_from(&mut self, source: (IpAddr, u32), address: IpAddr, mark: u32) -> Result<RouteLookup> {
-        self.look_up(Some(source), address, mark)
+    pub fn route_of_datagram(
+        &mut self,
+        source: SocketAddr,
+        ifindex: u32,
+        destination: SocketAddr,
+        mark: u32,
+    ) -> Result<RouteLookup> {
+        const UDP: u8 = 17;
+        let mut question = question(destination.ip(), mark);
+        question.header.source_prefix_length = question.header.destination_prefix_length;
+        question.attributes.extend([
+            RouteAttribute::Source(source.ip().into()),
+            RouteAttribute::IpProto(UDP),
+            RouteAttribute::Sport(source.port()),
+            RouteAttribute::Dport(destination.port()),
+        ]);
+        if ifindex != 0 {
+            question.attributes.push(RouteAttribute::Oif(ifindex));
+        }
+        self.look_up(destination.ip(), question)
     }
 
-    fn look_up(&mut self, source: Option<(IpAddr, u32)>, address: IpAddr, mark: u32) -> Result<RouteLookup> {
+    fn look_up(&mut self, address: IpAddr, question: RouteMessage) -> Result<RouteLookup> {
         let action = format!("cannot find a route to {address}");
-        let mut request = RouteMessage::default();
-        request.header.address_family = family(&address);
-        request.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
-        request.header.flags = RouteFlags::LookupTable;
-        request.attributes.push(RouteAttribute::Destination(address.into()));
-        if let Some((source, ifindex)) = source {
-            request.header.source_prefix_length = request.header.destination_prefix_length;
-            request.attributes.push(RouteAttribute::Source(source.into()));
-            if ifindex != 0 {
-                request.attributes.push(RouteAttribute::Oif(ifindex));
-            }
-        }
-        if mark != 0 {
-            request.attributes.push(RouteAttribute::Mark(mark));
-        }
-        let RouteNetlinkMessage::NewRoute(answer) = self.get(&action, RouteNetlinkMessage::GetRoute(request))? else {
+        let RouteNetlinkMessage::NewRoute(answer) = self.get(&action, RouteNetlinkMessage::GetRoute(question))? else {
             return Err(NetlinkError::new(&action, io::ErrorKind::InvalidData.into()));
         };
         Ok(lookup_of(&answer))
     }
+}
+
+/// Which way does a packet to `address` take, if it carries this mark (0: none)?
+fn question(address: IpAddr, mark: u32) -> RouteMessage {
+    let mut question = RouteMessage::default();
+    question.header.address_family = family(&address);
+    question.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
+    question.header.flags = RouteFlags::LookupTable;
+    question.attributes.push(RouteAttribute::Destination(address.into()));
+    if mark != 0 {
+        question.attributes.push(RouteAttribute::Mark(mark));
+    }
+    question
 }
 
 fn describe(route: &Route) -> String {

@@ -279,7 +279,7 @@ fn the_way_of_a_packet_that_names_its_source_and_a_link_is_told() {
             .expect("route");
         let source = net("fd00::1/128").addr();
         let link = |netlink: &mut Netlink, to: IpNet, index| {
-            netlink.route_from((source, index), to.addr(), 0).expect("found").ifindex
+            netlink.route_of_datagram((source, 1).into(), index, (to.addr(), 2).into(), 0).expect("found").ifindex
         };
         for index in [first, second] {
             assert_eq!(link(&mut netlink, net("fe80::5/64"), index), index, "link-local");
@@ -289,7 +289,7 @@ fn the_way_of_a_packet_that_names_its_source_and_a_link_is_told() {
             .add_route(&Route { destination: far, table: MAIN_TABLE, ifindex: second, metric: Some(50) })
             .expect("route");
         assert_eq!(link(&mut netlink, far, first), second, "the better route, whatever link is named");
-        let nowhere = netlink.route_from((source, first), net("2001:db8::2/128").addr(), 0);
+        let nowhere = netlink.route_of_datagram((source, 1).into(), first, "[2001:db8::2]:2".parse().unwrap(), 0);
         assert_eq!(nowhere.expect_err("no way").errno(), libc::ENETUNREACH);
     });
 }
