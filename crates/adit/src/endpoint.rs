@@ -1,5 +1,6 @@
 //! Where peers are, and from where answers to them leave.
 
+use alloc::vec::Vec;
 use core::net::{IpAddr, SocketAddr};
 
 use crate::error::Error;
@@ -38,21 +39,23 @@ impl Interface {
     }
 
     /// Forgets from which of this host's addresses answers to the peer should leave: that address
-    /// has vanished, or the socket was bound anew.
+    /// has vanished, or the socket was bound anew. If there is a session, and the peer was heard in the last minute, it
+    /// is sent an empty packet, by which it learns where this host is now; that is due at once (see
+    /// [`Interface::poll_timeout`]), unless something else is sent before.
     ///
     /// # Errors
     /// [`Error::NoSuchPeer`].
     pub fn forget_source(&mut self, id: PeerId) -> Result<(), Error> {
         self.peer_mut(id)?.forget_source();
+        self.show(id);
         Ok(())
     }
 
     /// As [`Interface::forget_source`], for every peer.
     pub fn forget_sources(&mut self) {
-        for id in self.by_key.values() {
-            if let Some(peer) = self.peers.get_mut(*id) {
-                peer.forget_source();
-            }
+        let ids: Vec<PeerId> = self.by_key.values().copied().collect();
+        for id in ids {
+            let _ = self.forget_source(id);
         }
     }
 
@@ -86,18 +89,30 @@ impl Interface {
     /// Says whether answers to the peer may leave from the address of this host that its messages reach by `path`, which
     /// [`Interface::poll_source`] or [`Interface::paths`] gave. If not, the source is rejected: the routing table chooses
     /// it, whatever comes by that address and interface, until another judgement is made, the source is forgotten, or
-    /// messages come by others. Returns whether that changes how answers leave. If the peer has moved to another path
-    /// since, nothing happens.
+    /// messages come by others. The peer is shown from where packets leave then, as after
+    /// [`Interface::forget_source`]: each time that is said, since the way there may not have been one before. Returns
+    /// whether the judgement is another than before. If the peer has moved to another path since, nothing happens.
     ///
     /// # Errors
     /// [`Error::NoSuchPeer`].
     pub fn judge_source(&mut self, id: PeerId, path: &Path, is_good: bool) -> Result<bool, Error> {
         let peer = self.peer_mut(id)?;
-        let is_news = peer.endpoint == Some(*path) && path.local.is_some() && peer.is_source_rejected == is_good;
-        if is_news {
-            peer.is_source_rejected = !is_good;
+        if peer.endpoint != Some(*path) || path.local.is_none() {
+            return Ok(false);
         }
-        Ok(is_news)
+        let was_rejected = core::mem::replace(&mut peer.is_source_rejected, !is_good);
+        if was_rejected || !is_good {
+            self.show(id);
+        }
+        Ok(was_rejected == is_good)
+    }
+
+    /// The peer is to be shown from where packets leave now.
+    fn show(&mut self, id: PeerId) {
+        if let Some(peer) = self.peers.get_mut(id).filter(|peer| peer.keypairs.current.is_some()) {
+            peer.timers.show_due();
+            self.reschedule(id);
+        }
     }
 
     /// The peer's source, if there is one, is to be judged.
@@ -111,11 +126,10 @@ impl Interface {
 
     /// As [`Interface::forget_source`], for every peer whose answers leave from `local`.
     pub fn forget_source_address(&mut self, local: IpAddr) {
-        for id in self.by_key.values() {
-            let peer = self.peers.get_mut(*id);
-            if let Some(peer) = peer.filter(|peer| peer.endpoint.is_some_and(|path| path.local == Some(local))) {
-                peer.forget_source();
-            }
+        let is_from = |path: &Path| path.local == Some(local);
+        let ids: Vec<PeerId> = self.paths().filter(|(_, path)| is_from(path)).map(|(id, _)| id).collect();
+        for id in ids {
+            let _ = self.forget_source(id);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The five deadlines of a peer (paper, §6), set by hooks that are named for what happened.
+//! The deadlines of a peer, five of the paper (§6) and one of our own, set by hooks that are named for what happened.
 
 use core::time::Duration;
 
@@ -18,11 +18,21 @@ pub(crate) enum Timer {
     ZeroKeyMaterial,
     /// When to send an empty packet so that a middlebox keeps its mapping.
     PersistentKeepalive,
+    /// When to send an empty packet so that a peer that only sends learns from where packets leave now.
+    Show,
 }
 
-pub(crate) const TIMERS: [Timer; 5] =
-    [Timer::Retransmit, Timer::Keepalive, Timer::NewHandshake, Timer::ZeroKeyMaterial, Timer::PersistentKeepalive];
+pub(crate) const TIMERS: [Timer; 6] = [
+    Timer::Retransmit,
+    Timer::Keepalive,
+    Timer::NewHandshake,
+    Timer::ZeroKeyMaterial,
+    Timer::PersistentKeepalive,
+    Timer::Show,
+];
 
+/// For how long a peer that is silent may still be sending: longer than the usual interval of persistent keepalives.
+const HEARD: Duration = Duration::from_secs(60);
 /// A deadline that has passed, whatever the time.
 const AT_ONCE: Instant = Instant::from_nanos(0);
 
@@ -76,6 +86,7 @@ impl Timers {
     /// Any authenticated message, with data or without, is on its way to the peer.
     pub(crate) fn any_authenticated_packet_sent(&mut self, now: Instant) {
         *self.deadline(Timer::Keepalive) = None;
+        *self.deadline(Timer::Show) = None;
         self.need_another_keepalive = false;
         self.any_authenticated_packet_traversal(now);
     }
@@ -143,6 +154,16 @@ impl Timers {
     /// An empty packet is wanted at once.
     pub(crate) fn keepalive_due(&mut self) {
         *self.deadline(Timer::PersistentKeepalive) = Some(AT_ONCE);
+    }
+
+    /// Packets leave from another address now: the peer is to be shown at once.
+    pub(crate) fn show_due(&mut self) {
+        *self.deadline(Timer::Show) = Some(AT_ONCE);
+    }
+
+    /// Whether the peer has been heard so lately that it may be sending.
+    pub(crate) fn is_heard(&self, now: Instant) -> bool {
+        self.last_received.is_some_and(|last| !last.is_older_than(HEARD, now))
     }
 
     /// Whether a handshake is being tried.
@@ -233,13 +254,14 @@ impl Timers {
     }
 
     fn deadline(&mut self, timer: Timer) -> &mut Option<Instant> {
-        let [retransmit, keepalive, new_handshake, zero_key_material, persistent_keepalive] = &mut self.deadlines;
+        let [retransmit, keepalive, new_handshake, zero_key_material, persistent_keepalive, show] = &mut self.deadlines;
         match timer {
             Timer::Retransmit => retransmit,
             Timer::Keepalive => keepalive,
             Timer::NewHandshake => new_handshake,
             Timer::ZeroKeyMaterial => zero_key_material,
             Timer::PersistentKeepalive => persistent_keepalive,
+            Timer::Show => show,
         }
     }
 }

@@ -221,6 +221,11 @@ impl Interface {
                     peer.timers.persistent_keepalive_expired(now);
                 }
             }
+            Timer::Show => {
+                if peer.timers.is_heard(now) && peer.can_send(now) {
+                    self.keepalive(now, id);
+                }
+            }
         }
     }
 

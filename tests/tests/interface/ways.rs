@@ -1,9 +1,10 @@
 //! From which of this host's addresses packets leave where several links lead to the peer.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use adit_tests::Implementation::Adit;
-use adit_tests::{Host, Outer, Pair, PairBuilder, Ping, Side, eventually};
+use adit_tests::{Host, Outer, Pair, PairBuilder, Ping, Side, eventually, for_a_while};
 
 /// Two nodes with two links between them, and an address of B's that is on neither.
 fn pair_with_two_links() -> Pair {
@@ -104,10 +105,10 @@ impl TwoWays {
     #[track_caller]
     fn assert_a_moves_to_eth1(&self) {
         let other = endpoint(&on_eth1(Side::A, self.outer));
-        eventually("B hears A by the other link's address", || {
-            self.pair.assert_a_reaches_b();
-            (self.a_is_at() == other).then_some(())
-        });
+        // Of its own accord: what A sent before it has looked would have B look for another address too.
+        eventually("B hears A by the other link's address", || (self.a_is_at() == other).then_some(()));
+        self.pair.assert_a_reaches_b();
+        assert_eq!(self.a_is_at(), other);
     }
 
     /// As long as A only answers, what B sends comes by the link by which A's packets left before.
@@ -115,17 +116,21 @@ impl TwoWays {
     fn assert_a_moves_to_eth1_though_b_comes_by_eth0(&self) {
         let (a, b) = (&self.pair.a, &self.pair.b);
         let (before, other) = (Side::A.endpoint(self.outer), endpoint(&on_eth1(Side::A, self.outer)));
+        // From the address to which the way has changed.
+        let family = if self.outer == Outer::V6 { "-6" } else { "-4" };
+        b.host.ip(&format!("{family} route add {} dev eth0 src {}", Side::A.outer(self.outer), self.far));
         eventually("B hears A by the other link's address", || {
             self.pair.assert_b_reaches_a();
             (self.a_is_at() == other).then_some(())
         });
-        // However often B calls by that link again, from the address to which the way has changed.
-        let family = if self.outer == Outer::V6 { "-6" } else { "-4" };
-        b.host.ip(&format!("{family} route add {} dev eth0 src {}", Side::A.outer(self.outer), self.far));
+        // However often B calls by that link again.
         for _ in 0..3 {
             b.set(&format!("peer {} endpoint {before}", a.keys.public));
-            self.pair.assert_b_reaches_a();
-            assert_eq!(self.a_is_at(), other);
+            // The first answer may leave as the question came.
+            eventually("B hears A by the other link's address again", || {
+                self.pair.assert_b_reaches_a();
+                (self.a_is_at() == other).then_some(())
+            });
         }
     }
 }
@@ -306,6 +311,7 @@ fn the_source_stays_that_suits_the_link_of_a_rule_for_a_port(outer: Outer) {
     let ways = TwoWays::new(outer);
     let (a, b) = (&ways.pair.a, &ways.pair.b);
     ways.ip("rule add ipproto udp sport 51820 lookup 77");
+    ways.assert_a_moves_to_eth1();
     // B has reached A by an address that no route would choose.
     let reached = on_no_link(Side::A, outer);
     let (family, len) = if outer == Outer::V6 { ("-6", 128) } else { ("-4", 32) };
@@ -340,4 +346,29 @@ fn the_source_changes_with_the_mark(outer: Outer) {
     ways.pair.a.set("fwmark 7");
     ways.pair.assert_a_reaches_b();
     assert_eq!(ways.a_is_at(), endpoint(&on_eth1(Side::A, outer)));
+}
+
+/// Where B sees A soon after a change, though A has nothing to send.
+#[track_caller]
+fn assert_b_learns(pair: &Pair, address: &str) {
+    // Before a passive keepalive, or another session.
+    let learns = for_a_while(Duration::from_secs(5), || (pair.a_seen_by_b().endpoint == address).then_some(()));
+    assert!(learns.is_some(), "B sees A at {}", pair.a_seen_by_b().endpoint);
+}
+
+#[test]
+fn a_peer_that_is_sent_nothing_learns_of_another_port_at_once() {
+    let pair = Pair::new(Adit, Adit);
+    pair.assert_a_reaches_b();
+    pair.a.set("listen-port 40000");
+    assert_b_learns(&pair, &SocketAddr::new(Side::A.outer(Outer::V4), 40000).to_string());
+}
+
+#[test]
+fn a_peer_that_is_sent_nothing_learns_at_once_of_the_address_that_takes_the_place_of_another() {
+    let pair = PairBuilder::new(Adit, Adit).outer(Outer::V6).build();
+    pair.assert_a_reaches_b();
+    pair.a.host.add_address("fd00:a::9/64", "eth0");
+    pair.a.host.ip(&format!("address delete {}/64 dev eth0", Side::A.outer(Outer::V6)));
+    assert_b_learns(&pair, &endpoint("fd00:a::9"));
 }

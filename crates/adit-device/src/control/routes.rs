@@ -177,7 +177,9 @@ impl Control {
         for (id, path) in paths {
             match self.is_source_good(netlink, &path) {
                 Some(is_good) => self.judge(id, &path, is_good),
-                // It is judged when it is reached the next time, if the kernel can be asked again by then.
+                // Without a source the peer has not been heard since that was forgotten: it may not know where this host
+                // is, and there may be a way to show it now. If the kernel cannot be asked, the source is judged when it
+                // is reached the next time.
                 None => drop(self.shared.interface().forget_source(id)),
             }
         }

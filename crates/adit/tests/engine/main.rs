@@ -18,6 +18,7 @@ mod private_key;
 mod reload;
 mod roaming;
 mod sessions;
+mod shown;
 mod signs;
 mod staged;
 mod storm;

@@ -167,7 +167,7 @@ fn an_ipv6_endpoint_after_ipv4_traffic_gets_answers_at_that_very_address() {
 }
 
 /// A session in which A has reached B at one of B's several addresses.
-fn reached_at(local: IpAddr) -> Sim {
+pub(crate) fn reached_at(local: IpAddr) -> Sim {
     let mut sim = Sim::pair(10);
     sim.connect(A, B);
     sim.run_for(secs(1));
@@ -208,7 +208,7 @@ fn next_source(sim: &mut Sim) -> (Option<IpAddr>, u32) {
     (path.local, path.ifindex)
 }
 
-fn local() -> IpAddr {
+pub(crate) fn local() -> IpAddr {
     "203.0.113.5".parse().unwrap()
 }
 
