@@ -63,6 +63,32 @@ fn an_answer_takes_the_way_that_the_routes_say_though_the_question_came_by_anoth
     });
 }
 
+#[test]
+fn an_address_that_is_no_links_stays_though_the_question_comes_by_another_link_v4() {
+    an_address_that_is_no_links_stays_though_the_question_comes_by_another_link(Outer::V4);
+}
+
+#[test]
+fn an_address_that_is_no_links_stays_though_the_question_comes_by_another_link_v6() {
+    an_address_that_is_no_links_stays_though_the_question_comes_by_another_link(Outer::V6);
+}
+
+fn an_address_that_is_no_links_stays_though_the_question_comes_by_another_link(outer: Outer) {
+    let ways = TwoWays::new(outer);
+    let (a, b) = (&ways.pair.a, &ways.pair.b);
+    let (service, family) = (on_no_link(Side::A, outer), if outer == Outer::V6 { "-6" } else { "-4" });
+    a.host.ip(&format!("address add {service} dev lo"));
+    // B's packets come by eth0, from the address to which the way leads by eth1 now.
+    let way = format!("via {} dev eth0 src {}", Side::A.outer(outer), ways.far);
+    b.host.ip(&format!("{family} route add {service} {way}"));
+    ways.ip(&format!("route replace {} {}", ways.far, ways.by_eth1));
+    b.set(&format!("peer {} endpoint {}", a.keys.public, endpoint(&service)));
+    for _ in 0..10 {
+        ways.pair.assert_b_reaches_a();
+        assert_eq!(ways.a_is_at(), endpoint(&service));
+    }
+}
+
 /// A tunnel from A to an address of B's that two links lead to, by the first of them.
 struct TwoWays {
     pair: Pair,

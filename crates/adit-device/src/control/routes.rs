@@ -6,7 +6,8 @@
 //!
 //! So a source is judged when a peer has first reached it, and again when routes have changed: it is good while packets
 //! from it leave by the link by which the peer's come. The kernel's WireGuard does the same for each packet that it sends
-//! over IPv4. If it is not good the engine rejects it, since the peer's packets go on to come by it.
+//! over IPv4. An address that is not that link's, but the loopback interface's, say, is good whatever the way: it is known
+//! by all. If a source is not good the engine rejects it, since the peer's packets go on to come by it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -197,17 +198,17 @@ impl Control {
         }
     }
 
-    /// Whether packets from the source that the peer has reached leave by the link by which its own came; `None` if the
-    /// path has none, or if the kernel cannot be asked.
+    /// Whether packets from the source that the peer has reached leave by the link by which its own came, or the source is
+    /// not that link's; `None` if the path has none, or if the kernel cannot be asked.
     fn is_source_good(&self, netlink: &mut Asked, path: &Path) -> Option<bool> {
         let local = path.local?;
         let netlink = netlink.get_or_insert_with(Netlink::open).as_mut().ok()?;
-        // Asked as it is sent: a link-local peer is found on its link only. Whether the address suits the link is not
-        // asked: the peer has chosen it.
+        // Asked as it is sent: a link-local peer is found on its link only.
         let device = &self.configurator.device;
         let source = (local, device.port).into();
         let route = netlink.route_of_datagram(source, link_asked_for(path), path.remote, device.fwmark);
-        Some(route.is_ok_and(|route| route.ifindex == path.ifindex))
+        let Ok(route) = route else { return Some(false) };
+        Some(route.ifindex == path.ifindex || netlink.link_of_address(local).is_ok_and(|link| link != path.ifindex))
     }
 
     fn judge(&self, id: PeerId, path: &Path, is_good: bool) {

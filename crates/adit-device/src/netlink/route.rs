@@ -130,6 +130,17 @@ impl Netlink {
         self.look_up(destination.ip(), question)
     }
 
+    /// The index of the interface that has this address of this host.
+    ///
+    /// # Errors
+    /// ENETUNREACH if there is no way to the address. If it is not this host's, the answer is where the way to it leads.
+    pub fn link_of_address(&mut self, address: IpAddr) -> Result<u32> {
+        let mut question = question(address, 0);
+        // What the table of such addresses says, instead of what it leads to, which is the loopback interface for all.
+        question.header.flags |= RouteFlags::FibMatch;
+        Ok(self.look_up(address, question)?.ifindex)
+    }
+
     fn look_up(&mut self, address: IpAddr, question: RouteMessage) -> Result<RouteLookup> {
         let action = format!("cannot find a route to {address}");
         let RouteNetlinkMessage::NewRoute(answer) = self.get(&action, RouteNetlinkMessage::GetRoute(question))? else {

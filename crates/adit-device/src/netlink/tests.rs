@@ -295,6 +295,24 @@ fn the_way_of_a_packet_that_names_its_source_and_a_link_is_told() {
 }
 
 #[test]
+fn which_link_has_an_address_is_told_of_both_families() {
+    in_new_namespace(|| {
+        let mut netlink = Netlink::open().expect("netlink");
+        netlink.create_veth("a", "b", None).expect("veth");
+        let [link, other, loopback] = ["a", "b", "lo"].map(|name| netlink.link(name).expect("link").index);
+        for index in [link, other, loopback] {
+            netlink.set_up(index, true).expect("up");
+        }
+        for (address, of) in [("10.0.0.1/24", link), ("fd00::1/64", link), ("192.0.2.1/32", loopback)] {
+            add_address(&mut netlink, of, address);
+            assert_eq!(netlink.link_of_address(net(address).addr()).expect("an answer"), of, "{address}");
+        }
+        let error = netlink.link_of_address("198.51.100.1".parse().unwrap()).expect_err("of nobody here");
+        assert_eq!(error.errno(), libc::ENETUNREACH);
+    });
+}
+
+#[test]
 fn a_connection_speaks_of_the_namespace_in_which_it_was_opened() {
     in_new_namespace(|| {
         Netlink::open().expect("netlink").create_veth("a", "b", None).expect("veth");
