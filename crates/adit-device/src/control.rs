@@ -162,6 +162,9 @@ impl Control {
     /// Lets the workers begin.
     pub(crate) fn begin(&mut self, _: Alone) {
         self.configurator.workers.begin();
+        if let Some(link) = self.reloader.as_ref().and_then(|reloader| reloader.link.as_ref()) {
+            link.serve();
+        }
     }
 
     /// Takes charge of these socket files, which are removed at the end from now on.
@@ -374,8 +377,10 @@ impl Control {
             }
         }
         drop(interface);
-        if let Some(sockets) = self.shared.control_sockets() {
-            self.shared.transmit(Waiting::ForPeers, &sockets, &mut self.buffer);
+        if let Some(sockets) = self.shared.sockets(0) {
+            // These carry no bulk, so a link that is too slow for what one peer is sent keeps nobody from a session.
+            let spare = self.shared.handshake_sockets();
+            self.shared.transmit(Waiting::ForPeers, &sockets, spare.as_deref(), &mut self.buffer);
         }
 
         let mut interface = self.shared.interface();

@@ -116,11 +116,10 @@ impl Shared {
         self.sockets.lock().unwrap_or_else(PoisonError::into_inner).get(index).cloned()
     }
 
-    /// The sockets of the control thread: those for handshakes. They carry no bulk, so a link that is too slow for what
-    /// one peer is sent does not keep others from a session. Where the kernel cannot tell handshakes apart, a worker's.
-    pub(crate) fn control_sockets(&self) -> Option<Arc<Sockets>> {
+    /// The sockets for handshakes, if the kernel can tell these apart.
+    pub(crate) fn handshake_sockets(&self) -> Option<Arc<Sockets>> {
         let present = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
-        present.iter().rev().find(|sockets| sockets.iter().next().is_some()).cloned()
+        present.last().filter(|sockets| sockets.iter().next().is_some()).cloned()
     }
 
     /// Whether the owner of the sockets of this index answers strangers: that is the handshake worker, or every worker
@@ -181,17 +180,30 @@ impl Shared {
     }
 
     /// Sends what waits in the engine, through `buffer`, many datagrams in one system call: under a flood there is an
-    /// answer to every datagram.
-    pub(crate) fn transmit(&self, waiting: Waiting, sockets: &Sockets, buffer: &mut [u8]) {
+    /// answer to every datagram. What finds the buffer of its socket full leaves from the spare one, if there is one.
+    pub(crate) fn transmit(&self, waiting: Waiting, sockets: &Sockets, spare: Option<&Sockets>, buffer: &mut [u8]) {
         loop {
             let transmits = self.take_transmits(waiting, buffer);
             if transmits.is_empty() {
                 return;
             }
             let groups: ArrayVec<_, AT_ONCE> = transmits.iter().map(|transmit| group(transmit, buffer)).collect();
+            let peer = |index: usize| transmits.get(index).and_then(|transmit| transmit.peer);
+            let mut unsent = ArrayVec::<usize, AT_ONCE>::new();
             sockets.send_many(&groups, |index, outcome| {
-                self.sent(transmits.get(index).and_then(|transmit| transmit.peer), &outcome);
+                if spare.is_some() && outcome.unsent > 0 && outcome.sent + outcome.dropped == 0 {
+                    unsent.push(index);
+                } else {
+                    self.sent(peer(index), &outcome);
+                }
             });
+            if let Some(spare) = spare.filter(|_| !unsent.is_empty()) {
+                let groups: ArrayVec<_, AT_ONCE> =
+                    unsent.iter().filter_map(|&index| groups.get(index).copied()).collect();
+                spare.send_many(&groups, |index, outcome| {
+                    self.sent(unsent.get(index).and_then(|&index| peer(index)), &outcome);
+                });
+            }
             if waiting == Waiting::OneSend && transmits.iter().any(|transmit| transmit.peer.is_none()) {
                 return;
             }

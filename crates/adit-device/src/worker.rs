@@ -84,7 +84,8 @@ pub(crate) struct Worker {
     first: First,
     ready: Ready,
     watched: Watched,
-    failures: Failures,
+    tun_failures: Failures,
+    udp_failures: [Failures; 2],
     /// Which socket is read first in the next turn.
     v6_is_next: bool,
 }
@@ -133,7 +134,8 @@ impl Worker {
             first: First::default(),
             ready: Ready::default(),
             watched,
-            failures: Failures::default(),
+            tun_failures: Failures::default(),
+            udp_failures: Default::default(),
             v6_is_next: false,
         })
     }
@@ -250,7 +252,7 @@ impl Worker {
             match self.read_packet(end, &mut packets) {
                 Ok(next) => end = next,
                 Err(error) => {
-                    self.ready.tun = self.failures.let_read_on(&error);
+                    self.ready.tun = self.tun_failures.let_read_on(&error);
                     self.tun_failed(&error);
                     break;
                 }
@@ -271,7 +273,7 @@ impl Worker {
         self.send(&sealed);
         self.packets = sealed.into_empty();
         if aftermath.peer_transmits {
-            self.shared.transmit(Waiting::ForPeers, &self.sockets, &mut self.inbound);
+            self.shared.transmit(Waiting::ForPeers, &self.sockets, None, &mut self.inbound);
         }
         self.shared.settle(aftermath);
         count
@@ -287,7 +289,7 @@ impl Worker {
             (true, false) => Waiting::All,
         };
         self.owes_answers = waiting == Waiting::OneSend;
-        self.shared.transmit(waiting, &self.sockets, &mut self.inbound);
+        self.shared.transmit(waiting, &self.sockets, None, &mut self.inbound);
     }
 
     fn send(&self, sealed: &Sealed) {
@@ -311,13 +313,14 @@ impl Worker {
         let mut end = 0;
         let (is_for_handshakes, most) = if self.tun.is_some() { (false, MAX_RECEIVED) } else { (true, MAX_HANDSHAKES) };
         let Ready { v4, v6, .. } = &mut self.ready;
-        let mut sockets = [(&self.sockets.v4, v4), (&self.sockets.v6, v6)];
+        let [v4_failures, v6_failures] = &mut self.udp_failures;
+        let mut sockets = [(&self.sockets.v4, v4, v4_failures), (&self.sockets.v6, v6, v6_failures)];
         // They take turns at being first: a flood on one of them does not keep the other waiting.
         if self.v6_is_next {
             sockets.reverse();
         }
         self.v6_is_next = !self.v6_is_next;
-        for (socket, ready) in sockets {
+        for (socket, ready, failures) in sockets {
             while *ready {
                 let Some(socket) = socket else {
                     *ready = false;
@@ -346,7 +349,7 @@ impl Worker {
                         *ready = more;
                     }
                     Err(error) => {
-                        *ready = self.failures.let_read_on(&error);
+                        *ready = failures.let_read_on(&error);
                         if !is_idle(&error) {
                             tracing::debug!(%error, "a socket cannot be read");
                         }

@@ -24,7 +24,7 @@ pub struct Bounds {
     /// two Diffie-Hellman operations. Under load, as many in a second are let in from whoever has proven its address;
     /// beyond that each source has a share.
     pub handshakes_per_second: u32,
-    /// Sources whose handshakes are counted under load, 1,048,576 at most, with 16 bytes for each once there was load.
+    /// Sources whose handshakes are counted once they have proven their address under load, 1,048,576 at most, with 16 bytes for each once there was load.
     /// The table of networks that ask for cookies has a quarter of this many places.
     pub rate_limited_sources: usize,
     /// Handshake messages and keepalives that wait to be sent; and, separately, as many cookie replies. The second half of
@@ -39,7 +39,7 @@ impl Default for Bounds {
         Self {
             staged_bytes_per_peer: 256 << 10,
             staged_bytes: 4 << 20,
-            handshake_queue: 4_096,
+            handshake_queue: 2_048,
             handshakes_per_second: 2_000,
             rate_limited_sources: RateLimiter::DEFAULT_ENTRIES,
             outgoing: 1_024,

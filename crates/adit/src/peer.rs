@@ -73,6 +73,8 @@ pub(crate) struct Peer {
     pub(crate) is_source_rejected: bool,
     /// The peer stands in the queue of those whose source the caller has not judged.
     pub(crate) is_unjudged: bool,
+    /// When it was last shown that packets leave from another address.
+    pub(crate) last_shown: Option<Instant>,
     /// Whether the endpoint stays where it was set, wherever authentic messages come from.
     pub(crate) is_pinned: bool,
     pub(crate) keypairs: Keypairs,
@@ -110,6 +112,7 @@ impl Peer {
             endpoint: None,
             is_source_rejected: false,
             is_unjudged: false,
+            last_shown: None,
             is_pinned: false,
             keypairs: Keypairs::default(),
             handshake: None,

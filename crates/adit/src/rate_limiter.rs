@@ -1,7 +1,8 @@
 //! How many handshake messages one source may have us work on.
 //!
 //! Under load, after a valid mac2 has shown that the source address is not
-//! forged and before any Diffie-Hellman, each source gets a token bucket.
+//! forged and before any Diffie-Hellman, each source has a token bucket, which
+//! decides where there is more to compute than can be.
 //!
 //! A bucket is stored as one moment: when it will be full again. A packet is
 //! allowed if that moment is near enough, and puts it off by one interval. So

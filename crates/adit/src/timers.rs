@@ -158,7 +158,11 @@ impl Timers {
 
     /// Packets leave from another address now: the peer is to be shown at once.
     pub(crate) fn show_due(&mut self) {
-        *self.deadline(Timer::Show) = Some(AT_ONCE);
+        self.show_at(AT_ONCE);
+    }
+
+    pub(crate) fn show_at(&mut self, moment: Instant) {
+        *self.deadline(Timer::Show) = Some(moment);
     }
 
     /// Whether the peer has been heard so lately that it may be sending.

@@ -8,7 +8,7 @@ use crate::error::{DropReason, Error};
 use crate::event::Event;
 use crate::interface::Interface;
 use crate::ip;
-use crate::limits::{INITIATION_LEN, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD};
+use crate::limits::{INITIATION_LEN, KEEPALIVE_TIMEOUT, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD};
 use crate::message::{Transport, transport_len};
 use crate::path::Path;
 use crate::peer::PeerId;
@@ -222,7 +222,13 @@ impl Interface {
                 }
             }
             Timer::Show => {
-                if peer.timers.is_heard(now) && peer.can_send(now) {
+                // Two ends each of which finds that the other's way has changed would show each other for ever.
+                let next = peer.last_shown.map(|shown| shown + KEEPALIVE_TIMEOUT).filter(|next| *next > now);
+                if let Some(next) = next {
+                    peer.timers.show_at(next);
+                    self.reschedule(id);
+                } else if peer.timers.is_heard(now) && peer.can_send(now) {
+                    peer.last_shown = Some(now);
                     self.keepalive(now, id);
                 }
             }

@@ -28,12 +28,7 @@ fn when_news_were_lost_the_link_is_what_it_is_now_and_not_what_the_last_news_sai
 
 #[test]
 fn how_the_link_is_that_could_not_be_asked_for_when_news_were_lost_is_asked_for_again() {
-    let mut pair = Pair::new(Adit, Adit);
-    pair.assert_a_reaches_b();
-    pair.a.host.ip("link set wg0 down");
-    eventually("the link is followed", || pair.a.daemon().log().contains("is_up=false").then_some(()));
-    pair.a.daemon().signal(Signal::SIGSTOP);
-    lose_news(&pair.a.host);
+    let mut pair = stopped_with_a_link_that_is_down();
     pair.a.host.ip("link set wg0 mtu 1420 up");
     let process = pair.a.daemon().id().to_string();
     let limit_files = |host: &Host, to: &str| {
@@ -49,12 +44,7 @@ fn how_the_link_is_that_could_not_be_asked_for_when_news_were_lost_is_asked_for_
 
 #[test]
 fn an_interface_is_followed_to_another_namespace_though_the_news_of_it_were_lost() {
-    let mut pair = Pair::new(Adit, Adit);
-    pair.assert_a_reaches_b();
-    pair.a.host.ip("link set wg0 down");
-    eventually("the link is followed", || pair.a.daemon().log().contains("is_up=false").then_some(()));
-    pair.a.daemon().signal(Signal::SIGSTOP);
-    lose_news(&pair.a.host);
+    let mut pair = stopped_with_a_link_that_is_down();
     let inside = Host::new("inside");
     pair.a.host.ip(&format!("link set wg0 netns {}", inside.network_path()));
     inside.add_address(&format!("{}/24", Side::A.inner_v4()), "wg0");
@@ -62,6 +52,17 @@ fn an_interface_is_followed_to_another_namespace_though_the_news_of_it_were_lost
     pair.a.daemon().signal(Signal::SIGCONT);
     let to_b = Ping::to(Side::B.inner_v4());
     eventually("B is reached from inside", || to_b.from(&inside).all_answered().then_some(()));
+}
+
+/// A's link is down, and its daemon is stopped once it knows. Of what happens next the news are lost.
+fn stopped_with_a_link_that_is_down() -> Pair {
+    let mut pair = Pair::new(Adit, Adit);
+    pair.assert_a_reaches_b();
+    pair.a.host.ip("link set wg0 down");
+    eventually("the link is followed", || pair.a.daemon().log().contains("is_up=false").then_some(()));
+    pair.a.daemon().signal(Signal::SIGSTOP);
+    lose_news(&pair.a.host);
+    pair
 }
 
 /// Changes the link until the kernel has no more room to tell of it. What happens before that is read is lost.

@@ -82,6 +82,7 @@ fn an_address_that_is_no_links_stays_though_the_question_comes_by_another_link(o
     let way = format!("via {} dev eth0 src {}", Side::A.outer(outer), ways.far);
     b.host.ip(&format!("{family} route add {service} {way}"));
     ways.ip(&format!("route replace {} {}", ways.far, ways.by_eth1));
+    ways.assert_a_moves_to_eth1();
     b.set(&format!("peer {} endpoint {}", a.keys.public, endpoint(&service)));
     for _ in 0..10 {
         ways.pair.assert_b_reaches_a();

@@ -26,6 +26,7 @@ impl Control {
                 Err(error) => {
                     // What comes next is announced again.
                     tracing::warn!(%error, "news of interfaces cannot be read");
+                    self.routes.news_lost();
                     self.shared.interface().forget_sources();
                     lost = true;
                     break;
@@ -48,6 +49,7 @@ impl Control {
                 }
                 LinkEvent::AddressRemoved { address, .. } => self.shared.interface().forget_source_address(address),
                 LinkEvent::Lost => {
+                    self.routes.news_lost();
                     self.shared.interface().forget_sources();
                     lost = true;
                 }

@@ -20,7 +20,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry};
 
 use super::{Control, ROUTES};
-use crate::netlink::{Link, LinkEvent, LinkMonitor, Netlink, NetlinkError};
+use crate::netlink::{Link, LinkEvent, LinkMonitor, Netlink};
 use crate::shared::{link_asked_for, now};
 
 /// How many changes of one IP family, or of links, are looked at one by one.
@@ -31,11 +31,10 @@ const SHARE: u32 = 10;
 /// are: a peer may go to and fro between addresses with each of its packets.
 const SOURCES: usize = 256;
 const PAUSE: Duration = Duration::from_millis(10);
+/// How long until the kernel is asked again if it could not be.
+const AGAIN: Duration = Duration::from_secs(1);
 /// How many events are read before clients and timers have their turn.
 const NEWS: usize = 1_024;
-
-/// The kernel, once it is asked.
-type Asked = Option<Result<Netlink, NetlinkError>>;
 
 /// Changes of routes that have not been looked at.
 #[derive(Default)]
@@ -97,6 +96,12 @@ impl Routes {
         }
     }
 
+    /// What happened to links is not known.
+    pub(super) fn news_lost(&mut self) {
+        self.carry.clear();
+        self.all_changed();
+    }
+
     /// Any route may have changed.
     fn all_changed(&mut self) {
         (self.changed, self.gone) = (vec![Ipv4Net::default().into(), Ipv6Net::default().into()], Vec::new());
@@ -142,6 +147,11 @@ impl Routes {
     }
 }
 
+/// Whether a change of the routes to this network may concern the path: its address here is one that routes lead to, too.
+fn is_between(net: &IpNet, path: &Path) -> bool {
+    net.contains(&path.remote.ip()) || path.local.is_some_and(|local| net.contains(&local))
+}
+
 impl Control {
     /// Judges the sources that peers have newly reached, and those that changes of routes concern. Returns when there is
     /// more to look at, if there is.
@@ -157,7 +167,15 @@ impl Control {
         if let Some(not_before) = self.routes.not_before.filter(|&not_before| not_before > begin) {
             return rest.or(Some(not_before));
         }
-        let mut netlink = None;
+        let mut netlink = match Netlink::open() {
+            Ok(netlink) => netlink,
+            Err(error) => {
+                tracing::debug!(%error, "the kernel cannot be asked for routes: it is again in a while");
+                let again = begin + AGAIN;
+                self.routes.not_before = Some(again);
+                return rest.or(Some(again));
+            }
+        };
         if have_changed {
             self.judge_changed(&mut netlink);
         }
@@ -169,11 +187,10 @@ impl Control {
     }
 
     /// Judges the sources of peers to whom the routes have changed, rejected ones among them.
-    fn judge_changed(&mut self, netlink: &mut Asked) {
+    fn judge_changed(&mut self, netlink: &mut Netlink) {
         let Routes { changed, gone, .. } = &mut self.routes;
         let (changed, gone) = (std::mem::take(changed), std::mem::take(gone));
-        let is_affected =
-            |path: &Path| gone.contains(&path.ifindex) || changed.iter().any(|net| net.contains(&path.remote.ip()));
+        let is_affected = |path: &Path| gone.contains(&path.ifindex) || changed.iter().any(|net| is_between(net, path));
         let paths: Vec<_> = self.shared.interface().paths().filter(|(_, path)| is_affected(path)).collect();
         for (id, path) in paths {
             match self.is_source_good(netlink, &path) {
@@ -187,7 +204,7 @@ impl Control {
     }
 
     /// Judges sources that peers have reached since the last time.
-    fn judge_new(&mut self, netlink: &mut Asked) {
+    fn judge_new(&mut self, netlink: &mut Netlink) {
         for _ in 0..SOURCES {
             let next = self.shared.interface().poll_source();
             self.routes.sources_wait = next.is_some();
@@ -200,14 +217,19 @@ impl Control {
 
     /// Whether packets from the source that the peer has reached leave by the link by which its own came, or the source is
     /// not that link's; `None` if the path has none, or if the kernel cannot be asked.
-    fn is_source_good(&self, netlink: &mut Asked, path: &Path) -> Option<bool> {
+    fn is_source_good(&self, netlink: &mut Netlink, path: &Path) -> Option<bool> {
         let local = path.local?;
-        let netlink = netlink.get_or_insert_with(Netlink::open).as_mut().ok()?;
         // Asked as it is sent: a link-local peer is found on its link only.
         let device = &self.configurator.device;
         let source = (local, device.port).into();
         let route = netlink.route_of_datagram(source, link_asked_for(path), path.remote, device.fwmark);
-        let Ok(route) = route else { return Some(false) };
+        let route = match route {
+            Ok(route) => route,
+            // There is no way from there, or it is no address of this host any more.
+            Err(error) if error.is_refusal => return Some(false),
+            // That says nothing of the source.
+            Err(_) => return None,
+        };
         Some(route.ifindex == path.ifindex || netlink.link_of_address(local).is_ok_and(|link| link != path.ifindex))
     }
 

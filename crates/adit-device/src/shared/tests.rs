@@ -1,11 +1,12 @@
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use getrandom::SysRng;
 use rand_core::UnwrapErr;
 use socket2::SockRef;
 
 use super::*;
+use crate::refused::refuse;
 use crate::udp::bind;
 
 /// What the threads of a device without a tunnel have in common, with one worker's socket for IPv4.
@@ -119,14 +120,49 @@ fn overflows_stay_counted_when_the_sockets_are_replaced() {
 }
 
 #[test]
-fn the_control_thread_sends_from_the_sockets_that_carry_no_bulk() {
+fn what_finds_a_full_buffer_leaves_from_the_spare_sockets_which_are_those_for_handshakes_if_there_are_such() {
     let shared = shared();
-    let mut sockets: Vec<_> = bind(0, 2, 0, false).unwrap().into_iter().map(Arc::new).collect();
-    shared.replace_sockets(sockets.clone());
-    assert!(Arc::ptr_eq(&shared.control_sockets().unwrap(), &sockets[2]), "those for handshakes");
-    sockets[2] = Arc::new(Sockets { v4: None, v6: None, port: sockets[0].port });
-    shared.replace_sockets(sockets.clone());
-    assert!(Arc::ptr_eq(&shared.control_sockets().unwrap(), &sockets[1]), "there are none for handshakes");
+    let [usual, spare] = <[_; 2]>::try_from(bind(0, 1, 0, false).unwrap()).ok().unwrap().map(Arc::new);
+    shared.replace_sockets(vec![usual.clone(), spare.clone()]);
+    assert!(shared.handshake_sockets().is_some_and(|found| Arc::ptr_eq(&found, &spare)));
+    shared.replace_sockets(vec![usual.clone(), Arc::new(Sockets { v4: None, v6: None, port: usual.port })]);
+    assert!(shared.handshake_sockets().is_none());
+
+    let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+    peer.set_nonblocking(true).unwrap();
+    {
+        let mut interface = shared.interface();
+        interface.set_private_key(Some(adit::PrivateKey::from_bytes([1; 32])));
+        let id = interface.add_peer(adit::PrivateKey::from_bytes([2; 32]).public_key()).unwrap();
+        interface.set_endpoint(id, Some(peer.local_addr().unwrap())).unwrap();
+    }
+    // Begins a handshake, and sends what it takes.
+    let begin = |spare: Option<&Sockets>| {
+        let mut interface = shared.interface();
+        interface.link_down();
+        interface.link_up(now());
+        let id = interface.peers(now()).next().unwrap().id;
+        interface.initiate_handshake(id).unwrap();
+        interface.expire(now());
+        let work = interface.poll_handshake(now()).expect("a handshake to begin").compute();
+        assert!(interface.finish_handshake(now(), work).is_none());
+        drop(interface);
+        shared.transmit(Waiting::ForPeers, &usual, spare, &mut [0; 2_048]);
+        peer.recv(&mut [0; 256]).ok()
+    };
+    std::thread::scope(|scope| {
+        // The kernel goes on refusing this thread.
+        let full = scope.spawn(|| {
+            for call in [libc::SYS_sendmsg, libc::SYS_sendmmsg] {
+                refuse(call, 0, usual.v4.as_ref().unwrap().as_raw_fd(), libc::EAGAIN);
+            }
+            assert_eq!(begin(None), None);
+            assert_eq!(shared.send_errors.load(Ordering::Relaxed), 1);
+            assert_eq!(begin(Some(&spare)), Some(148));
+            assert_eq!(shared.send_errors.load(Ordering::Relaxed), 1, "nothing more is lost");
+        });
+        full.join().unwrap();
+    });
 }
 
 /// The first of these has the second, which is given back as well, as its peer.

@@ -34,7 +34,7 @@ impl Ready {
     }
 }
 
-/// Errors that came one upon the other. An error says nothing about what waits behind it, which is not announced again:
+/// Errors of a source that came one upon the other. An error says nothing about what waits behind it, which is not announced again:
 /// so reading goes on, unless there is no end of errors.
 #[derive(Default)]
 pub(super) struct Failures(u32);

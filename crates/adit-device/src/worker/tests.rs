@@ -69,7 +69,11 @@ fn connected() -> [End; 2] {
         socket.v6 = None;
     }
     let mut interfaces = [0, 1].map(|own| {
-        let mut interface = adit::Interface::new(now(), crate::shared::unix_time(), Box::new(UnwrapErr(SysRng)));
+        let mut bounds = adit::Bounds::default();
+        // With 64 waiting there is load.
+        bounds.handshake_queue = 8 * 64;
+        let rng = Box::new(UnwrapErr(SysRng));
+        let mut interface = adit::Interface::with_bounds(now(), crate::shared::unix_time(), rng, bounds);
         interface.set_private_key(Some(keys[own].clone()));
         interface.set_mtu(MTU);
         let peer = interface.add_peer(keys[1 - own].public_key()).unwrap();

@@ -1,5 +1,5 @@
-//! Whether a handshake message that has arrived is worth a Diffie-Hellman: mac1, then, under load, mac2 and the source's
-//! share (paper, §5.3).
+//! Whether a handshake message that has arrived is worth a Diffie-Hellman: mac1, then, under load, mac2, and where there is
+//! more to compute than can be, the source's share (paper, §5.3).
 //!
 //! An attacker may send such messages by the hundred thousand, so they take the same three steps as transport messages:
 //! bookkeeping under the caller's lock, work without it, bookkeeping again. Everything that costs time, the MACs and
@@ -33,7 +33,7 @@ pub(crate) struct Load {
     window: Instant,
     /// How many messages with a right mac1 have arrived in this window, except responses that nobody waits for.
     come: u32,
-    /// How many of them were let in.
+    /// How many of them were let in under load, since they had proven their address.
     let_in: u32,
 }
 
@@ -257,9 +257,10 @@ impl Interface {
                 Verdict::Proven | Verdict::Admitted if self.incoming.len() >= bound => {
                     Err(DropReason::HandshakeQueueFull)
                 }
+                // Counted in any case: who has come often before has no share left when there are shares.
                 Verdict::Proven
-                    if self.load.is_scarce(self.incoming.len(), &self.bounds)
-                        && !self.limiter.allow(now, path.remote.ip()) =>
+                    if !self.limiter.allow(now, path.remote.ip())
+                        && self.load.is_scarce(self.incoming.len(), &self.bounds) =>
                 {
                     Err(DropReason::RateLimited)
                 }
@@ -274,7 +275,8 @@ impl Interface {
             }
             match outcome {
                 Ok(()) => {
-                    self.load.let_in = self.load.let_in.saturating_add(1);
+                    let is_proven = matches!(candidate.verdict, Verdict::Proven);
+                    self.load.let_in = self.load.let_in.saturating_add(is_proven.into());
                     self.incoming.extend(Incoming::new(*path, datagram));
                 }
                 Err(reason) => self.drop(None, reason),

@@ -33,7 +33,9 @@ fn a_peer_that_only_sends_is_shown_at_once_from_where_packets_leave_now() {
     let mut sim = reached_at(local());
     assert_eq!(shown(&mut sim, reject(true)), []);
     assert_eq!(shown(&mut sim, reject(false)), once);
+    sim.run_for(secs(10));
     assert_eq!(shown(&mut sim, reject(false)), once, "there may have been no way before");
+    sim.run_for(secs(10));
     assert_eq!(shown(&mut sim, reject(true)), [(Kind::Keepalive, Some(local()))]);
     // Whatever is sent shows it as well.
     let with_data = |sim: &mut Sim| {
@@ -41,6 +43,23 @@ fn a_peer_that_only_sends_is_shown_at_once_from_where_packets_leave_now() {
         sim.send(B, A);
     };
     assert_eq!(shown(&mut sim, with_data), [(Kind::Data, None)]);
+}
+
+#[test]
+fn a_peer_is_shown_no_more_than_once_in_ten_seconds_and_the_last_change_in_the_end() {
+    let change = |is_good| {
+        move |sim: &mut Sim| {
+            let (a, path) = sim[B].interface.paths().next().unwrap();
+            sim[B].interface.judge_source(a, &path, is_good).unwrap();
+        }
+    };
+    let mut sim = reached_at(local());
+    assert_eq!(shown(&mut sim, change(false)), [(Kind::Keepalive, None)]);
+    for number in 0..100 {
+        assert_eq!(shown(&mut sim, change(number % 2 == 0)), []);
+    }
+    assert_eq!(shown(&mut sim, change(true)), []);
+    assert_eq!(shown(&mut sim, |sim| sim.run_for(secs(10))), [(Kind::Keepalive, Some(local()))]);
 }
 
 #[test]
