@@ -3,7 +3,6 @@
 use std::fs;
 use std::net::UdpSocket;
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
 
 use adit_tests::Implementation::Adit;
 use adit_tests::{Node, Pair, Side};
@@ -55,6 +54,8 @@ fn a_port_that_is_taken_is_refused_and_nothing_changes() {
 #[test]
 fn where_files_are_short_a_client_is_served_though_forty_came_before_it_that_ask_nothing() {
     let mut node = Node::new(Adit, "A");
+    // Once it answers it has all files that it needs.
+    node.status();
     let process = node.daemon().id();
     let files = fs::read_dir(format!("/proc/{process}/fd")).expect("the daemon's files").flatten();
     let last = files.filter_map(|file| file.file_name().to_str()?.parse::<u32>().ok()).max().expect("a file");
@@ -64,11 +65,8 @@ fn where_files_are_short_a_client_is_served_though_forty_came_before_it_that_ask
     let connect = || UnixStream::connect("/run/wireguard/wg0.sock").expect("connected");
     let _crowd: Vec<_> = (0..40).map(|_| node.host.enter(connect)).collect();
     node.daemon().signal(Signal::SIGCONT);
-    let asked = Instant::now();
+    // One by one they would have the daemon's next looks, which are 5 s apart: longer than a test may take.
     node.status();
-    let after = asked.elapsed();
-    // One by one they would have the daemon's next looks, which are 5 s apart.
-    assert!(after < Duration::from_secs(4), "after {after:?}");
 }
 
 /// Whether any socket on A's host has this port, by the kernel's own list.

@@ -238,6 +238,10 @@ impl Interface {
             let (Some(path), Some(datagram)) = (paths.get(entry.path as usize), buffer.get(entry.datagram())) else {
                 continue;
             };
+            if !matches!(candidate.verdict, Verdict::Refused(_)) {
+                // Messages with a right mac1 count as load, whether or not they are let in.
+                self.load.note(now, self.incoming.len(), &self.bounds);
+            }
             let outcome = match candidate.verdict {
                 Verdict::Refused(reason) => Err(reason),
                 Verdict::NoCookie => Err(DropReason::ReplyQueueFull),
@@ -268,10 +272,6 @@ impl Interface {
             };
             if matches!(candidate.verdict, Verdict::Cookie(_) | Verdict::NoCookie) {
                 self.crowd.note(now, path.remote.ip());
-            }
-            if !matches!(candidate.verdict, Verdict::Refused(_)) {
-                // Messages with a right mac1 count as load, whether or not they are let in.
-                self.load.note(now, self.incoming.len(), &self.bounds);
             }
             match outcome {
                 Ok(()) => {
