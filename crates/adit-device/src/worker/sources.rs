@@ -34,8 +34,8 @@ impl Ready {
     }
 }
 
-/// Errors of a source that came one upon the other. An error says nothing about what waits behind it, which is not announced again:
-/// so reading goes on, unless there is no end of errors.
+/// Errors of a source that came one upon the other. An error says nothing about what waits behind it, which is not
+/// announced again: so reading goes on, unless there is no end of errors.
 #[derive(Default)]
 pub(super) struct Failures(u32);
 
