@@ -169,6 +169,23 @@ impl Host {
         other.ip(&format!("link set {other_name} up"));
     }
 
+    /// Lets no more leave by an interface than this, in the words of `tc`. What waits for that is a queue of 1,000
+    /// packets, the kernel's usual one.
+    #[track_caller]
+    pub fn slow_down(&self, name: &str, rate: &str) {
+        let shaper = format!("qdisc add dev {name} root handle 1: tbf rate {rate} burst 64kb limit 1mb");
+        for words in [shaper, format!("qdisc add dev {name} parent 1:1 pfifo limit 1000")] {
+            let words: Vec<&str> = words.split_whitespace().collect();
+            self.run("tc", &words).success();
+        }
+    }
+
+    /// Lets leave by an interface what can again.
+    #[track_caller]
+    pub fn speed_up(&self, name: &str) {
+        self.run("tc", &["qdisc", "del", "dev", name, "root"]).success();
+    }
+
     /// Lets the firewall filter what comes in by this rule, in the words of `nft`.
     #[track_caller]
     pub fn filter_input(&self, rule: &str) {

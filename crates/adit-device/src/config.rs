@@ -151,5 +151,5 @@ pub struct Facts {
 
 impl Facts {
     /// The reasons for drops that are the device's, beside those of the engine ([`adit::DropReason::ALL`]).
-    pub const DEVICE_DROPS: [&str; 3] = ["receive_overflow", "send_error", "tun_error"];
+    pub const DEVICE_DROPS: [&str; 4] = ["receive_overflow", "send_error", "standing_queue", "tun_error"];
 }

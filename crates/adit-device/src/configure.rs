@@ -53,6 +53,7 @@ impl Handler for Configurator {
         let device_drops = [
             self.shared.overflows(),
             self.shared.send_errors.load(Ordering::Relaxed),
+            self.shared.standing_queue.load(Ordering::Relaxed),
             self.shared.tun_errors.load(Ordering::Relaxed),
         ];
         let device_drops = Facts::DEVICE_DROPS.into_iter().zip(device_drops);
@@ -136,6 +137,7 @@ impl Configurator {
             ("mtu", shared.mtu.load(Ordering::Relaxed).into()),
             ("earlier_overflows", shared.earlier_overflows.load(Ordering::Relaxed)),
             ("send_errors", shared.send_errors.load(Ordering::Relaxed)),
+            ("standing_queue", shared.standing_queue.load(Ordering::Relaxed)),
             ("tun_errors", shared.tun_errors.load(Ordering::Relaxed)),
         ];
         let text = facts.iter().map(|(key, value)| format!("{key}={value}\n")).collect();

@@ -123,6 +123,7 @@ pub fn run(options: Options) -> Result<(), Error> {
         mtu: 0,
         earlier_overflows: 0,
         send_errors: 0,
+        standing_queue: 0,
         tun_errors: 0,
         tun,
     };
@@ -155,6 +156,7 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
     shared.mtu.store(parts.mtu, Ordering::Relaxed);
     shared.earlier_overflows.store(parts.earlier_overflows, Ordering::Relaxed);
     shared.send_errors.store(parts.send_errors, Ordering::Relaxed);
+    shared.standing_queue.store(parts.standing_queue, Ordering::Relaxed);
     shared.tun_errors.store(parts.tun_errors, Ordering::Relaxed);
 
     let monitor = LinkMonitor::open()?;

@@ -62,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) earlier_overflows: AtomicU64,
     /// Datagrams that the kernel did not take.
     pub(crate) send_errors: AtomicU64,
+    /// Packets lost on purpose, so that those behind them wait less.
+    pub(crate) standing_queue: AtomicU64,
     /// Packets that the TUN device did not take.
     pub(crate) tun_errors: AtomicU64,
 }
@@ -101,6 +103,7 @@ impl Shared {
             control,
             earlier_overflows: AtomicU64::new(0),
             send_errors: AtomicU64::new(0),
+            standing_queue: AtomicU64::new(0),
             tun_errors: AtomicU64::new(0),
         }
     }

@@ -102,6 +102,12 @@ impl Sockets {
         self.iter().map(overflows).sum()
     }
 
+    /// Bytes of memory that datagrams use which have not left the machine yet: as far as is known, since a device need
+    /// not tell.
+    pub fn waiting(&self) -> usize {
+        self.iter().map(|socket| sys::waiting(socket.as_fd()).unwrap_or(0)).sum()
+    }
+
     /// Marks everything sent from now on (`SO_MARK`); 0 takes the mark away.
     ///
     /// # Errors

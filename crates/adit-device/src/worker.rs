@@ -4,6 +4,7 @@
 //! Each burst is read, shown to the engine as a whole, sealed or opened in place, and written. Work goes to another
 //! thread only if no packet waits for it.
 
+mod codel;
 mod gate;
 mod patience;
 mod reading;
@@ -29,6 +30,7 @@ use crate::shared::{Shared, Waiting, group, is_idle, now};
 use crate::tun::TunQueue;
 use crate::udp::{Group, MAX_RECEIVED, MAX_SENT, Received, Sockets};
 
+use codel::Codel;
 pub(crate) use gate::Gate;
 use patience::{First, Patience, Turn};
 use sources::{Failures, Ready, Watched};
@@ -81,6 +83,8 @@ pub(crate) struct Worker {
     rest: Option<Uncut>,
     /// Whether the last read gave several segments: the next one will, most likely.
     is_bulk: bool,
+    /// Keeps what waits in the sockets short.
+    codel: Codel,
     first: First,
     ready: Ready,
     watched: Watched,
@@ -131,6 +135,7 @@ impl Worker {
             moved: None,
             rest: None,
             is_bulk: false,
+            codel: Codel::new(Instant::now()),
             first: First::default(),
             ready: Ready::default(),
             watched,
@@ -237,6 +242,9 @@ impl Worker {
     fn serve_tun(&mut self) -> usize {
         let mut packets = std::mem::take(&mut self.packets);
         packets.set_mtu(self.shared.mtu.load(Ordering::Relaxed));
+        if self.codel.is_to_look() {
+            self.codel.looked(Instant::now(), self.sockets.waiting());
+        }
         let mut end = 0;
         if let Some(rest) = self.rest.take() {
             end = self.cut(rest, end, &mut packets);
@@ -292,7 +300,8 @@ impl Worker {
         self.shared.transmit(waiting, &self.sockets, None, &mut self.inbound);
     }
 
-    fn send(&self, sealed: &Sealed) {
+    fn send(&mut self, sealed: &Sealed) {
+        let mut joined = 0;
         let mut transmits = sealed.transmits().peekable();
         while transmits.peek().is_some() {
             let mut groups = ArrayVec::<Group<'_>, GROUPS>::new();
@@ -302,9 +311,11 @@ impl Worker {
                 peers.push(transmit.peer);
             }
             self.sockets.send_many(&groups, |index, outcome| {
+                joined += groups.get(index).map_or(0, |group| outcome.sent * group.segment_size);
                 self.shared.sent(peers.get(index).copied().flatten(), &outcome);
             });
         }
+        self.codel.joined(joined);
     }
 
     /// One burst from the network to the inside of the tunnel. Returns how many datagrams it had.

@@ -19,8 +19,8 @@ pub(crate) struct CompareOptions {
     /// How long each transfer lasts, in seconds
     #[arg(long, value_name = "N", default_value_t = 5)]
     secs: u32,
-    /// Of ping, ping-flood, busy-poll, tcp, tcp-reversed, tcp-four, udp-64, udp-1372, peers, separated by commas; all
-    /// unless given
+    /// Of ping, ping-flood, busy-poll, tcp, tcp-reversed, tcp-four, cubic, slow-link, udp-64, udp-1372, peers,
+    /// separated by commas; all unless given
     #[arg(long, value_name = "LIST")]
     tests: Option<String>,
     /// Of adit, wireguard-go, gotatun, boringtun, veth (no tunnel), separated by commas; all unless given

@@ -303,6 +303,7 @@ fn permitted(situation: Situation) -> Result<Rules, seccompiler::BackendError> {
         c::FIONBIO as u64,
         c::FIOCLEX as u64,
         c::FIONREAD as u64,
+        c::TIOCOUTQ as u64,
         c::TCGETS as u64,
         c::SIOCGIFINDEX as u64,
         c::TUNGETIFF as u64,

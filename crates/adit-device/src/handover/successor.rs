@@ -40,6 +40,7 @@ pub(crate) struct Received {
     /// See [`crate::shared::Shared::earlier_overflows`].
     pub(crate) earlier_overflows: u64,
     pub(crate) send_errors: u64,
+    pub(crate) standing_queue: u64,
     pub(crate) tun_errors: u64,
 }
 
@@ -159,6 +160,7 @@ fn build(message: Message) -> Result<Received, String> {
         mtu: facts.number("mtu"),
         earlier_overflows: facts.number("earlier_overflows"),
         send_errors: facts.number("send_errors"),
+        standing_queue: facts.number("standing_queue"),
         tun_errors: facts.number("tun_errors"),
     })
 }

@@ -31,7 +31,14 @@ impl Worker {
         };
         // Shorter than its own header is no packet.
         let Some(len) = len.checked_sub(header_len) else { return Ok(start) };
-        self.is_bulk = vnet.is_segmented();
+        let was_bulk = std::mem::replace(&mut self.is_bulk, vnet.is_segmented());
+        let is_lost = self.codel.loses(self.is_bulk, was_bulk);
+        if is_lost {
+            self.shared.standing_queue.fetch_add(1, Ordering::Relaxed);
+            if !self.is_bulk {
+                return Ok(start);
+            }
+        }
         let packet = self.outbound.get(begin..begin + len).unwrap_or_default();
         self.shared.flows.sent_by(self.index, packet);
         if begin != UNCUT {
@@ -40,7 +47,7 @@ impl Worker {
             }
             self.outbound.copy_within(begin..begin + len, UNCUT);
         }
-        Ok(self.cut(Uncut { vnet, len, segment: 0 }, start, packets))
+        Ok(self.cut(Uncut { vnet, len, segment: is_lost.into() }, start, packets))
     }
 
     /// Adds the one packet that was read to its place in the burst.

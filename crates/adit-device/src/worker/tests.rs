@@ -1,6 +1,7 @@
 //! What a packet costs on its way through a worker. A Unix socket stands in for the TUN device: it preserves message
 //! boundaries too.
 
+mod codel;
 mod first;
 mod marks;
 mod moved;

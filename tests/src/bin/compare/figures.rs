@@ -52,6 +52,13 @@ pub(crate) const SECTIONS: &[Section] = &[
         ],
     },
     Section {
+        title: "A wire of 100 Mbit/s, with CUBIC",
+        figures: &[
+            higher("slow_link_mbps", "One flow", "Mbit/s"),
+            lower("slow_link_ping_ms", "Ping beside the flow, mean round trip", "ms"),
+        ],
+    },
+    Section {
         title: "UDP, as fast as it goes",
         figures: &[
             higher("udp_64_kpps", "64 bytes, delivered", "1,000/s"),

@@ -32,6 +32,8 @@ pub(crate) enum Test {
     TcpFour,
     /// The same three with CUBIC, the kernel's default, whatever the host has chosen
     Cubic,
+    /// One TCP flow over a wire of 100 Mbit/s, and how long a ping takes meanwhile
+    SlowLink,
     /// UDP with 64 bytes of payload, as fast as it goes
     #[value(name = "udp-64")]
     Udp64,
@@ -51,6 +53,10 @@ impl fmt::Display for Test {
 
 const APART: &[&str] = &["-c", "300", "-i", "0.005"];
 const BACK_TO_BACK: &[&str] = &["-c", "5000", "-f"];
+
+/// What a slow link lets through, and how long it is before the ping that senders may take to find that out, in seconds.
+const SLOW: &str = "100mbit";
+const SETTLING: u32 = 2;
 
 /// What makes Adit look for packets before it sleeps: for longer than a round trip takes.
 const BUSY_POLL: &[&str] = &["--busy-poll", "500"];
@@ -119,6 +125,7 @@ fn traffic_test(bench: &Bench, test: Test, seconds: u32) -> Result<Figures> {
         Test::TcpReversed => tcp(bench, seconds, &["-R"], ["tcp_reversed_gbps", "tcp_reversed_cpu_s_gb"]),
         Test::TcpFour => tcp(bench, seconds, &["-P", "4"], ["tcp_four_gbps", "tcp_four_cpu_s_gb"]),
         Test::Cubic => cubic(bench, seconds),
+        Test::SlowLink => slow_link(bench, seconds),
         Test::Udp64 => udp(bench, seconds, "64", ["udp_64_kpps", "udp_64_lost_percent", "udp_64_cpu_us"]),
         Test::Udp1372 => udp(bench, seconds, "1372", ["udp_1372_kpps", "udp_1372_lost_percent", "udp_1372_cpu_us"]),
         Test::Peers | Test::BusyPoll => Ok(Figures::new()),
@@ -143,24 +150,48 @@ fn tcp(bench: &Bench, seconds: u32, arguments: &[&str], [rate, cpu]: [&'static s
     Ok(figures)
 }
 
-fn cubic(bench: &Bench, seconds: u32) -> Result<Figures> {
-    // For the hosts, and not by an option of iperf3: a connection that has begun with BBR goes on pacing.
+/// Does something while the hosts use CUBIC. For the hosts, and not by an option of iperf3: a connection that has begun
+/// with BBR goes on pacing.
+fn with_cubic<T>(bench: &Bench, action: impl FnOnce() -> T) -> T {
     let choose = |algorithm: &str| {
         for host in [&bench.near, &bench.far] {
             host.set("ipv4/tcp_congestion_control", algorithm);
         }
     };
-    let usual = Machine::congestion_control();
     choose("cubic");
+    let outcome = action();
+    choose(&Machine::congestion_control());
+    outcome
+}
+
+fn cubic(bench: &Bench, seconds: u32) -> Result<Figures> {
     let cases: [(&[&str], _); 3] = [
         (&[], ["cubic_gbps", "cubic_cpu_s_gb"]),
         (&["-R"], ["cubic_reversed_gbps", "cubic_reversed_cpu_s_gb"]),
         (&["-P", "4"], ["cubic_four_gbps", "cubic_four_cpu_s_gb"]),
     ];
-    let measured = cases.map(|(arguments, keys)| tcp(bench, seconds, arguments, keys));
-    choose(&usual);
+    let measured = with_cubic(bench, || cases.map(|(arguments, keys)| tcp(bench, seconds, arguments, keys)));
     let measured: Result<Vec<Figures>> = measured.into_iter().collect();
     Ok(measured?.concat())
+}
+
+fn slow_link(bench: &Bench, seconds: u32) -> Result<Figures> {
+    let ends = [&bench.near, &bench.far];
+    ends.iter().for_each(|host| host.slow_down("eth0", SLOW));
+    let transfer = || iperf3(bench, seconds + SETTLING, &[]);
+    let (report, round_trip) = with_cubic(bench, || {
+        std::thread::scope(|scope| {
+            let transfer = scope.spawn(|| guarded(transfer));
+            std::thread::sleep(Duration::from_secs(SETTLING.into()));
+            // It ends before the transfer does.
+            let round_trip = ping(bench, &["-i", "0.02", "-w", &seconds.saturating_sub(1).max(1).to_string()]);
+            (transfer.join(), round_trip)
+        })
+    });
+    ends.iter().for_each(|host| host.speed_up("eth0"));
+    let (report, _) = report.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+    let rate = parse::tcp(&report)?.bits_a_second / 1e6;
+    Ok(vec![("slow_link_mbps", rate), ("slow_link_ping_ms", round_trip? / 1e3)])
 }
 
 fn udp(bench: &Bench, seconds: u32, length: &str, [rate, lost, cpu]: [&'static str; 3]) -> Result<Figures> {

@@ -51,6 +51,12 @@ const CHARTS: &[Chart] = &[
         figures: &["ping_us", "ping_flood_us"],
     },
     Chart {
+        file: "slow-link.svg",
+        title: "Ping beside a TCP flow over a wire of 100 Mbit/s, mean round trip in ms",
+        note: "Shorter is better",
+        figures: &["slow_link_ping_ms"],
+    },
+    Chart {
         file: "memory.svg",
         title: "Memory of a daemon, MiB resident",
         note: "Shorter is better",
@@ -189,6 +195,8 @@ in the tunnel. `wg` configures every daemon alike; each keeps its own defaults o
 for the same cores, and losses are expected. TCP is measured with the congestion control of the host, which the last \
 table names, and with CUBIC, which the kernel takes unless it is told otherwise: BBR paces what it sends by timers, and \
 so gives a tunnel less to do at a time.
+- **A wire of 100 Mbit/s**: both ends of the wire let no more than that through (`tbf`), before which 1,000 packets may \
+wait, the kernel's usual queue. One TCP flow with CUBIC fills it; after two seconds a ping every 20 ms runs beside it.
 - **CPU**: the user and system time of both daemons while the client runs, as the kernel accounts it, over what was \
 delivered.
 - **Ping**: 300 round trips 5 ms apart, so that everything sleeps in between, and 5,000 back to back (`ping -f`).

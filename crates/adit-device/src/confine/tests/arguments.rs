@@ -113,8 +113,8 @@ fn device_requests_are_those_of_a_tunnel() {
         ];
         let requests = old.chain(new).chain(expected);
         let found = let_through(c::SYS_ioctl, requests, |request| [NONE, request, 0, 0, 0, 0]);
-        // FIONBIO, FIOCLEX, FIONREAD, TCGETS, SIOCGIFINDEX and TUNGETDEVNETNS.
-        let old = [0x5421, 0x5451, 0x541b, 0x5401, 0x8933, 0x54e3];
+        // FIONBIO, FIOCLEX, FIONREAD, TIOCOUTQ, TCGETS, SIOCGIFINDEX and TUNGETDEVNETNS.
+        let old = [0x5421, 0x5451, 0x541b, 0x5411, 0x5401, 0x8933, 0x54e3];
         assert_eq!(found, old.into_iter().chain(expected).collect());
     });
 }

@@ -133,3 +133,17 @@ fn what_a_full_socket_does_not_take_is_told() {
         assert_eq!(outcome.error.map(|error| error.kind()), Some(io::ErrorKind::WouldBlock));
     });
 }
+
+#[test]
+fn what_has_not_left_the_machine_waits() {
+    let (here, there) = (new_namespace(), new_namespace());
+    let sockets = sockets_in(&here);
+    let waiting = namespace::run_in(here.as_fd(), || {
+        connect(&there, 1500, &["10.0.0.1/24"], &[]);
+        assert_eq!(sockets.waiting(), 0);
+        // Nobody has this address, so the kernel keeps the datagram until it knows that.
+        assert_all_sent(&sockets.send(&to("10.0.0.2", &sockets), 0, &[0; 1_000], 0), 1);
+        sockets.waiting()
+    });
+    assert!(waiting.expect("entered") >= 1_000);
+}

@@ -1,0 +1,68 @@
+//! Packets that are lost on purpose, since a queue stands behind the sockets.
+
+use super::*;
+
+/// The payloads of segments of ten bytes, in bulk: each filled with its number.
+fn bulk(count: u8) -> (VnetHeader, Vec<u8>) {
+    let (vnet, mut packet) = Spec::tcp4(10 * usize::from(count)).build_unfinished(Some(10));
+    let header_len = packet.len() - 10 * usize::from(count);
+    for (number, payload) in (0..).zip(packet[header_len..].chunks_mut(10)) {
+        payload.fill(number);
+    }
+    (vnet, packet)
+}
+
+/// The numbers of the segments that have come out.
+fn numbers(end: &mut End) -> Vec<u8> {
+    end.serve_network();
+    let payloads = end.take_all().into_iter().flat_map(|packet| packet[40..].to_vec());
+    payloads.step_by(10).collect()
+}
+
+fn lost(end: &End) -> u64 {
+    end.worker.shared.standing_queue.load(Ordering::Relaxed)
+}
+
+#[test]
+fn a_queue_that_stands_costs_the_first_segment_of_a_read_and_no_other() {
+    let [mut a, mut b] = connected();
+    a.worker.codel = Codel::owing();
+    a.put(&bulk(5));
+    a.put(&bulk(3));
+    a.serve_tun();
+    assert_eq!((numbers(&mut b), lost(&a)), (vec![1, 2, 3, 4, 0, 1, 2], 1));
+}
+
+#[test]
+fn a_queue_that_stands_costs_a_packet_that_comes_alone_only_if_others_do_so_too() {
+    let [mut a, mut b] = connected();
+    a.put(&bulk(2));
+    a.serve_tun();
+    assert_eq!(numbers(&mut b), [0, 1]);
+    a.worker.codel = Codel::owing();
+    let alone = |len| Spec::udp4(len).build();
+    for len in [10, 20, 30] {
+        a.put(&finished(alone(len)));
+    }
+    a.serve_tun();
+    b.serve_network();
+    assert_eq!((b.take_all(), lost(&a)), (vec![alone(10), alone(30)], 1));
+}
+
+#[test]
+fn what_the_sockets_have_taken_is_what_has_joined_the_queue() {
+    let [mut a, _b] = connected();
+    assert!(!a.worker.codel.is_to_look());
+    // 60 segments are 4,800 bytes as datagrams, and each packet of its own 112.
+    for _ in 0..2 {
+        a.put(&bulk(60));
+        a.serve_tun();
+    }
+    assert!(!a.worker.codel.is_to_look(), "9,600 bytes");
+    a.put(&bulk(60));
+    a.serve_tun();
+    assert!(a.worker.codel.is_to_look(), "14,400 bytes");
+    a.put(&finished(Spec::udp4(10).build()));
+    a.serve_tun();
+    assert!(!a.worker.codel.is_to_look(), "they were looked at");
+}
