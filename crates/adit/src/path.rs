@@ -2,6 +2,8 @@
 
 use core::net::{IpAddr, SocketAddr};
 
+use crate::ip;
+
 /// The way between this host and a peer's UDP address.
 ///
 /// For a received datagram: who sent it, and which address and interface it reached. For one to be
@@ -73,6 +75,15 @@ impl Ecn {
         self as u8
     }
 
+    /// Marks an IP packet as having met congestion, in place of losing it (RFC 3168 §5). Returns whether that is of use:
+    /// if not, its transport does not understand ECN, or it is no packet, and nothing is changed.
+    pub fn mark(packet: &mut [u8]) -> bool {
+        if ip::ecn(packet) != Self::NotEct {
+            ip::set_ecn(packet, Self::Ce);
+        }
+        ip::ecn(packet) == Self::Ce
+    }
+
     /// The code point of a packet that leaves the tunnel (RFC 6040 §4.2), or `None` when it must
     /// be dropped: congestion was signalled to a flow that cannot hear it.
     pub const fn decapsulate(inner: Self, outer: Self) -> Option<Self> {
@@ -89,6 +100,25 @@ impl Ecn {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_packet_whose_transport_understands_it_is_marked() {
+        use Ecn::*;
+        // Whether each is marked, and its code point then.
+        for (before, after) in [(NotEct, (false, NotEct)), (Ect0, (true, Ce)), (Ect1, (true, Ce)), (Ce, (true, Ce))] {
+            for first in [0x45, 0x60] {
+                let mut packet = [first, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+                ip::set_ecn(&mut packet, before);
+                assert_eq!((Ecn::mark(&mut packet), ip::ecn(&packet)), after, "{before:?}");
+            }
+        }
+        // No packets: too short, and of another version.
+        for nothing in [&[][..], &[0x45, 1], &[0xf5; 40]] {
+            let mut packet = nothing.to_vec();
+            assert!(!Ecn::mark(&mut packet));
+            assert_eq!(packet, nothing);
+        }
+    }
 
     #[test]
     fn decapsulation_follows_the_table_of_rfc_6040() {

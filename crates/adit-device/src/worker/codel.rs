@@ -1,9 +1,9 @@
 //! Controlled delay (CoDel, RFC 8289): no standing queue where the way out is slower than the tunnel.
 //!
 //! A sender fills the queue before a slow link until something is lost, and everything behind waits that long. So once a
-//! queue has stood for a while, one packet is lost on purpose, and then more, sooner and sooner, until it has gone. The
-//! queue is the kernel's, which does not tell how long a packet waited in it: that is taken to be as long as it took of
-//! late to fill the queue as far.
+//! queue has stood for a while, one packet is lost on purpose, and then more, sooner and sooner, until it has gone. What
+//! understands ECN is marked instead. The queue is the kernel's, which does not tell how long a packet waited in it: that
+//! is taken to be as long as it took of late to fill the queue as far.
 
 use std::time::{Duration, Instant};
 

@@ -3,8 +3,8 @@
 use std::io;
 use std::sync::atomic::Ordering;
 
-use adit::Packets;
 use adit::limits::{PADDING, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD};
+use adit::{Ecn, Packets};
 
 use super::{MAX_READ, OUT_LEN, TAG_LEN, UNCUT, Uncut, Worker};
 use crate::offload::{Split, SplitError, VnetHeader};
@@ -32,15 +32,15 @@ impl Worker {
         // Shorter than its own header is no packet.
         let Some(len) = len.checked_sub(header_len) else { return Ok(start) };
         let was_bulk = std::mem::replace(&mut self.is_bulk, vnet.is_segmented());
-        let is_lost = self.codel.loses(self.is_bulk, was_bulk);
+        let packet = self.outbound.get_mut(begin..begin + len).unwrap_or_default();
+        self.shared.flows.sent_by(self.index, packet);
+        let is_lost = self.codel.loses(self.is_bulk, was_bulk) && !Ecn::mark(packet);
         if is_lost {
             self.shared.standing_queue.fetch_add(1, Ordering::Relaxed);
             if !self.is_bulk {
                 return Ok(start);
             }
         }
-        let packet = self.outbound.get(begin..begin + len).unwrap_or_default();
-        self.shared.flows.sent_by(self.index, packet);
         if begin != UNCUT {
             if !self.is_bulk && start + TRANSPORT_OVERHEAD + len + PADDING <= OUT_LEN {
                 return Ok(self.finish_in_place(&vnet, start, len, packets));

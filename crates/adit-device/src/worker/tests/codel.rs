@@ -50,6 +50,22 @@ fn a_queue_that_stands_costs_a_packet_that_comes_alone_only_if_others_do_so_too(
 }
 
 #[test]
+fn a_queue_that_stands_costs_nothing_that_can_be_told_of_it_by_a_mark() {
+    const ECT0: u8 = 2;
+    const CE: u8 = 3;
+    let [mut a, mut b] = connected();
+    for number in 0..2 {
+        a.worker.codel = Codel::owing();
+        a.put(&Spec { tos: ECT0, ..Spec::tcp4(30) }.build_unfinished(Some(10)));
+        a.put(&finished(Spec { tos: ECT0, ..Spec::udp4(number) }.build()));
+        a.serve_tun();
+    }
+    b.serve_network();
+    let marks: Vec<u8> = b.take_all().iter().map(|packet| packet[1]).collect();
+    assert_eq!((marks, lost(&a)), (vec![CE, ECT0, CE, ECT0], 0), "the segments of each read have come out as one");
+}
+
+#[test]
 fn what_the_sockets_have_taken_is_what_has_joined_the_queue() {
     let [mut a, _b] = connected();
     assert!(!a.worker.codel.is_to_look());
