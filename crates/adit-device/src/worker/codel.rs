@@ -16,6 +16,9 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// Bytes that are no queue, whatever the speed: a few packets, with what the kernel needs beside each.
 const FEW: usize = 12 * 1024;
 
+/// Bytes that join before a queue is looked at that was empty the last time: on a fast link it always is.
+const MANY: usize = 8 * FEW;
+
 /// What is known of the queue behind a worker's sockets.
 #[derive(Debug)]
 pub(super) struct Codel {
@@ -25,8 +28,8 @@ pub(super) struct Codel {
     least: usize,
     /// The bytes that have joined the queue in it.
     joined: usize,
-    /// Those of them that have joined since the last look.
-    unseen: usize,
+    /// How many more join it until it is looked at.
+    until_look: usize,
     /// The intervals at whose end the queue stood, of late.
     count: u32,
     /// Whether a packet is to be lost.
@@ -35,23 +38,23 @@ pub(super) struct Codel {
 
 impl Codel {
     pub(super) fn new(now: Instant) -> Self {
-        Self { since: now, least: 0, joined: 0, unseen: 0, count: 0, owes: false }
+        Self { since: now, least: 0, joined: 0, until_look: MANY, count: 0, owes: false }
     }
 
     /// Takes note of bytes that have joined the queue.
     pub(super) fn joined(&mut self, bytes: usize) {
         self.joined += bytes;
-        self.unseen += bytes;
+        self.until_look = self.until_look.saturating_sub(bytes);
     }
 
     /// Whether so much has joined the queue that it is worth a look at how much waits.
     pub(super) fn is_to_look(&self) -> bool {
-        self.unseen >= FEW
+        self.until_look == 0
     }
 
     /// Takes note of how many bytes wait, before others join them.
     pub(super) fn looked(&mut self, now: Instant, waiting: usize) {
-        self.unseen = 0;
+        self.until_look = if waiting == 0 { MANY } else { FEW };
         self.least = self.least.min(waiting);
         let age = now.saturating_duration_since(self.since).as_secs_f64();
         // Intervals get shorter with the root of their count: so the loss grows by as much in every second.
@@ -193,13 +196,15 @@ mod tests {
     }
 
     #[test]
-    fn little_that_is_sent_is_not_worth_a_look() {
+    fn little_that_is_sent_is_not_worth_a_look_and_less_so_if_nothing_waited() {
         let mut codel = Codel::new(Instant::now());
-        codel.joined(FEW - 1);
-        assert!(!codel.is_to_look());
-        codel.joined(1);
-        assert!(codel.is_to_look());
-        codel.looked(Instant::now(), 0);
-        assert!(!codel.is_to_look());
+        // What was found waiting, and how much joins until the next look.
+        for (waiting, most) in [(0, MANY), (1, FEW), (0, MANY)] {
+            codel.looked(Instant::now(), waiting);
+            codel.joined(most - 1);
+            assert!(!codel.is_to_look());
+            codel.joined(1);
+            assert!(codel.is_to_look());
+        }
     }
 }

@@ -69,15 +69,13 @@ fn a_queue_that_stands_costs_nothing_that_can_be_told_of_it_by_a_mark() {
 fn what_the_sockets_have_taken_is_what_has_joined_the_queue() {
     let [mut a, _b] = connected();
     assert!(!a.worker.codel.is_to_look());
-    // 60 segments are 4,800 bytes as datagrams, and each packet of its own 112.
-    for _ in 0..2 {
-        a.put(&bulk(60));
+    // As datagrams the segments have 96 bytes each: 15,360 together.
+    for sent in 1..=7 {
+        assert!(!a.worker.codel.is_to_look(), "before {sent} times 160 segments");
+        a.put(&bulk(160));
         a.serve_tun();
     }
-    assert!(!a.worker.codel.is_to_look(), "9,600 bytes");
-    a.put(&bulk(60));
-    a.serve_tun();
-    assert!(a.worker.codel.is_to_look(), "14,400 bytes");
+    assert!(a.worker.codel.is_to_look(), "107,520 bytes");
     a.put(&finished(Spec::udp4(10).build()));
     a.serve_tun();
     assert!(!a.worker.codel.is_to_look(), "they were looked at");
