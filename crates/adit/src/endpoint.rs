@@ -81,6 +81,12 @@ impl Interface {
         }
     }
 
+    /// Whether answers to the peer must not leave from the address that it last reached, as [`Interface::judge_source`]
+    /// has said.
+    pub fn is_source_rejected(&self, id: PeerId) -> bool {
+        self.peers.get(id).is_some_and(|peer| peer.is_source_rejected)
+    }
+
     /// Whether [`Interface::poll_source`] may have something to give.
     pub fn has_sources(&self) -> bool {
         !self.unjudged.is_empty()

@@ -1,5 +1,6 @@
 //! What the daemon makes of its interface, and knows of it when it could not be told everything, or lacks something.
 
+mod firewalls;
 mod ways;
 
 use std::fs::{self, File, OpenOptions};

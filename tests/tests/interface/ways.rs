@@ -7,7 +7,7 @@ use adit_tests::Implementation::Adit;
 use adit_tests::{Host, Outer, Pair, PairBuilder, Ping, Side, eventually, for_a_while};
 
 /// Two nodes with two links between them, and an address of B's that is on neither.
-fn pair_with_two_links() -> Pair {
+pub(super) fn pair_with_two_links() -> Pair {
     let pair = Pair::unconfigured(Adit, Adit);
     pair.a.host.join("eth1", &pair.b.host, "eth1");
     for side in [Side::A, Side::B] {
@@ -29,21 +29,21 @@ fn pair_with_two_links() -> Pair {
     pair
 }
 
-fn on_eth1(side: Side, outer: Outer) -> String {
+pub(super) fn on_eth1(side: Side, outer: Outer) -> String {
     match outer {
         Outer::V4 => format!("10.1.0.{}", side.number()),
         Outer::V6 => format!("fd00:b::{}", side.number()),
     }
 }
 
-fn on_no_link(side: Side, outer: Outer) -> String {
+pub(super) fn on_no_link(side: Side, outer: Outer) -> String {
     match outer {
         Outer::V4 => format!("192.0.2.{}", side.number()),
         Outer::V6 => format!("fd00:c::{}", side.number()),
     }
 }
 
-fn endpoint(address: &str) -> String {
+pub(super) fn endpoint(address: &str) -> String {
     SocketAddr::new(address.parse().expect("an address"), 51820).to_string()
 }
 

@@ -8,6 +8,9 @@
 //! from it leave by the link by which the peer's come. The kernel's WireGuard does the same for each packet that it sends
 //! over IPv4. An address that is not that link's, but the loopback interface's, say, is good whatever the way: it is known
 //! by all. If a source is not good the engine rejects it, since the peer's packets go on to come by it.
+//!
+//! The kernel does not tell of the IPv4 routes that vanish with a link. So when one is lost, the sources of those whose
+//! packets came by it are judged, and all rejected ones: the way by which packets left instead may have led out by it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -190,8 +193,15 @@ impl Control {
     fn judge_changed(&mut self, netlink: &mut Netlink) {
         let Routes { changed, gone, .. } = &mut self.routes;
         let (changed, gone) = (std::mem::take(changed), std::mem::take(gone));
-        let is_affected = |path: &Path| gone.contains(&path.ifindex) || changed.iter().any(|net| is_between(net, path));
-        let paths: Vec<_> = self.shared.interface().paths().filter(|(_, path)| is_affected(path)).collect();
+        let interface = self.shared.interface();
+        let is_affected = |&(id, path): &(PeerId, Path)| {
+            gone.contains(&path.ifindex)
+                // Packets left by another link than its own, which may be one of those.
+                || !gone.is_empty() && interface.is_source_rejected(id)
+                || changed.iter().any(|net| is_between(net, &path))
+        };
+        let paths: Vec<_> = interface.paths().filter(is_affected).collect();
+        drop(interface);
         for (id, path) in paths {
             match self.is_source_good(netlink, &path) {
                 Some(is_good) => self.judge(id, &path, is_good),

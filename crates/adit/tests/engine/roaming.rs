@@ -386,7 +386,9 @@ fn a_rejected_source_that_is_good_again_is_used_at_once() {
     let a = sim.id(B, A);
     let paths: Vec<_> = sim[B].interface.paths().collect();
     assert_eq!(paths, [(a, path)], "a rejected one can be judged too");
+    assert!(sim[B].interface.is_source_rejected(a));
     assert_eq!(sim[B].interface.judge_source(a, &path, true), Ok(true));
+    assert!(!sim[B].interface.is_source_rejected(a));
     assert_eq!(sim[B].interface.judge_source(a, &path, true), Ok(false));
     assert_eq!(next_source(&mut sim), (Some(local()), 7));
 }
