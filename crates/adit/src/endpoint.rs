@@ -19,7 +19,10 @@ impl Interface {
         // Setting what is there already keeps the source that the peer last reached.
         if peer.endpoint.map(|path| path.remote) != endpoint {
             let before = core::mem::replace(&mut peer.endpoint, endpoint.map(Path::to));
-            peer.is_source_rejected = false;
+            if core::mem::take(&mut peer.is_source_rejected) {
+                // It is judged when it is reached again.
+                peer.forget_source();
+            }
             if before.is_none() {
                 self.handshake_possible(id);
             }
@@ -67,8 +70,12 @@ impl Interface {
 
     /// The next peer whose messages have come by another way than before, and by which: for callers who know whether
     /// answers may leave from the address that was reached, and say so by [`Interface::judge_source`]. Until then they
-    /// do. A peer is given once, by the last of its ways, however often they change before it is taken. After
-    /// [`Interface::restore`] each peer is given.
+    /// do. A peer is given once, by the last of its ways, however often they change before it is taken.
+    ///
+    /// Over IPv6 it is given only if it has reached another address or interface of this host than before, or one that
+    /// was forgotten as by [`Interface::forget_source`], or moves while the source is rejected. The first one stays, as
+    /// with the kernel's WireGuard, which asks no route there: a peer behind a firewall may hear answers from nowhere
+    /// else. After [`Interface::restore`] each peer is given that was heard over IPv4, or whose source is rejected.
     pub fn poll_source(&mut self) -> Option<(PeerId, Path)> {
         loop {
             let id = self.unjudged.pop_front()?;

@@ -3,14 +3,17 @@
 use adit_tests::Implementation::Adit;
 use adit_tests::{Outer, Pair, PairBuilder, Side, eventually};
 
-use super::ways::{endpoint, on_no_link, pair_with_two_links};
+use super::ways::{endpoint, on_eth1, on_no_link, pair_with_two_links};
 
 /// B, which is on neither link, reaches A at this address by `link`, and hears nothing from another. A's way to B is not
 /// made here.
 fn b_hears_only(reached: &str, link: &str, outer: Outer) -> Pair {
     let pair = pair_with_two_links();
     let (family, ip) = if outer == Outer::V6 { ("-6", "ip6") } else { ("-4", "ip") };
-    pair.b.host.ip(&format!("{family} route add {reached} dev {link} src {}", on_no_link(Side::B, outer)));
+    let own = on_no_link(Side::B, outer);
+    let way = [family, "route", "add", reached, "dev", link, "src", &own];
+    // For IPv6 the kernel takes a moment before packets may leave from an address.
+    eventually("B can send from its address", || pair.b.host.run("ip", &way).is_success().then_some(()));
     pair.b.host.filter_input(&format!("udp dport 51820 {ip} saddr != {reached} drop"));
     PairBuilder::new(Adit, Adit).outer(outer).only_b_begins().configure(&pair);
     pair.b.set(&format!("peer {} endpoint {}", pair.a.keys.public, endpoint(reached)));
@@ -33,4 +36,33 @@ fn a_source_that_was_rejected_for_a_way_by_another_link_is_good_again_when_that_
         a.ip(lost);
         eventually(&format!("after {lost} they are heard again"), || pair.b_reaches_a().then_some(()));
     }
+}
+
+/// The kernel's WireGuard and wireguard-go work there, too.
+#[test]
+fn the_first_source_that_a_peer_reaches_over_ipv6_stays_though_the_way_to_it_leads_by_another_link() {
+    let reached = on_eth1(Side::A, Outer::V6);
+    let pair = b_hears_only(&reached, "eth1", Outer::V6);
+    let (a, b, far) = (&pair.a, &pair.b.keys.public, on_no_link(Side::B, Outer::V6));
+    a.host.ip(&format!("-6 route add {far} via {} dev eth1", on_eth1(Side::B, Outer::V6)));
+    eventually("B is answered by the link by which it came", || pair.b_reaches_a().then_some(()));
+    a.host.ip(&format!("-6 route replace {far} via {} dev eth0", Side::B.outer(Outer::V6)));
+    eventually("when routes change the source is judged", || (!pair.b_reaches_a()).then_some(()));
+    // Now that all changes have been looked at, B is somebody who has reached nothing yet.
+    pair.b.set(&format!("peer {} remove", a.keys.public));
+    a.set(&format!("peer {b} remove"));
+    a.set(&format!("peer {b} allowed-ips {}", Side::B.allowed_ips()));
+    let (to, allowed_ips) = (endpoint(&reached), Side::A.allowed_ips());
+    pair.b.set(&format!("peer {} endpoint {to} allowed-ips {allowed_ips}", a.keys.public));
+    eventually("B is answered from where it called", || pair.b_reaches_a().then_some(()));
+    let stays = || {
+        for _ in 0..10 {
+            pair.assert_b_reaches_a();
+            assert_eq!(pair.a_seen_by_b().endpoint, endpoint(&reached));
+        }
+    };
+    stays();
+    let adit = Adit.binary();
+    a.host.run(adit.to_str().expect("a path in UTF-8"), &["reload", "wg0"]).success();
+    stays();
 }

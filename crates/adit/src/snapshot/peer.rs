@@ -98,7 +98,8 @@ pub(super) fn write(out: &mut Writer, peer: &Peer, allowed_ips: &AllowedIps<Peer
         // Of steps that the caller has begun, who is to finish them before.
         beginning: _,
         answering: _,
-        // Every source is judged anew.
+        // Follow from the endpoint. What was forgotten is as if it had never been reached.
+        reached: _,
         is_unjudged: _,
         last_shown: _,
         // Follow from the interface's queues, which are handed over themselves.

@@ -10,6 +10,7 @@ mod config;
 mod cookies;
 mod crossed;
 mod filter;
+mod first_sources;
 mod handshake;
 mod hostile;
 mod keepalives;

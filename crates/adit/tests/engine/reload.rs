@@ -12,6 +12,8 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{SeedableRng, TryCryptoRng, TryRng};
 use zeroize::Zeroizing;
 
+use crate::first_sources::move_to_ipv6;
+use crate::roaming::reaches;
 use crate::sim::{A, B, C, Kind, RTT, Sim, UNIX_START, millis, secs};
 
 /// A random generator that outlives the interface it was given to.
@@ -147,6 +149,26 @@ fn a_source_that_was_rejected_is_so_in_the_next_process_and_judged_anew_there() 
     sim.send(B, A);
     assert_eq!(sim.last_sent(B, Kind::Data).path, adit::Path::to(path.remote));
     assert_eq!(sim[B].interface.poll_source(), Some((sim.id(B, A), path)), "routes may have changed meanwhile");
+}
+
+#[test]
+fn over_ipv6_the_next_process_judges_sources_that_were_rejected_and_those_that_come_after_the_first() {
+    let (mut sim, chances) = group(8, 2, Bounds::default());
+    move_to_ipv6(&mut sim);
+    // Nothing is reached so far.
+    reload(&mut sim, B, &chances, Bounds::default());
+    sim.connect(A, B);
+    assert_eq!(sim[B].interface.poll_source(), None);
+    reload(&mut sim, B, &chances, Bounds::default());
+    assert_eq!(sim[B].interface.poll_source(), None, "a good one stays");
+    let (a, path) = sim[B].interface.paths().next().unwrap();
+    reaches(&mut sim, adit::Path { ifindex: 8, ..path });
+    assert!(sim[B].interface.poll_source().is_some());
+    reaches(&mut sim, path);
+    assert_eq!(sim[B].interface.poll_source(), Some((a, path)));
+    assert_eq!(sim[B].interface.judge_source(a, &path, false), Ok(true));
+    reload(&mut sim, B, &chances, Bounds::default());
+    assert_eq!(sim[B].interface.poll_source(), Some((sim.id(B, A), path)));
 }
 
 #[test]

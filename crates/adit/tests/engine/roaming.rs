@@ -6,7 +6,7 @@ use adit::{DropReason, Ecn, Event, Path};
 
 use crate::sim::{A, B, DELAY, Kind, RTT, Sim, millis, secs};
 
-fn elsewhere() -> SocketAddr {
+pub(crate) fn elsewhere() -> SocketAddr {
     "198.51.100.7:4242".parse().unwrap()
 }
 
@@ -177,7 +177,7 @@ pub(crate) fn reached_at(local: IpAddr) -> Sim {
 }
 
 /// A packet of A's reaches B by this way.
-fn reaches(sim: &mut Sim, path: Path) {
+pub(crate) fn reaches(sim: &mut Sim, path: Path) {
     sim.network.cut(A, B);
     sim.send(A, B);
     let data = sim.last_sent(A, Kind::Data);
@@ -186,7 +186,7 @@ fn reaches(sim: &mut Sim, path: Path) {
 }
 
 /// B's next source to be judged.
-fn to_be_judged(sim: &mut Sim) -> Option<(IpAddr, u32)> {
+pub(crate) fn to_be_judged(sim: &mut Sim) -> Option<(IpAddr, u32)> {
     let (peer, path) = sim[B].interface.poll_source()?;
     assert_eq!(peer, sim.id(B, A));
     Some((path.local?, path.ifindex))
@@ -201,7 +201,7 @@ fn rejected() -> (Sim, Path) {
 }
 
 /// From which source the next packet from B to A is to leave.
-fn next_source(sim: &mut Sim) -> (Option<IpAddr>, u32) {
+pub(crate) fn next_source(sim: &mut Sim) -> (Option<IpAddr>, u32) {
     sim.send(B, A);
     let path = sim.last_sent(B, Kind::Data).path;
     assert_eq!(path.remote, sim[A].address);
