@@ -135,7 +135,7 @@ impl Configurator {
             ("landlock", device.confinement.landlock.into()),
             ("is_up", shared.is_up.load(Ordering::Relaxed).into()),
             ("mtu", shared.mtu.load(Ordering::Relaxed).into()),
-            ("earlier_overflows", shared.earlier_overflows.load(Ordering::Relaxed)),
+            ("earlier_overflows", overflows_to_tell(shared)),
             ("send_errors", shared.send_errors.load(Ordering::Relaxed)),
             ("standing_queue", shared.standing_queue.load(Ordering::Relaxed)),
             ("tun_errors", shared.tun_errors.load(Ordering::Relaxed)),
@@ -185,6 +185,12 @@ impl Configurator {
         }
         Ok(())
     }
+}
+
+/// Datagrams that found no room, but for those that the kernel counts for each socket as long as any process has it.
+fn overflows_to_tell(shared: &Shared) -> u64 {
+    let cut_off: u64 = shared.all_sockets().iter().map(|sockets| sockets.cut_off()).sum();
+    shared.earlier_overflows.load(Ordering::Relaxed) + cut_off
 }
 
 /// Marks all that is sent from now on. If one socket refuses that, those before it get their former mark back.
@@ -270,11 +276,47 @@ mod tests {
     use std::os::fd::AsRawFd;
     use std::thread;
 
+    use getrandom::SysRng;
+    use rand_core::UnwrapErr;
     use socket2::SockRef;
 
     use super::*;
     use crate::netlink::testing::in_new_namespace;
     use crate::refused::refuse;
+    use crate::shared::unix_time;
+    use crate::udp::UdpSocket;
+
+    /// What the threads of a device with these sockets have in common.
+    fn shared(sockets: Sockets) -> Shared {
+        let waker = mio::Waker::new(mio::Poll::new().unwrap().registry(), mio::Token(0)).unwrap();
+        let interface = Interface::new(now(), unix_time(), Box::new(UnwrapErr(SysRng)));
+        Shared::new(interface, vec![Arc::new(sockets)], Offloads::NONE, true, None, waker)
+    }
+
+    #[test]
+    fn what_found_no_room_is_known_to_the_next_process_and_counted_once() {
+        const SIZE: usize = 200;
+        let sockets = bind(0, 1, 0, true).unwrap().remove(0);
+        let Sockets { v4, port, .. } = Arc::into_inner(sockets).unwrap();
+        let this = shared(Sockets { v4, v6: None, port });
+        this.earlier_overflows.store(5, Ordering::Relaxed);
+        let sockets = this.sockets(0).unwrap();
+        let socket = sockets.v4.as_ref().unwrap();
+        let to = adit::Path::to(([127, 0, 0, 1], port).into());
+        // Two datagrams as one, of which one is read.
+        assert_eq!(sockets.send(&to, 0, &[0; 2 * SIZE], SIZE).sent, 2);
+        socket.recv_many(&mut [0; SIZE], SIZE, |_, _| {}).unwrap();
+        assert_eq!((this.overflows(), overflows_to_tell(&this)), (6, 6));
+        // More than there is room for in the kernel.
+        SockRef::from(socket).set_recv_buffer_size(4_096).unwrap();
+        while this.overflows() == 6 {
+            assert_eq!(sockets.send(&to, 0, &[0; 1_000], 0).sent, 1);
+        }
+        let next = UdpSocket::adopt(socket.as_fd().try_clone_to_owned().unwrap(), true);
+        let next = shared(Sockets { v4: Some(next), v6: None, port });
+        next.earlier_overflows.store(overflows_to_tell(&this), Ordering::Relaxed);
+        assert_eq!(next.overflows(), this.overflows());
+    }
 
     #[test]
     fn a_mark_that_one_socket_refuses_is_that_of_none() {

@@ -108,6 +108,11 @@ impl Sockets {
         self.iter().map(|socket| sys::waiting(socket.as_fd()).unwrap_or(0)).sum()
     }
 
+    /// Those of [`Sockets::overflows`] that the kernel does not count, and only this process knows.
+    pub(crate) fn cut_off(&self) -> u64 {
+        self.iter().map(|socket| socket.cut_off.load(Ordering::Relaxed)).sum()
+    }
+
     /// Marks everything sent from now on (`SO_MARK`); 0 takes the mark away.
     ///
     /// # Errors
