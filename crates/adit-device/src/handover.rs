@@ -138,9 +138,13 @@ impl Reloader {
                 }
                 Some(Err(error)) if matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
                 Some(Err(error)) if error.kind() != ErrorKind::WouldBlock => {
-                    tracing::warn!(%error, "cannot accept one who asks for a reload");
+                    // Most likely there are too many open files, which the kernel says whether or not anybody waits.
+                    let waits = self.asks.as_ref().is_some_and(Listener::has_waiting);
+                    if waits {
+                        tracing::warn!(%error, "cannot accept one who asks for a reload");
+                    }
                     // No event will tell when there are files again.
-                    break true;
+                    break waits;
                 }
                 _ => break false,
             }

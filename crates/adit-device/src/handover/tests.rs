@@ -7,6 +7,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::channel::STATE;
 use super::successor::Facts;
 use super::*;
+use crate::scratch::Scratch;
 
 fn state(text: &str) -> State {
     let rng = Box::new(rand_core::UnwrapErr(getrandom::SysRng));
@@ -179,6 +180,30 @@ fn signals_reach_whoever_holds_the_link_whatever_the_number_of_its_process() {
             drop((link, next));
             stays.join().unwrap().expect("the interface has ended as it should");
         });
+    });
+}
+
+#[test]
+fn without_a_free_file_descriptor_somebody_waits_only_if_there_is_somebody() {
+    in_a_process("without_a_free_file_descriptor_somebody_waits_only_if_there_is_somebody", || {
+        let folder = Scratch::new();
+        let path = folder.join("reload");
+        let asks = Listener::bind_at(&path).unwrap();
+        asks.set_nonblocking().unwrap();
+        let mut reloader = Reloader::new(None, Some(asks), None);
+        let limit = getrlimit(Resource::Nofile);
+        let mut accepts_with = |files| {
+            setrlimit(Resource::Nofile, Rlimit { current: files, ..limit }).unwrap();
+            (reloader.accept(), reloader.must_be_looked_after())
+        };
+        // So many are open always.
+        let none = accepts_with(Some(3));
+        let many = accepts_with(limit.current);
+        assert_eq!((none, many), ((false, false), (false, false)));
+        let _somebody = UnixStream::connect(&path).unwrap();
+        let none = accepts_with(Some(3));
+        let many = accepts_with(limit.current);
+        assert_eq!((none, many), ((false, true), (true, false)));
     });
 }
 
