@@ -162,9 +162,14 @@ impl Reloader {
         self.attempt.is_some()
     }
 
-    /// Starts the program and lets it check the present state, on a thread of its own, which calls `done` at its end.
-    pub(crate) fn begin(&mut self, state: io::Result<State>, done: impl FnOnce() + Send + 'static) {
-        let Some(program) = self.program.clone() else { return self.conclude(Err(OFF.to_owned())) };
+    /// Starts the program and lets it check the present state, on a thread of its own, which calls `done` at its end. If
+    /// that cannot be begun, there is no attempt, and nobody who asks has been told why.
+    pub(crate) fn begin(
+        &mut self,
+        state: io::Result<State>,
+        done: impl FnOnce() + Send + 'static,
+    ) -> Result<(), String> {
+        let program = self.program.clone().ok_or_else(|| OFF.to_owned())?;
         let (sender, outcome) = channel();
         let spawn = || -> io::Result<Attempt> {
             let (ours, theirs) = UnixStream::pair()?;
@@ -177,10 +182,10 @@ impl Reloader {
             })?;
             Ok(Attempt { outcome, stream, thread })
         };
-        match spawn() {
-            Ok(attempt) => self.attempt = Some(attempt),
-            Err(error) => self.conclude(Err(format!("no program can be started: {error}{}", what_to_raise(&error)))),
-        }
+        let attempt =
+            spawn().map_err(|error| format!("no program can be started: {error}{}", what_to_raise(&error)))?;
+        self.attempt = Some(attempt);
+        Ok(())
     }
 
     /// The outcome of the preparation, once.

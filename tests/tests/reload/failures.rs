@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use adit_tests::{Host, Implementation, Node, Pair, PairBuilder, Ping, Side, eventually};
 use nix::sys::signal::Signal;
@@ -74,6 +75,33 @@ fn whoever_asks_where_too_few_files_can_be_opened_is_told_which_limit_to_raise()
         "files cannot be opened for a new process: Too many open files (os error 24); raise the limit of open";
     assert!(why.contains(expected), "{why}");
     pair.assert_a_reaches_b();
+}
+
+/// A unit would count as one that reloads for good.
+#[test]
+fn a_service_manager_is_told_of_the_end_of_a_reload_that_could_not_even_begin() {
+    let program = Program::new();
+    let path = program.folder.join("notify");
+    let manager = UnixDatagram::bind(&path).expect("a service manager's socket");
+    manager.set_read_timeout(Some(Duration::from_secs(40))).expect("its patience");
+    let hears = |word: &str| {
+        let mut buffer = [0; 512];
+        let len = manager.recv(&mut buffer).expect("a word to the service manager");
+        let said = String::from_utf8_lossy(&buffer[..len]);
+        assert!(said.starts_with(word), "{said}");
+    };
+    let mut command = program.command(&["-f", "wg0"]);
+    command.env("NOTIFY_SOCKET", &path);
+    let (pair, daemon) = pair_of(command);
+    hears("READY=1");
+    let process = daemon.id().to_string();
+    for limit in ["--nofile=3:4096", "--nofile=4096:4096"] {
+        pair.a.host.run("prlimit", &["--pid", &process, limit]).success();
+        daemon.signal(Signal::SIGUSR2);
+        hears("RELOADING=1");
+        hears("READY=1");
+        pair.assert_a_reaches_b();
+    }
 }
 
 #[test]

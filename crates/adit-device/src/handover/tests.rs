@@ -79,7 +79,7 @@ fn a_program_that_says_nothing_ends_with_the_process_that_was_to_be_replaced() {
     std::fs::write(&program, format!("#!/bin/sh\necho $$ > '{}'\nexec sleep 1000\n", started.display())).unwrap();
     std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o700)).unwrap();
     let mut reloader = Reloader::new(Some(program), None, None);
-    reloader.begin(Ok(state("")), || ());
+    reloader.begin(Ok(state("")), || ()).unwrap();
     let process = std::fs::read_to_string(&started).unwrap();
     std::fs::remove_dir_all(&folder).unwrap();
     drop(reloader);
