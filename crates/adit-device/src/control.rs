@@ -26,7 +26,7 @@ use crate::notify::Notifier;
 use crate::shared::{Shared, Waiting, now, unix_time};
 use crate::uapi::{MAX_CLIENTS, Server, Status};
 use alarm::Alarm;
-use link::namespace_of;
+use link::{Far, namespace_of};
 use routes::Routes;
 pub(crate) use signals::Signals;
 
@@ -38,7 +38,8 @@ const RELOAD_ASKED: Token = Token(4);
 const FIRST_PROCESS: Token = Token(5);
 const ROUTES: Token = Token(6);
 const ALARM: Token = Token(7);
-const UAPI: usize = 8;
+const FAR_LINKS: Token = Token(8);
+const UAPI: usize = 9;
 
 /// Steps of handshakes that are computed before clients and timers have their turn.
 const HANDSHAKE_STEPS: usize = 32;
@@ -68,11 +69,9 @@ pub(crate) struct Control {
     shared: Arc<Shared>,
     configurator: Configurator,
     server: Server,
+    /// The news of this network namespace.
     monitor: LinkMonitor,
-    /// The right to listen in other network namespaces, until it is used.
-    far_monitor: Option<FarLinkMonitor>,
-    /// Whether events in other network namespaces cannot be heard.
-    is_deaf: bool,
+    far: Far,
     /// Whether it could not be found out last how the interface is.
     link_is_unknown: bool,
     /// The number of the network namespace that the interface was moved to, if it was.
@@ -132,17 +131,16 @@ impl Control {
         let home = namespace_of(device.probe.as_fd()).ok();
         let configurator = Configurator { shared: shared.clone(), device, workers };
         let buffer = vec![0; BUFFER_LEN].into_boxed_slice();
-        let (namespace, is_deaf) = (None, far_monitor.is_none());
+        let far = far_monitor.map_or(Far::Nothing, Far::Unused);
         let mut control = Self {
             poll,
             shared,
             configurator,
             server,
             monitor,
-            far_monitor,
-            is_deaf,
+            far,
             link_is_unknown: false,
-            namespace,
+            namespace: None,
             home,
             signals,
             reloader,
@@ -224,6 +222,7 @@ impl Control {
                         Verdict::GoOn
                     }
                     LINKS => self.read_link_events(),
+                    FAR_LINKS => self.read_far_link_events(),
                     ROUTES => {
                         self.routes.are_told();
                         Verdict::GoOn

@@ -278,6 +278,23 @@ fn the_source_changes_when_the_link_loses_its_carrier_and_when_it_has_it_again()
 
 #[test]
 fn the_source_changes_when_a_link_goes_down_while_the_interface_is_in_another_namespace() {
+    the_source_changes_when_a_link_goes_down_while_the_interface_is_inside(|_| ());
+}
+
+#[test]
+fn a_link_of_the_same_number_in_another_namespace_is_not_taken_for_the_own_one() {
+    let other = Host::new("other");
+    the_source_changes_when_a_link_goes_down_while_the_interface_is_inside(|ways| {
+        let a = &ways.pair.a;
+        a.host.join("eth2", &other, "eth2");
+        assert_eq!(other.link_number("eth2"), a.host.link_number("eth0"));
+        other.ip("link set eth2 down");
+        // Whoever asks the daemon is answered after it has heard of that.
+        let _heard = a.status();
+    });
+}
+
+fn the_source_changes_when_a_link_goes_down_while_the_interface_is_inside(before: impl FnOnce(&TwoWays)) {
     let ways = TwoWays::new(Outer::V4);
     let (a, inside, to_b) = (&ways.pair.a.host, Host::new("inside"), Ping::to(Side::B.inner_v4()));
     a.ip(&format!("link set wg0 netns {}", inside.network_path()));
@@ -285,10 +302,33 @@ fn the_source_changes_when_a_link_goes_down_while_the_interface_is_in_another_na
     inside.ip("link set wg0 up");
     eventually("B is reached from inside", || to_b.from(&inside).all_answered().then_some(()));
     ways.ip(&format!("route add {} {} metric 2000", ways.far, ways.by_eth1));
+    before(&ways);
     a.ip("link set eth0 down");
     // Before the engine wonders why there is no answer, which is after 15 seconds.
     assert!((0..3).any(|_| to_b.from(&inside).all_answered()));
     assert_eq!(ways.a_is_at(), endpoint(&on_eth1(Side::A, Outer::V4)));
+}
+
+#[test]
+fn an_address_that_goes_in_another_namespace_is_not_taken_for_the_own_one() {
+    let ways = TwoWays::new(Outer::V4);
+    let (a, b, inside) = (&ways.pair.a, &ways.pair.b, Host::new("inside"));
+    // B has reached A by an address that no route would choose.
+    let reached = on_no_link(Side::A, Outer::V4);
+    a.host.add_address(&format!("{reached}/32"), "lo");
+    b.host.ip(&format!("route add {reached} via {} dev eth0 src {}", Side::A.outer(Outer::V4), ways.far));
+    b.set(&format!("peer {} endpoint {}", a.keys.public, endpoint(&reached)));
+    ways.pair.assert_b_reaches_a();
+    a.host.ip(&format!("link set wg0 netns {}", inside.network_path()));
+    inside.add_address(&format!("{}/24", Side::A.inner_v4()), "wg0");
+    inside.ip("link set wg0 up");
+    let to_b = Ping::to(Side::B.inner_v4());
+    eventually("B is reached from inside", || to_b.from(&inside).all_answered().then_some(()));
+    inside.add_address(&format!("{reached}/32"), "lo");
+    inside.ip(&format!("address delete {reached}/32 dev lo"));
+    let _heard = a.status();
+    to_b.from(&inside).assert_all_answered();
+    assert_eq!(ways.a_is_at(), endpoint(&reached));
 }
 
 #[test]

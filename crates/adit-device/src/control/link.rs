@@ -8,12 +8,34 @@ use std::sync::atomic::Ordering;
 use mio::Interest;
 use mio::unix::SourceFd;
 
-use super::{Control, LINKS, LOOK, Verdict};
-use crate::netlink::{Link, LinkEvent, Netlink};
+use super::{Control, FAR_LINKS, LOOK, Verdict};
+use crate::netlink::{FarLinkMonitor, Link, LinkEvent, LinkMonitor, Netlink};
 use crate::shared::now;
 use crate::sys;
 
+/// What is heard of other network namespaces.
+pub(super) enum Far {
+    /// Nothing: this process was never permitted to, or the right was used in vain.
+    Nothing,
+    /// Nothing so far: here is the right to listen.
+    Unused(FarLinkMonitor),
+    /// What happens to the interfaces of all, this one's among them.
+    All(LinkMonitor),
+}
+
+impl Far {
+    /// What holds the right to listen, which cannot be taken again.
+    pub(super) fn right(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Nothing => None,
+            Self::Unused(right) => Some(right.as_fd()),
+            Self::All(monitor) => Some(monitor.as_fd()),
+        }
+    }
+}
+
 impl Control {
+    /// Reads the news of this network namespace.
     pub(super) fn read_link_events(&mut self) -> Verdict {
         // Only the latest state counts: if the link went down and came up again meanwhile, what has been sent since
         // must not be given up.
@@ -37,7 +59,7 @@ impl Control {
                     // The kernel reports nothing about the routes of a link that goes down, or comes back.
                     self.routes.link_is(&link);
                     if self.namespace.is_some() {
-                        // These events are from any namespace, and the interface may have been moved again.
+                        // The interface may have come back.
                         left = true;
                     } else if link.index == self.configurator.device.ifindex {
                         latest = Some(link);
@@ -66,6 +88,27 @@ impl Control {
             }
             None => Verdict::GoOn,
         }
+    }
+
+    /// Reads the news of all network namespaces. None says which it is from, so that the links and addresses that they tell
+    /// of mean nothing here: they are no more than an occasion to ask for the interface.
+    pub(super) fn read_far_link_events(&mut self) -> Verdict {
+        let Far::All(monitor) = &mut self.far else { return Verdict::GoOn };
+        let mut may_have_changed = false;
+        loop {
+            match monitor.next_event() {
+                Ok(Some(LinkEvent::Changed(_) | LinkEvent::Deleted(_) | LinkEvent::Lost)) => may_have_changed = true,
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(error) => {
+                    // What comes next is announced again.
+                    tracing::warn!(%error, "news of interfaces in other network namespaces cannot be read");
+                    may_have_changed = true;
+                    break;
+                }
+            }
+        }
+        if may_have_changed { self.look_at_link() } else { Verdict::GoOn }
     }
 
     pub(super) fn tun_is_there(&self) -> bool {
@@ -100,7 +143,7 @@ impl Control {
             self.listen_everywhere()?;
         }
         let mut link = netlink.link_in(number, &name).map_err(io::Error::other)?;
-        if self.is_deaf {
+        if matches!(self.far, Far::Nothing) {
             // The kernel sets a moved link down, and its coming up again would not be heard: so it counts as up.
             link.flags |= libc::IFF_UP as u32;
         }
@@ -111,19 +154,16 @@ impl Control {
     }
 
     fn listen_everywhere(&mut self) -> io::Result<()> {
-        let Some(monitor) = self.far_monitor.take() else {
-            // Listening everywhere already, or never permitted to.
-            return Ok(());
-        };
         // If this fails the right is used up for nothing.
-        self.is_deaf = true;
-        let monitor = monitor.listen().map_err(io::Error::other)?;
-        // The old one goes only when the new one is heard.
-        self.poll.registry().register(&mut SourceFd(&monitor.as_raw_fd()), LINKS, Interest::READABLE)?;
-        // Closing removes it as well.
-        let _ = self.poll.registry().deregister(&mut SourceFd(&self.monitor.as_raw_fd()));
-        self.monitor = monitor;
-        self.is_deaf = false;
+        match std::mem::replace(&mut self.far, Far::Nothing) {
+            Far::Unused(right) => {
+                let monitor = right.listen().map_err(io::Error::other)?;
+                self.poll.registry().register(&mut SourceFd(&monitor.as_raw_fd()), FAR_LINKS, Interest::READABLE)?;
+                self.far = Far::All(monitor);
+            }
+            // Listening everywhere already, or never permitted to.
+            far => self.far = far,
+        }
         Ok(())
     }
 

@@ -1,7 +1,6 @@
 //! How another process takes over.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 
 use super::Control;
@@ -92,10 +91,7 @@ impl Control {
     /// What another process needs. While the workers run it is outdated at once, and good only for checking.
     fn state(&self, reloader: &Reloader) -> io::Result<State> {
         self.at_home()?;
-        // The right to listen everywhere cannot be taken again. Once it is in use, the monitor is what holds it.
-        let unused = self.far_monitor.as_ref().map(AsFd::as_fd);
-        let far_monitor = unused.or_else(|| Some(self.monitor.as_fd()).filter(|_| !self.is_deaf));
-        self.configurator.state(self.server.listener(), reloader, far_monitor)
+        self.configurator.state(self.server.listener(), reloader, self.far.right())
     }
 
     /// Leaves the socket files to another process.
