@@ -17,7 +17,7 @@
 //! The kernel does not tell of the IPv4 routes that vanish with a link. So when one is lost, the sources of those whose
 //! packets came by it are judged, and all rejected ones: the way by which packets left instead may have led out by it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::time::Duration;
@@ -60,6 +60,8 @@ pub(super) struct Routes {
     not_before: Option<Instant>,
     /// Whether there are sources to be judged then.
     pub(super) sources_wait: bool,
+    /// Those of which the kernel could not be asked.
+    unasked: VecDeque<(PeerId, Path)>,
 }
 
 impl Routes {
@@ -133,6 +135,28 @@ impl Routes {
         }
     }
 
+    /// Judges sources that `reached` gives, which peers have newly reached, and then those that could not be judged the
+    /// last time. Returns whether the kernel could be asked, as `judge` says, for all that were to be judged now.
+    fn judge_each(
+        &mut self,
+        mut reached: impl FnMut() -> Option<(PeerId, Path)>,
+        mut judge: impl FnMut(PeerId, &Path) -> bool,
+    ) -> bool {
+        for _ in 0..SOURCES {
+            let next = reached().or_else(|| self.unasked.pop_front());
+            self.sources_wait = next.is_some();
+            let Some((id, path)) = next else { return true };
+            // Another way of the same peer is out of date.
+            self.unasked.retain(|(other, _)| *other != id);
+            if !judge(id, &path) {
+                // The last one, in case that it is only this one of which the kernel does not say anything.
+                self.unasked.push_back((id, path));
+                return false;
+            }
+        }
+        true
+    }
+
     fn hear(&mut self) {
         for _ in 0..NEWS {
             let event = match &mut self.monitor {
@@ -166,7 +190,7 @@ impl Control {
     pub(super) fn look_at_routes(&mut self) -> Option<Instant> {
         self.routes.hear();
         let rest = self.routes.has_news.then(now);
-        self.routes.sources_wait = self.shared.interface().has_sources();
+        self.routes.sources_wait = self.shared.interface().has_sources() || !self.routes.unasked.is_empty();
         let have_changed = !self.routes.changed.is_empty() || !self.routes.gone.is_empty();
         if !have_changed && !self.routes.sources_wait {
             return rest;
@@ -187,9 +211,10 @@ impl Control {
         if have_changed {
             self.judge_changed(&mut netlink);
         }
-        self.judge_new(&mut netlink);
+        let could_be_asked = self.judge_new(&mut netlink);
         let end = now();
-        let not_before = end + (end.saturating_since(begin) * SHARE).max(PAUSE);
+        let pause = if could_be_asked { PAUSE } else { AGAIN };
+        let not_before = end + (end.saturating_since(begin) * SHARE).max(pause);
         self.routes.not_before = Some(not_before);
         rest.or(self.routes.sources_wait.then_some(not_before))
     }
@@ -218,16 +243,18 @@ impl Control {
         }
     }
 
-    /// Judges sources that peers have reached since the last time.
-    fn judge_new(&mut self, netlink: &mut Netlink) {
-        for _ in 0..SOURCES {
-            let next = self.shared.interface().poll_source();
-            self.routes.sources_wait = next.is_some();
-            let Some((id, path)) = next else { return };
-            if let Some(is_good) = self.is_source_good(netlink, &path) {
-                self.judge(id, &path, is_good);
-            }
-        }
+    /// Judges sources that peers have reached since the last time; returns whether the kernel could be asked.
+    fn judge_new(&mut self, netlink: &mut Netlink) -> bool {
+        let mut routes = std::mem::take(&mut self.routes);
+        let could_be_asked = routes.judge_each(
+            || self.shared.interface().poll_source(),
+            |id, path| {
+                let is_good = self.is_source_good(netlink, path);
+                is_good.map(|is_good| self.judge(id, path, is_good)).is_some()
+            },
+        );
+        self.routes = routes;
+        could_be_asked
     }
 
     /// Whether packets from the source that the peer has reached leave by the link by which its own came, or the source is
@@ -259,7 +286,64 @@ impl Control {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use getrandom::SysRng;
+    use rand_core::UnwrapErr;
+
     use super::*;
+
+    /// The sources of so many peers, each of which has reached another address.
+    fn sources(count: u8) -> VecDeque<(PeerId, Path)> {
+        let mut interface = adit::Interface::new(now(), Duration::ZERO, Box::new(UnwrapErr(SysRng)));
+        let mut source = |number| {
+            let id = interface.add_peer(adit::PublicKey::from_bytes([number; 32])).unwrap();
+            (id, Path { local: Some([192, 0, 2, number].into()), ..Path::to(([198, 51, 100, 1], 1).into()) })
+        };
+        (1..=count).map(&mut source).collect()
+    }
+
+    #[test]
+    fn sources_of_which_the_kernel_could_not_be_asked_are_asked_for_again() {
+        let mut routes = Routes::default();
+        let mut reached = sources(3);
+        let all: BTreeSet<_> = reached.iter().map(|(id, _)| *id).collect();
+        let mut times = 0;
+        while !reached.is_empty() {
+            let is_asked = routes.judge_each(
+                || reached.pop_front(),
+                |_, _| {
+                    times += 1;
+                    false
+                },
+            );
+            assert!(!is_asked && routes.sources_wait);
+        }
+        assert_eq!(times, 3, "after the first one that cannot be asked for it is for a while");
+        let mut judged = BTreeSet::new();
+        assert!(routes.judge_each(|| None, |id, _| judged.insert(id)));
+        assert_eq!(judged, all);
+        assert!(!routes.sources_wait);
+        assert!(routes.judge_each(|| None, |_, _| unreachable!("all are judged")));
+    }
+
+    #[test]
+    fn a_source_of_which_the_kernel_says_nothing_keeps_no_other_waiting_and_gives_way_to_a_newer_one_of_its_peer() {
+        let mut routes = Routes::default();
+        let mut reached = sources(3);
+        let (mute, first) = reached[0];
+        let mut judged = BTreeSet::new();
+        let mut ask = |routes: &mut Routes, reached: &mut VecDeque<_>| {
+            routes.judge_each(|| reached.pop_front(), |id, path| path.local != first.local && judged.insert(id))
+        };
+        assert!(!ask(&mut routes, &mut reached));
+        assert!(!ask(&mut routes, &mut reached), "it is asked for again, after the others");
+        assert!(reached.is_empty() && routes.unasked.len() == 1);
+        let newer = Path { ifindex: 7, local: Some([192, 0, 2, 9].into()), ..first };
+        assert!(ask(&mut routes, &mut VecDeque::from([(mute, newer)])));
+        assert!(routes.unasked.is_empty());
+        assert_eq!(judged.len(), 3);
+    }
 
     #[test]
     fn each_change_is_kept_once_and_too_many_are_all() {
