@@ -62,6 +62,8 @@ impl Control {
         let at_home = self.at_home();
         let rests = at_home.is_ok();
         if rests {
+            // The next process judges no good source over IPv6 before routes change.
+            self.look_at_routes_now();
             self.configurator.workers.pause();
         }
         let outcome = prepared.commit(at_home.and_then(|()| self.state(&reloader)));

@@ -219,6 +219,12 @@ impl Control {
         rest.or(self.routes.sources_wait.then_some(not_before))
     }
 
+    /// Looks at whatever has changed so far, however short ago the last time was.
+    pub(super) fn look_at_routes_now(&mut self) {
+        (self.routes.has_news, self.routes.not_before) = (true, None);
+        self.look_at_routes();
+    }
+
     /// Judges the sources of peers to whom the routes have changed, rejected ones among them.
     fn judge_changed(&mut self, netlink: &mut Netlink) {
         let Routes { changed, gone, .. } = &mut self.routes;
