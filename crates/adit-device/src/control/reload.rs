@@ -64,6 +64,7 @@ impl Control {
         if rests {
             // The next process judges no good source over IPv6 before routes change.
             self.look_at_routes_now();
+            self.server.serve_those_who_ask(&mut self.configurator);
             self.configurator.workers.pause();
         }
         let outcome = prepared.commit(at_home.and_then(|()| self.state(&reloader)));

@@ -138,8 +138,7 @@ impl Listener {
 
     /// Whether a connection waits.
     pub(crate) fn has_waiting(&self) -> bool {
-        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        poll(&mut [PollFd::new(&self.socket, PollFlags::IN)], Some(&at_once)).is_ok_and(|ready| ready > 0)
+        is_readable(&self.socket)
     }
 
     /// A connection that waits, made non-blocking.
@@ -173,6 +172,12 @@ impl Drop for Listener {
             let _ = fs::remove_file(&file.path);
         }
     }
+}
+
+/// Whether there is something to read or to accept.
+pub(super) fn is_readable(file: &impl AsFd) -> bool {
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut [PollFd::new(file, PollFlags::IN)], Some(&at_once)).is_ok_and(|ready| ready > 0)
 }
 
 /// The socket's file, known by its inode.

@@ -13,7 +13,7 @@ use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 use zeroize::Zeroizing;
 
-use super::listener::Listener;
+use super::listener::{Listener, is_readable};
 use super::reply::{write_errno, write_state};
 use super::request::{MAX_REQUEST, Refusal, Request, RequestReader};
 use crate::config::{DeviceState, DeviceUpdate};
@@ -175,6 +175,15 @@ impl Server {
     /// See [`Listener::own`].
     pub(crate) fn own(&mut self) {
         self.listener.own();
+    }
+
+    /// Serves clients that have asked for what no event has told of yet: if another process takes over next, it cannot.
+    pub(crate) fn serve_those_who_ask(&mut self, handler: &mut dyn Handler) {
+        let ask = |(&token, client): (&usize, &Client)| is_readable(&client.stream).then_some(token);
+        let tokens: Vec<_> = self.clients.iter().filter_map(ask).collect();
+        for token in tokens {
+            self.serve(token, handler);
+        }
     }
 
     /// Leaves the socket's file to another process, and sends what is left of replies: none ends in the middle, unless

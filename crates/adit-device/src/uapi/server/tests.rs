@@ -140,6 +140,21 @@ fn requests_may_be_pipelined_and_the_replies_keep_their_order() {
 }
 
 #[test]
+fn whoever_has_asked_before_another_process_takes_over_is_answered_though_no_event_has_told_of_it() {
+    let mut rig = Rig::new();
+    let (mut asks, mut gone, mut half, silent) = (rig.connect(), rig.connect(), rig.connect(), rig.connect());
+    let _ = rig.run();
+    asks.write_all(b"set=1\nlisten_port=1\n\n").unwrap();
+    half.write_all(b"set=1\nlisten_po").unwrap();
+    gone.write_all(b"get=1\n\n").unwrap();
+    drop(gone);
+    rig.server.serve_those_who_ask(&mut rig.recorder);
+    rig.server.let_go();
+    assert_eq!([&asks, &half, &silent].map(received), ["errno=0\n\n", "", ""]);
+    assert_eq!(rig.recorder.updates.len(), 1);
+}
+
+#[test]
 fn a_client_that_has_sent_half_a_request_blocks_nobody_else() {
     let mut rig = Rig::new();
     let mut slow = rig.connect();
