@@ -65,4 +65,9 @@ fn the_first_source_that_a_peer_reaches_over_ipv6_stays_though_the_way_to_it_lea
     let adit = Adit.binary();
     a.host.run(adit.to_str().expect("a path in UTF-8"), &["reload", "wg0"]).success();
     stays();
+    // News of a link that change no route, such as the process has not had before.
+    for link in ["eth0", "eth1"] {
+        a.host.ip(&format!("link set {link} promisc on"));
+        stays();
+    }
 }
