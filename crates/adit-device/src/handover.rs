@@ -162,8 +162,8 @@ impl Reloader {
         self.attempt.is_some()
     }
 
-    /// Starts the program and lets it check the present state, on a thread of its own, which calls `done` at its end. If
-    /// that cannot be begun, there is no attempt, and nobody who asks has been told why.
+    /// Starts the program and lets it check the present state, on a thread of its own, which calls `done` at its end.
+    /// If that cannot be begun, there is no attempt, and nobody who asks has been told why.
     pub(crate) fn begin(
         &mut self,
         state: io::Result<State>,

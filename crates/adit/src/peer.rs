@@ -165,8 +165,8 @@ impl Peer {
         self.endpoint.map(|path| if self.is_source_rejected { path.without_source() } else { path })
     }
 
-    /// Forgets from which of this host's addresses answers should leave, and what was said of it. Whatever it reaches next
-    /// is another one.
+    /// Forgets from which of this host's addresses answers should leave, and what was said of it. Whatever it reaches
+    /// next is another one.
     pub(crate) fn forget_source(&mut self) {
         (self.endpoint, self.is_source_rejected) = (self.endpoint.map(Path::without_source), false);
         self.reached = self.reached.map(Path::without_source);

@@ -5,8 +5,8 @@ use adit_tests::{Outer, Pair, PairBuilder, Side, eventually};
 
 use super::ways::{endpoint, on_eth1, on_no_link, pair_with_two_links};
 
-/// B, which is on neither link, reaches A at this address by `link`, and hears nothing from another. A's way to B is not
-/// made here.
+/// B, which is on neither link, reaches A at this address by `link`, and hears nothing from another. A's way to B is
+/// not made here.
 fn b_hears_only(reached: &str, link: &str, outer: Outer) -> Pair {
     let pair = pair_with_two_links();
     let (family, ip) = if outer == Outer::V6 { ("-6", "ip6") } else { ("-4", "ip") };

@@ -90,8 +90,8 @@ impl Control {
         }
     }
 
-    /// Reads the news of all network namespaces. None says which it is from, so that the links and addresses that they tell
-    /// of mean nothing here: they are no more than an occasion to ask for the interface.
+    /// Reads the news of all network namespaces. None says which it is from, so that the links and addresses that they
+    /// tell of mean nothing here: they are no more than an occasion to ask for the interface.
     pub(super) fn read_far_link_events(&mut self) -> Verdict {
         let Far::All(monitor) = &mut self.far else { return Verdict::GoOn };
         let mut may_have_changed = false;

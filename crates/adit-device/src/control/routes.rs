@@ -9,10 +9,10 @@
 //! over IPv4. An address that is not that link's, but the loopback interface's, say, is good whatever the way: it is known
 //! by all. If a source is not good the engine rejects it, since the peer's packets go on to come by it.
 //!
-//! Over IPv6 the kernel's WireGuard only looks whether the address is still there, and a peer behind a firewall may count
-//! on that: it hears answers from nowhere but where it called. So the first source that a peer reaches over IPv6 is not
-//! judged before routes change. One that it reaches after another is: what still arrives where packets left before routes
-//! changed must not bring that address back.
+//! Over IPv6 the kernel's WireGuard only looks whether the address is still there, and a peer behind a firewall may
+//! count on that: it hears answers from nowhere but where it called. So the first source that a peer reaches over IPv6
+//! is not judged before routes change. One that it reaches after another is: what still arrives where packets left
+//! before routes changed must not bring that address back.
 //!
 //! The kernel does not tell of the IPv4 routes that vanish with a link. So when one is lost, the sources of those whose
 //! packets came by it are judged, and all rejected ones: the way by which packets left instead may have led out by it.
