@@ -19,10 +19,7 @@ impl Interface {
         // Setting what is there already keeps the source that the peer last reached.
         if peer.endpoint.map(|path| path.remote) != endpoint {
             let before = core::mem::replace(&mut peer.endpoint, endpoint.map(Path::to));
-            if core::mem::take(&mut peer.is_source_rejected) {
-                // It is judged when it is reached again.
-                peer.forget_source();
-            }
+            peer.is_source_rejected = false;
             if before.is_none() {
                 self.handshake_possible(id);
             }
@@ -70,12 +67,8 @@ impl Interface {
 
     /// The next peer whose messages have come by another way than before, and by which: for callers who know whether
     /// answers may leave from the address that was reached, and say so by [`Interface::judge_source`]. Until then they
-    /// do. A peer is given once, by the last of its ways, however often they change before it is taken.
-    ///
-    /// Over IPv6 it is given only if it has reached another address or interface of this host than before, or one that
-    /// was forgotten as by [`Interface::forget_source`], or moves while the source is rejected. The first one stays, as
-    /// with the kernel's WireGuard, which asks no route there: a peer behind a firewall may hear answers from nowhere
-    /// else. After [`Interface::restore`] each peer is given that was heard over IPv4, or whose source is rejected.
+    /// do. A peer is given once, by the last of its ways, however often they change before it is taken. After
+    /// [`Interface::restore`] each peer is given.
     pub fn poll_source(&mut self) -> Option<(PeerId, Path)> {
         loop {
             let id = self.unjudged.pop_front()?;
@@ -103,8 +96,12 @@ impl Interface {
     /// [`Interface::poll_source`] or [`Interface::paths`] gave. If not, the source is rejected: the routing table chooses
     /// it, whatever comes by that address and interface, until another judgement is made, the source is forgotten, or
     /// messages come by others. The peer is shown from where packets leave then, as after
-    /// [`Interface::forget_source`]: each time that is said, since the way there may not have been one before. Returns
-    /// whether the judgement is another than before. If the peer has moved to another path since, nothing happens.
+    /// [`Interface::forget_source`]: each time that is said, since the way there may not have been one before.
+    ///
+    /// Over IPv6 a source is rejected only if one of the peer's was good before: one that never suited the routes is what
+    /// the peer counts on, as it can with the kernel's WireGuard, which asks no route there.
+    ///
+    /// Returns whether the judgement is another than before. If the peer has moved to another path since, nothing happens.
     ///
     /// # Errors
     /// [`Error::NoSuchPeer`].
@@ -113,11 +110,11 @@ impl Interface {
         if peer.endpoint != Some(*path) || path.local.is_none() {
             return Ok(false);
         }
-        let was_rejected = core::mem::replace(&mut peer.is_source_rejected, !is_good);
-        if was_rejected || !is_good {
+        let has_changed = peer.source_judged(is_good);
+        if has_changed || peer.is_source_rejected {
             self.show(id);
         }
-        Ok(was_rejected == is_good)
+        Ok(has_changed)
     }
 
     /// The peer is to be shown from where packets leave now.

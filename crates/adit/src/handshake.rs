@@ -410,9 +410,7 @@ impl Interface {
         }
         // If only the peer has moved, what was said of the source is the best guess until it is judged anew.
         peer.is_source_rejected &= before.is_some_and(|before| before.has_source_of(path));
-        if peer.has_reached(path) {
-            self.source_unjudged(id);
-        }
+        self.source_unjudged(id);
         if !before.is_some_and(|before| before.leads_to(path.remote)) {
             self.event(Event::EndpointMoved { peer: id, endpoint: path.remote });
         }

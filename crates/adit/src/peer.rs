@@ -69,11 +69,10 @@ pub(crate) struct Peer {
     pub(crate) static_static: Option<Arc<SharedSecret>>,
     /// Where it is, and which address of this host it last reached; how datagrams leave is [`Peer::way`].
     pub(crate) endpoint: Option<Path>,
-    /// The way by which it last reached an address of this host, without that address once the caller has had it
-    /// forgotten; `None` until it reaches one.
-    pub(crate) reached: Option<Path>,
     /// The caller has said that datagrams must not leave from the address that the peer last reached.
     pub(crate) is_source_rejected: bool,
+    /// The caller has said of some source of the peer that datagrams may leave from there.
+    pub(crate) had_good_source: bool,
     /// The peer stands in the queue of those whose source the caller has not judged.
     pub(crate) is_unjudged: bool,
     /// When it was last shown that packets leave from another address.
@@ -113,8 +112,8 @@ impl Peer {
             preshared_key: None,
             static_static: None,
             endpoint: None,
-            reached: None,
             is_source_rejected: false,
+            had_good_source: false,
             is_unjudged: false,
             last_shown: None,
             is_pinned: false,
@@ -165,26 +164,26 @@ impl Peer {
         self.endpoint.map(|path| if self.is_source_rejected { path.without_source() } else { path })
     }
 
-    /// Forgets from which of this host's addresses answers should leave, and what was said of it. Whatever it reaches
-    /// next is another one.
+    /// Forgets from which of this host's addresses answers should leave, and what was said of it.
     pub(crate) fn forget_source(&mut self) {
         (self.endpoint, self.is_source_rejected) = (self.endpoint.map(Path::without_source), false);
-        self.reached = self.reached.map(Path::without_source);
     }
 
     /// What left from the source found no answer. A rejected one was not used: it stays so.
     pub(crate) fn doubt_source(&mut self) {
         if !self.is_source_rejected {
-            self.endpoint = self.endpoint.map(Path::without_source);
+            self.forget_source();
         }
     }
 
-    /// It has come by this way, which is another than before: whether the caller is to judge the source. Over IPv6 the
-    /// first one stays, as it does with the kernel's WireGuard, which asks no route there.
-    pub(crate) fn has_reached(&mut self, path: &Path) -> bool {
-        let Some(local) = path.local else { return false };
-        let is_another = self.reached.replace(*path).is_some_and(|before| !before.has_source_of(path));
-        local.to_canonical().is_ipv4() || is_another || self.is_source_rejected
+    /// Takes note of a judgement of the present source. Over IPv6 the kernel's WireGuard asks no route, and the peer may
+    /// count on that: behind a firewall it hears answers from nowhere but where it called. So there a source is rejected
+    /// only if one of the peer's was good before. Returns whether there was a change.
+    pub(crate) fn source_judged(&mut self, is_good: bool) -> bool {
+        self.had_good_source |= is_good;
+        let is_v4 = self.endpoint.is_some_and(|path| path.remote.ip().to_canonical().is_ipv4());
+        let is_rejected = !is_good && (is_v4 || self.had_good_source);
+        core::mem::replace(&mut self.is_source_rejected, is_rejected) != is_rejected
     }
 
     pub(crate) fn state(&self, id: PeerId, now: Instant) -> PeerState<'_> {

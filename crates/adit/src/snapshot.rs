@@ -192,8 +192,7 @@ impl Interface {
             unix_time: _,
             bounds: _,
             turns: _,
-            // Routes may have changed meanwhile: the next process judges all sources but good ones over IPv6, which is
-            // where one may be good that no route suggests.
+            // Routes may have changed meanwhile: the next process judges the sources of all.
             unjudged: _,
             spare: _,
             // Soon forgotten anyway.
@@ -353,10 +352,8 @@ impl Interface {
         }
         if let Some(place) = self.peers.get_mut(id) {
             *place = peer;
-            if place.endpoint.is_some_and(|path| place.has_reached(&path)) {
-                self.source_unjudged(id);
-            }
         }
+        self.source_unjudged(id);
         self.reschedule(id);
         Ok(id)
     }

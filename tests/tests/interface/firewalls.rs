@@ -1,7 +1,9 @@
 //! Peers behind a firewall that lets in only what comes from the address that they have reached.
 
+use std::time::Duration;
+
 use adit_tests::Implementation::Adit;
-use adit_tests::{Outer, Pair, PairBuilder, Side, eventually};
+use adit_tests::{Outer, Pair, PairBuilder, Side, eventually, for_a_while};
 
 use super::ways::{endpoint, on_eth1, on_no_link, pair_with_two_links};
 
@@ -40,14 +42,19 @@ fn a_source_that_was_rejected_for_a_way_by_another_link_is_good_again_when_that_
 
 /// The kernel's WireGuard and wireguard-go work there, too.
 #[test]
-fn the_first_source_that_a_peer_reaches_over_ipv6_stays_though_the_way_to_it_leads_by_another_link() {
+fn a_source_over_ipv6_that_the_routes_never_suited_stays_whatever_else_changes() {
     let reached = on_eth1(Side::A, Outer::V6);
     let pair = b_hears_only(&reached, "eth1", Outer::V6);
     let (a, b, far) = (&pair.a, &pair.b.keys.public, on_no_link(Side::B, Outer::V6));
-    a.host.ip(&format!("-6 route add {far} via {} dev eth1", on_eth1(Side::B, Outer::V6)));
-    eventually("B is answered by the link by which it came", || pair.b_reaches_a().then_some(()));
-    a.host.ip(&format!("-6 route replace {far} via {} dev eth0", Side::B.outer(Outer::V6)));
-    eventually("when routes change the source is judged", || (!pair.b_reaches_a()).then_some(()));
+    let by_eth1 = format!("-6 route replace {far} via {} dev eth1", on_eth1(Side::B, Outer::V6));
+    let by_eth0 = format!("-6 route replace {far} via {} dev eth0", Side::B.outer(Outer::V6));
+    eventually("a source that was good is given up when routes lead elsewhere", || {
+        a.host.ip(&by_eth1);
+        pair.assert_b_reaches_a();
+        // It may not have been judged so far.
+        a.host.ip(&by_eth0);
+        for_a_while(Duration::from_secs(1), || (!pair.b_reaches_a()).then_some(()))
+    });
     // Now that all changes have been looked at, B is somebody who has reached nothing yet.
     pair.b.set(&format!("peer {} remove", a.keys.public));
     a.set(&format!("peer {b} remove"));
@@ -65,9 +72,10 @@ fn the_first_source_that_a_peer_reaches_over_ipv6_stays_though_the_way_to_it_lea
     let adit = Adit.binary();
     a.host.run(adit.to_str().expect("a path in UTF-8"), &["reload", "wg0"]).success();
     stays();
-    // News of a link that change no route, such as the process has not had before.
-    for link in ["eth0", "eth1"] {
-        a.host.ip(&format!("link set {link} promisc on"));
+    // News that change nothing for B.
+    a.host.ip("link add eth2 type veth peer name eth3");
+    for news in ["link set eth0 promisc on", "link set eth2 up", "link set eth3 up", "-6 route add default dev eth0"] {
+        a.host.ip(news);
         stays();
     }
 }

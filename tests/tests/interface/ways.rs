@@ -15,7 +15,9 @@ pub(super) fn pair_with_two_links() -> Pair {
         host.add_address(&format!("{}/24", on_eth1(side, Outer::V4)), "eth1");
         host.add_address(&format!("{}/64", on_eth1(side, Outer::V6)), "eth1");
         // From this the kernel asks for neighbours, whatever the source of the packet that waits.
-        host.add_address(&format!("fe80::{}/64", side.number()), "eth1");
+        for interface in ["eth0", "eth1"] {
+            host.add_address(&format!("fe80::{}/64", side.number()), interface);
+        }
         for interface in ["all", "eth0", "eth1"] {
             host.set(&format!("ipv4/conf/{interface}/rp_filter"), "0");
             // No link answers for an address that is not its own, or asks in its name.

@@ -62,8 +62,6 @@ impl Control {
         let at_home = self.at_home();
         let rests = at_home.is_ok();
         if rests {
-            // The next process judges no good source over IPv6 before routes change.
-            self.look_at_routes_now();
             self.server.serve_those_who_ask(&mut self.configurator);
             self.configurator.workers.pause();
         }

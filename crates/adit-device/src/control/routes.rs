@@ -10,9 +10,8 @@
 //! by all. If a source is not good the engine rejects it, since the peer's packets go on to come by it.
 //!
 //! Over IPv6 the kernel's WireGuard only looks whether the address is still there, and a peer behind a firewall may
-//! count on that: it hears answers from nowhere but where it called. So the first source that a peer reaches over IPv6
-//! is not judged before routes change. One that it reaches after another is: what still arrives where packets left
-//! before routes changed must not bring that address back.
+//! count on that: it hears answers from nowhere but where it called. So over IPv6 the engine rejects a source only if
+//! routes once suited one of that peer's: see [`adit::Interface::judge_source`].
 //!
 //! The kernel does not tell of the IPv4 routes that vanish with a link. So when one is lost, the sources of those whose
 //! packets came by it are judged, and all rejected ones: the way by which packets left instead may have led out by it.
@@ -230,12 +229,6 @@ impl Control {
         let not_before = end + (end.saturating_since(begin) * SHARE).max(pause);
         self.routes.not_before = Some(not_before);
         rest.or(self.routes.sources_wait.then_some(not_before))
-    }
-
-    /// Looks at whatever has changed so far, however short ago the last time was.
-    pub(super) fn look_at_routes_now(&mut self) {
-        (self.routes.has_news, self.routes.not_before) = (true, None);
-        self.look_at_routes();
     }
 
     /// Judges the sources of peers to whom the routes have changed, rejected ones among them.

@@ -46,6 +46,7 @@ mod tag {
     pub(super) const IS_PINNED: u16 = 23;
     pub(super) const NEXT_IS_RIVAL: u16 = 24;
     pub(super) const IS_SOURCE_REJECTED: u16 = 25;
+    pub(super) const HAD_GOOD_SOURCE: u16 = 26;
 }
 
 mod keypair {
@@ -80,6 +81,7 @@ pub(super) fn write(out: &mut Writer, peer: &Peer, allowed_ips: &AllowedIps<Peer
         preshared_key,
         endpoint,
         is_source_rejected,
+        had_good_source,
         is_pinned,
         keypairs,
         handshake,
@@ -98,8 +100,7 @@ pub(super) fn write(out: &mut Writer, peer: &Peer, allowed_ips: &AllowedIps<Peer
         // Of steps that the caller has begun, who is to finish them before.
         beginning: _,
         answering: _,
-        // Follow from the endpoint. What was forgotten is as if it had never been reached.
-        reached: _,
+        // Every source is judged anew.
         is_unjudged: _,
         last_shown: _,
         // Follow from the interface's queues, which are handed over themselves.
@@ -120,6 +121,7 @@ pub(super) fn write(out: &mut Writer, peer: &Peer, allowed_ips: &AllowedIps<Peer
     // Carried over, so that nothing leaves from there until it is judged anew. A program that does not know of it uses
     // the source, as it would after the next datagram that comes by it.
     out.flag(tag::IS_SOURCE_REJECTED, *is_source_rejected);
+    out.flag(tag::HAD_GOOD_SOURCE, *had_good_source);
     out.flag(tag::IS_PINNED, *is_pinned);
     for network in allowed_ips.prefixes_of(id) {
         out.network(tag::ALLOWED_IP, network);
@@ -185,6 +187,7 @@ pub(super) fn read(value: Value<'_>) -> Result<(Peer, Vec<IpNet>), SnapshotError
             tag::PRESHARED_KEY => peer.preshared_key = Some(Box::new(PresharedKey::from_bytes(*value.array()?))),
             tag::ENDPOINT => peer.endpoint = Some(read_path(value)?),
             tag::IS_SOURCE_REJECTED => peer.is_source_rejected = true,
+            tag::HAD_GOOD_SOURCE => peer.had_good_source = true,
             tag::IS_PINNED => peer.is_pinned = true,
             tag::ALLOWED_IP => allowed_ips.push(value.network()?),
             tag::PERSISTENT_KEEPALIVE => persistent_keepalive = value.u16()?,

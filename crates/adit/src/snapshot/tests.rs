@@ -71,7 +71,8 @@ fn eventful() -> Interface {
     // As many sessions as a peer can have, and each flag set.
     end.set_roaming(id, false).unwrap();
     let (of, way) = end.poll_source().unwrap();
-    assert!(of == id && end.judge_source(id, &way, false).unwrap());
+    assert!(of == id && !end.judge_source(id, &way, true).unwrap());
+    assert!(end.judge_source(id, &way, false).unwrap());
     let peer = end.peers.get_mut(id).unwrap();
     let current = peer.keypairs.current.as_mut().unwrap();
     assert!(current.replay.accept(9_000));

@@ -13,7 +13,6 @@ use rand_core::{SeedableRng, TryCryptoRng, TryRng};
 use zeroize::Zeroizing;
 
 use crate::first_sources::move_to_ipv6;
-use crate::roaming::reaches;
 use crate::sim::{A, B, C, Kind, RTT, Sim, UNIX_START, millis, secs};
 
 /// A random generator that outlives the interface it was given to.
@@ -152,23 +151,19 @@ fn a_source_that_was_rejected_is_so_in_the_next_process_and_judged_anew_there() 
 }
 
 #[test]
-fn over_ipv6_the_next_process_judges_sources_that_were_rejected_and_those_that_come_after_the_first() {
+fn the_next_process_knows_whether_a_source_over_ipv6_was_good() {
     let (mut sim, chances) = group(8, 2, Bounds::default());
     move_to_ipv6(&mut sim);
-    // Nothing is reached so far.
-    reload(&mut sim, B, &chances, Bounds::default());
     sim.connect(A, B);
-    assert_eq!(sim[B].interface.poll_source(), None);
+    let path = sim[B].interface.paths().next().unwrap().1;
+    for is_good in [false, true] {
+        reload(&mut sim, B, &chances, Bounds::default());
+        let a = sim.id(B, A);
+        assert_eq!(sim[B].interface.judge_source(a, &path, is_good), Ok(false), "it is used as before");
+    }
     reload(&mut sim, B, &chances, Bounds::default());
-    assert_eq!(sim[B].interface.poll_source(), None, "a good one stays");
-    let (a, path) = sim[B].interface.paths().next().unwrap();
-    reaches(&mut sim, adit::Path { ifindex: 8, ..path });
-    assert!(sim[B].interface.poll_source().is_some());
-    reaches(&mut sim, path);
-    assert_eq!(sim[B].interface.poll_source(), Some((a, path)));
+    let a = sim.id(B, A);
     assert_eq!(sim[B].interface.judge_source(a, &path, false), Ok(true));
-    reload(&mut sim, B, &chances, Bounds::default());
-    assert_eq!(sim[B].interface.poll_source(), Some((sim.id(B, A), path)));
 }
 
 #[test]

@@ -70,6 +70,7 @@ const OF_A_PEER: Changes<Peer> = &[
     ("this host's interface", |peer| peer.endpoint.as_mut().unwrap().ifindex += 1),
     ("endpoint may move", |peer| peer.is_pinned ^= true),
     ("source is good", |peer| peer.is_source_rejected ^= true),
+    ("a source was good", |peer| peer.had_good_source ^= true),
     ("persistent keepalive", |peer| peer.timers.persistent_keepalive += 1),
     ("received bytes", |peer| peer.rx_bytes += 1),
     ("sent bytes", |peer| peer.tx_bytes += 1),
