@@ -10,12 +10,11 @@ use std::time::{Duration, Instant};
 /// How long packets may wait for good: a tenth of the interval, twice what the RFC has for single packets. These come
 /// and leave by up to 64 at a time, and a wireless link gathers some before it sends them.
 const TARGET: Duration = Duration::from_millis(10);
-/// How long a queue stands before the first packet is lost: as long as it may take senders to
-/// notice that they are too fast.
+/// How long a queue stands before the first packet is lost: as long as it may take senders to notice that they are too
+/// fast.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// Bytes that are no queue, whatever the speed: a few packets, with what the kernel needs beside each.
 const FEW: usize = 12 * 1024;
-
 /// Bytes that join before a queue is looked at that was empty the last time: on a fast link it always is.
 const MANY: usize = 8 * FEW;
 
@@ -62,7 +61,7 @@ impl Codel {
             return;
         }
         let stood = self.least > FEW && self.least as f64 * age > self.joined as f64 * TARGET.as_secs_f64();
-        self.owes |= stood;
+        self.owes = stood;
         self.count = if stood { self.count.saturating_add(1) } else { self.count / 2 };
         (self.since, self.least, self.joined) = (now, waiting, 0);
     }
@@ -184,6 +183,14 @@ mod tests {
         link.keep(2 * SECOND, 500_000);
         link.keep(SECOND / 10, 50_000);
         assert!(link.keep(SOON, 500_000) > 5, "soon after");
+    }
+
+    #[test]
+    fn a_loss_for_which_there_was_no_packet_is_forgiven_when_the_queue_has_gone() {
+        let mut codel = Codel::owing();
+        let now = Instant::now();
+        codel.looked(now + INTERVAL, FEW);
+        assert!(!codel.owes);
     }
 
     #[test]
