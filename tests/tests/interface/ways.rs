@@ -109,7 +109,7 @@ impl TwoWays {
         let far = on_no_link(Side::B, outer);
         let by_eth0 = format!("via {} dev eth0", Side::B.outer(outer));
         let by_eth1 = format!("via {} dev eth1", on_eth1(Side::B, outer));
-        let ways = Self { pair, outer, far, by_eth0, by_eth1 };
+        let mut ways = Self { pair, outer, far, by_eth0, by_eth1 };
         ways.ip(&format!("route add {} {}", ways.far, ways.by_eth0));
         ways.ip(&format!("route add default {} table 77", ways.by_eth1));
         ways.ip("rule add fwmark 7 lookup 77");
@@ -117,6 +117,9 @@ impl TwoWays {
         ways.pair.a.set(&format!("peer {} endpoint {}", ways.pair.b.keys.public, endpoint(&ways.far)));
         ways.pair.assert_a_reaches_b();
         assert_eq!(ways.a_is_at(), Side::A.endpoint(outer));
+        // Over IPv6 only a source that routes have suited is given up when they do so no longer.
+        let daemon = ways.pair.a.daemon();
+        eventually("A has looked whether routes suit it", || daemon.log().contains("is_good=true").then_some(()));
         ways
     }
 

@@ -261,8 +261,11 @@ impl Control {
         let could_be_asked = routes.judge_each(
             || self.shared.interface().poll_source(),
             |id, path| {
-                let is_good = self.is_source_good(netlink, path);
-                is_good.map(|is_good| self.judge(id, path, is_good)).is_some()
+                let Some(is_good) = self.is_source_good(netlink, path) else { return false };
+                self.judge(id, path, is_good);
+                let Path { remote, local, .. } = path;
+                tracing::debug!(%remote, ?local, is_good, "a peer has reached another address than before");
+                true
             },
         );
         self.routes = routes;
