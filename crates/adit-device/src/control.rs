@@ -126,8 +126,7 @@ impl Control {
         if let Some(link) = reloader.as_ref().and_then(|reloader| reloader.link.as_ref()) {
             registry.register(&mut SourceFd(&link.as_fd().as_raw_fd()), FIRST_PROCESS, Interest::READABLE)?;
         }
-        let (mut routes, alarm) = (Routes::listen(registry), Alarm::new(registry)?);
-        routes.links_are_told();
+        let (routes, alarm) = (Routes::listen(registry), Alarm::new(registry)?);
         server.register(registry, UAPI..UAPI + 2 + MAX_CLIENTS)?;
         let home = namespace_of(device.probe.as_fd()).ok();
         let configurator = Configurator { shared: shared.clone(), device, workers };

@@ -80,18 +80,9 @@ impl Routes {
         self.has_news = true;
     }
 
-    /// From now on news of links are told. Those that there are already are no change.
-    pub(super) fn links_are_told(&mut self) {
-        match Netlink::open().and_then(|mut netlink| netlink.links()) {
-            Ok(links) => self.carry = links.iter().map(|link| (link.index, carries(link))).collect(),
-            // The first news of each counts as a change then.
-            Err(error) => tracing::debug!(%error, "the links cannot be asked for"),
-        }
-    }
-
     /// A link is like this now. Whether routes lead out by one that has no carrier is up to the kernel's settings.
     pub(super) fn link_is(&mut self, link: &Link) {
-        let carries = carries(link);
+        let carries = link.is_up() && link.has_carrier();
         match self.carry.insert(link.index, carries) {
             Some(before) if before == carries => {}
             _ if carries => self.all_changed(),
@@ -185,10 +176,6 @@ impl Routes {
             }
         }
     }
-}
-
-fn carries(link: &Link) -> bool {
-    link.is_up() && link.has_carrier()
 }
 
 /// Whether a change of the routes to this network may concern the path: its address here is one that routes lead to, too.

@@ -68,19 +68,6 @@ impl Netlink {
         self.link_message(name).map(|message| Link::from_message(&message))
     }
 
-    /// All interfaces.
-    ///
-    /// # Errors
-    /// What the kernel says.
-    pub fn links(&mut self) -> Result<Vec<Link>> {
-        let answers = self.dump("cannot list the interfaces", RouteNetlinkMessage::GetLink(LinkMessage::default()))?;
-        let links = answers.into_iter().filter_map(|answer| match answer {
-            RouteNetlinkMessage::NewLink(message) => Some(Link::from_message(&message)),
-            _ => None,
-        });
-        Ok(links.collect())
-    }
-
     /// The interface of this index.
     ///
     /// # Errors
