@@ -91,8 +91,13 @@ impl Host {
     /// Runs `ip` with these words.
     #[track_caller]
     pub fn ip(&self, arguments: &str) -> String {
-        let words: Vec<&str> = arguments.split_whitespace().collect();
-        self.run("ip", &words).success()
+        self.command(&format!("ip {arguments}")).success()
+    }
+
+    fn command(&self, line: &str) -> Outcome {
+        let mut words = line.split_whitespace();
+        let program = words.next().expect("a program");
+        self.run(program, &words.collect::<Vec<_>>())
     }
 
     /// Gives an interface an address with its prefix length, to be used at once.
@@ -169,21 +174,23 @@ impl Host {
         other.ip(&format!("link set {other_name} up"));
     }
 
-    /// Lets no more leave by an interface than this, in the words of `tc`. What waits for that is a queue of 1,000
-    /// packets, the kernel's usual one.
+    /// Lets no more leave by an interface than this, in the words of `tc`, until the result is dropped. What waits for
+    /// that is a queue of 1,000 packets, the kernel's usual one.
     #[track_caller]
-    pub fn slow_down(&self, name: &str, rate: &str) {
-        let shaper = format!("qdisc add dev {name} root handle 1: tbf rate {rate} burst 64kb limit 1mb");
-        for words in [shaper, format!("qdisc add dev {name} parent 1:1 pfifo limit 1000")] {
-            let words: Vec<&str> = words.split_whitespace().collect();
-            self.run("tc", &words).success();
-        }
+    pub fn slow_down(&self, interface: &str, rate: &str) -> Undo<'_> {
+        self.command(&format!("tc qdisc add dev {interface} root handle 1: tbf rate {rate} burst 64kb limit 1mb"))
+            .success();
+        let undo = Undo { host: self, command: format!("tc qdisc del dev {interface} root") };
+        self.command(&format!("tc qdisc add dev {interface} parent 1:1 pfifo limit 1000")).success();
+        undo
     }
 
-    /// Lets leave by an interface what can again.
+    /// Chooses TCP's congestion control for connections with an address that is reached by this interface, until the
+    /// result is dropped.
     #[track_caller]
-    pub fn speed_up(&self, name: &str) {
-        self.run("tc", &["qdisc", "del", "dev", name, "root"]).success();
+    pub fn control_congestion(&self, algorithm: &str, address: IpAddr, interface: &str) -> Undo<'_> {
+        self.command(&format!("ip route add {address} dev {interface} congctl {algorithm}")).success();
+        Undo { host: self, command: format!("ip route del {address} dev {interface}") }
     }
 
     /// Lets the firewall filter what comes in by this rule, in the words of `nft`.
@@ -255,6 +262,23 @@ impl Drop for Host {
             if let Ok(process) = process.try_into() {
                 let _ended_by_itself = kill(Pid::from_raw(process), Signal::SIGKILL);
             }
+        }
+    }
+}
+
+/// Takes back what a host was told, when it is dropped.
+#[derive(Debug)]
+#[must_use = "it is taken back at once"]
+pub struct Undo<'a> {
+    host: &'a Host,
+    command: String,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        let outcome = self.host.command(&self.command);
+        if !std::thread::panicking() {
+            outcome.success();
         }
     }
 }

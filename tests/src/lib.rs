@@ -30,7 +30,7 @@ pub use arena::Arena;
 pub use command::{Background, Outcome};
 pub use daemon::Daemon;
 pub use flood::{Flood, FloodKind, Rate, Seen};
-pub use host::{Host, sockets_in};
+pub use host::{Host, Undo, sockets_in};
 pub use implementation::{Implementation, Launch};
 pub use kernel::KernelPeer;
 pub use node::{Keys, Node, Peer, preshared_key};

@@ -39,8 +39,8 @@ fn a_queue_that_stands_behind_a_slow_link_costs_packets_and_one_that_does_not_st
     // Some of them are lost elsewhere, since there is no end of them.
     let fast = (0..50).map(|_| lost_after_more()).max();
     assert_eq!(fast, Some(0), "nothing waits on the wire");
-    pair.a.host.slow_down("eth0", "10mbit");
+    let slow = pair.a.host.slow_down("eth0", "10mbit");
     eventually("packets are lost on purpose", || (lost_after_more() > 0).then_some(()));
-    pair.a.host.speed_up("eth0");
+    drop(slow);
     eventually("the tunnel goes on", || pair.a_reaches_b().then_some(()));
 }

@@ -16,6 +16,8 @@ use crate::results::{OURS, WIRE};
 
 /// The interface of every daemon: hosts share no names.
 pub(crate) const INTERFACE: &str = "wg0";
+/// The interface of the wire, at each end.
+pub(crate) const WIRE_INTERFACE: &str = "eth0";
 
 /// What fits through a wire of 1,500 bytes, whichever version of IP is outside.
 const MTU: u32 = 1420;
@@ -76,19 +78,22 @@ pub(crate) struct Bench {
     pub(crate) near: Host,
     /// Where it ends.
     pub(crate) far: Host,
-    /// The far end's address, inside the tunnel if there is one.
+    /// The addresses of both, inside the tunnel if there is one, and the interface by which they reach each other.
+    pub(crate) near_address: IpAddr,
     pub(crate) address: IpAddr,
+    pub(crate) interface: &'static str,
 }
 
 impl Bench {
     /// Sets up the hosts, and the tunnel unless the wire alone is asked for; the daemons get these options as well.
     pub(crate) fn new(subject: Subject, options: &[&str]) -> Result<Self> {
         let (near, far) = (Host::new("near"), Host::new("far"));
-        near.join("eth0", &far, "eth0");
+        near.join(WIRE_INTERFACE, &far, WIRE_INTERFACE);
         for (number, host) in [(1, &near), (2, &far)] {
-            host.ip(&format!("address add {}/24 dev eth0", outer(number)));
+            host.ip(&format!("address add {}/24 dev {WIRE_INTERFACE}", outer(number)));
         }
-        let mut bench = Self { daemons: Vec::new(), near, far, address: outer(2).into() };
+        let (near_address, address) = (outer(1).into(), outer(2).into());
+        let mut bench = Self { daemons: Vec::new(), near, far, near_address, address, interface: WIRE_INTERFACE };
         if let Subject::Daemon(implementation) = subject {
             bench.tunnel(implementation, options)?;
         }
@@ -107,7 +112,7 @@ impl Bench {
             self.daemons.push(daemon);
             up(host, number)?;
         }
-        self.address = inner(2).into();
+        (self.near_address, self.address, self.interface) = (inner(1).into(), inner(2).into(), INTERFACE);
         Ok(())
     }
 

@@ -4,14 +4,13 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use adit_tests::measure::figure::number;
-use adit_tests::measure::machine::Machine;
 use adit_tests::measure::programs::guarded;
 use adit_tests::measure::{interrupt, parse, programs};
-use adit_tests::{Implementation, Peer, for_a_while};
+use adit_tests::{Implementation, Peer, Undo, for_a_while};
 use anyhow::Result;
 use clap::ValueEnum;
 
-use crate::bench::{Bench, INTERFACE, Lone, Subject, configuration};
+use crate::bench::{Bench, INTERFACE, Lone, Subject, WIRE_INTERFACE, configuration};
 use crate::figures::figure;
 use crate::results::Measured;
 
@@ -150,18 +149,11 @@ fn tcp(bench: &Bench, seconds: u32, arguments: &[&str], [rate, cpu]: [&'static s
     Ok(figures)
 }
 
-/// Does something while the hosts use CUBIC. For the hosts, and not by an option of iperf3: a connection that has begun
-/// with BBR goes on pacing.
-fn with_cubic<T>(bench: &Bench, action: impl FnOnce() -> T) -> T {
-    let choose = |algorithm: &str| {
-        for host in [&bench.near, &bench.far] {
-            host.set("ipv4/tcp_congestion_control", algorithm);
-        }
-    };
-    choose("cubic");
-    let outcome = action();
-    choose(&Machine::congestion_control());
-    outcome
+/// Lets the hosts use CUBIC until the result is dropped. It is the route's choice: for each namespace the kernel takes
+/// only what the whole machine allows, and an option of iperf3 comes when a connection has begun to pace with BBR.
+fn with_cubic(bench: &Bench) -> [Undo<'_>; 2] {
+    let Bench { near, far, near_address, address, interface, .. } = bench;
+    [near.control_congestion("cubic", *address, interface), far.control_congestion("cubic", *near_address, interface)]
 }
 
 fn cubic(bench: &Bench, seconds: u32) -> Result<Figures> {
@@ -170,25 +162,23 @@ fn cubic(bench: &Bench, seconds: u32) -> Result<Figures> {
         (&["-R"], ["cubic_reversed_gbps", "cubic_reversed_cpu_s_gb"]),
         (&["-P", "4"], ["cubic_four_gbps", "cubic_four_cpu_s_gb"]),
     ];
-    let measured = with_cubic(bench, || cases.map(|(arguments, keys)| tcp(bench, seconds, arguments, keys)));
+    let _cubic = with_cubic(bench);
+    let measured = cases.map(|(arguments, keys)| tcp(bench, seconds, arguments, keys));
     let measured: Result<Vec<Figures>> = measured.into_iter().collect();
     Ok(measured?.concat())
 }
 
 fn slow_link(bench: &Bench, seconds: u32) -> Result<Figures> {
-    let ends = [&bench.near, &bench.far];
-    ends.iter().for_each(|host| host.slow_down("eth0", SLOW));
+    let _slow = [&bench.near, &bench.far].map(|host| host.slow_down(WIRE_INTERFACE, SLOW));
+    let _cubic = with_cubic(bench);
     let transfer = || iperf3(bench, seconds + SETTLING, &[]);
-    let (report, round_trip) = with_cubic(bench, || {
-        std::thread::scope(|scope| {
-            let transfer = scope.spawn(|| guarded(transfer));
-            std::thread::sleep(Duration::from_secs(SETTLING.into()));
-            // It ends before the transfer does.
-            let round_trip = ping(bench, &["-i", "0.02", "-w", &seconds.saturating_sub(1).max(1).to_string()]);
-            (transfer.join(), round_trip)
-        })
+    let (report, round_trip) = std::thread::scope(|scope| {
+        let transfer = scope.spawn(|| guarded(transfer));
+        std::thread::sleep(Duration::from_secs(SETTLING.into()));
+        // It ends before the transfer does.
+        let round_trip = ping(bench, &["-i", "0.02", "-w", &seconds.saturating_sub(1).max(1).to_string()]);
+        (transfer.join(), round_trip)
     });
-    ends.iter().for_each(|host| host.speed_up("eth0"));
     let (report, _) = report.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
     let rate = parse::tcp(&report)?.bits_a_second / 1e6;
     Ok(vec![("slow_link_mbps", rate), ("slow_link_ping_ms", round_trip? / 1e3)])
