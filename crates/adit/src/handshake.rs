@@ -375,11 +375,10 @@ impl Interface {
         };
         let is_current = self.is_current(identity);
         let unix_time = self.unix_time(now);
-        let peer = self.peers.get_mut(id).filter(|_| is_current);
         // Another response, or a newer initiation, may have come first.
-        let begun =
-            |peer: &mut Peer| peer.handshake.take_if(|begun| begun.local_index == local_index).is_some().then_some(());
-        let Some((peer, ())) = peer.and_then(|peer| begun(peer).map(|begun| (peer, begun))) else {
+        let begun = |peer: &mut Peer| peer.handshake.take_if(|begun| begun.local_index == local_index);
+        let peer = self.peers.get_mut(id).filter(|_| is_current);
+        let Some(peer) = peer.and_then(|peer| begun(peer).map(|_| peer)) else {
             self.drop(Some(id), DropReason::PeerGone);
             return;
         };
