@@ -124,7 +124,7 @@ impl Configurator {
             ("link", link.is_some().into()),
             ("far_monitor", far_monitor.is_some().into()),
             ("aside", self.workers.aside().is_some().into()),
-            // Whether the files belong to somebody else: a program that does not tell owns all of them.
+            // Whether the files belong to somebody else.
             ("keep_uapi", listener.path().is_none().into()),
             ("uapi_has_file", listener.file().is_some().into()),
             ("asks_has_file", asks.as_ref().is_some_and(|asks| asks.file().is_some()).into()),
@@ -144,7 +144,7 @@ impl Configurator {
         // In the order in which `successor` takes them.
         let sockets = sockets.iter().flat_map(|sockets| sockets.iter()).map(AsFd::as_fd);
         let (asks, link) = (asks.as_ref().map(AsFd::as_fd), link.as_ref().map(AsFd::as_fd));
-        // The last of these is unknown to earlier versions, which pass over what they do not take.
+        // New kinds go last: a version that does not know one does not take it.
         let others = [Some(listener.as_fd()), asks, link, far_monitor, self.workers.aside()];
         let fds = self.workers.queues().chain(sockets).chain(others.into_iter().flatten());
         let fds = fds.map(|fd| fd.try_clone_to_owned()).collect::<io::Result<_>>();

@@ -161,9 +161,6 @@ impl Control {
     /// Lets the workers begin.
     pub(crate) fn begin(&mut self, _: Alone) {
         self.configurator.workers.begin();
-        if let Some(link) = self.reloader.as_ref().and_then(|reloader| reloader.link.as_ref()) {
-            link.serve();
-        }
     }
 
     /// Takes charge of these socket files, which are removed at the end from now on.

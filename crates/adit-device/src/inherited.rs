@@ -33,8 +33,9 @@ pub fn take_fd(number: RawFd) -> io::Result<OwnedFd> {
         return Err(refuse("was not inherited: it is closed on exec"));
     }
     taken.push(number);
-    // SAFETY: the number is open, as checked above, and nobody else owns it: the caller asks for what the parent process
-    // has left open, before opening files, of which nearly all would have been refused; `TAKEN` gives each number out once.
+    // SAFETY: the number is open, as checked above, and `TAKEN` gives each number out once. That no file of this program's
+    // own has the number is the caller's part, which the types cannot enforce: see above. Rust's library and the crates
+    // used here open files close-on-exec, and such a file has been refused.
     let fd = unsafe { OwnedFd::from_raw_fd(number) };
     // A program started from here must not inherit it in turn.
     rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;

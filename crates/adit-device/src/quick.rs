@@ -191,7 +191,7 @@ pub enum QuickError {
         source: io::Error,
     },
     /// The daemon does not end.
-    #[error("the daemon of {0} has not ended though its interface is gone")]
+    #[error("the daemon of {0} has not ended though its interface is gone: see its log, or end the process")]
     Stop(String),
     /// Asking the daemon.
     #[error(transparent)]

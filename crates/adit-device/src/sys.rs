@@ -18,7 +18,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with
 pub(crate) use message::calls;
 pub(crate) use message::{Outgoing, Received, receive, receive_many, send, send_many};
 pub(crate) use namespace::{effective_ids, enter, unshare_network, unshare_user_and_network};
-pub(crate) use process::answer_to_prctl;
+pub(crate) use process::{MARK, answer_to_mark};
 pub(crate) use program::{Instruction, attach_to_group};
 pub(crate) use vectors::with_vectors;
 

@@ -113,19 +113,20 @@ impl Batch {
         self
     }
 
-    /// Hands the datagrams that are still `Going` to `cipher`, some at a time, and tells `after` what came of each.
+    /// Hands the datagrams that are still `Going` to `cipher`, some at a time, and tells `after` of each whether it is
+    /// authentic, or `None` if it is no packet that the cipher could be given.
     fn each_going(
         &mut self,
         buffer: &mut [u8],
         key: impl Fn(&SessionKeys) -> &adit_aead::Key,
         cipher: impl Fn(&mut [adit_aead::Packet<'_>]),
-        after: impl Fn(&mut Entry, bool),
+        after: impl Fn(&mut Entry, Option<bool>),
     ) {
         let runs = &self.runs;
-        let mut entries = self.entries.iter_mut().filter(|entry| entry.fate == Fate::Going);
+        let mut entries = self.entries.iter_mut().filter(|entry| entry.fate == Fate::Going).peekable();
         // Entries stand in the order of the buffer and do not overlap: `push` sees to it.
         let (mut rest, mut offset) = (buffer, 0);
-        loop {
+        while entries.peek().is_some() {
             let mut packets = ArrayVec::<adit_aead::Packet<'_>, CIPHER_BATCH>::new();
             let mut batch = ArrayVec::<&mut Entry, CIPHER_BATCH>::new();
             for entry in entries.by_ref().take(CIPHER_BATCH) {
@@ -145,15 +146,12 @@ impl Batch {
                         packets.push(packet);
                         batch.push(entry);
                     }
-                    None => after(entry, false),
+                    None => after(entry, None),
                 }
-            }
-            if batch.is_empty() {
-                return;
             }
             cipher(&mut packets);
             for (entry, packet) in batch.into_iter().zip(&packets) {
-                after(entry, packet.is_authentic());
+                after(entry, Some(packet.is_authentic()));
             }
         }
     }
@@ -233,7 +231,17 @@ impl Sealing {
                 entry.fate = Fate::Gone;
             }
         }
-        self.0.each_going(buffer, |keys| &keys.sending, adit_aead::seal, |_, _| {});
+        self.0.each_going(
+            buffer,
+            |keys| &keys.sending,
+            adit_aead::seal,
+            |entry, sealed| {
+                // What is not encrypted must not go out.
+                if sealed.is_none() {
+                    entry.fate = Fate::Gone;
+                }
+            },
+        );
         Sealed(self.0, self.1)
     }
 }
@@ -302,7 +310,7 @@ pub struct Transmit {
 }
 
 impl Transmit {
-    /// The datagrams, in the buffer that the call was given which has made this: each goes on the wire as one of its own.
+    /// The datagrams, in the buffer that was given to the call that returned this. Each goes on the wire by itself.
     pub fn datagrams<'a>(&self, buffer: &'a [u8]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
         buffer.get(self.range.clone()).unwrap_or_default().chunks(self.segment_size.max(1))
     }
@@ -358,7 +366,7 @@ impl Opening {
             |keys| &keys.receiving,
             adit_aead::open,
             |entry, authentic| {
-                if authentic {
+                if authentic == Some(true) {
                     entry.fate = Fate::Authentic;
                 }
             },

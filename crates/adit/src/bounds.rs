@@ -24,8 +24,8 @@ pub struct Bounds {
     /// two Diffie-Hellman operations. Under load, as many in a second are let in from whoever has proven its address;
     /// beyond that each source has a share.
     pub handshakes_per_second: u32,
-    /// Sources whose handshakes are counted once they have proven their address under load, 1,048,576 at most, with 16 bytes for each once there was load.
-    /// The table of networks that ask for cookies has a quarter of this many places.
+    /// Sources whose handshakes are counted once they have proven their address under load; 1,048,576 at most. Each takes 16
+    /// bytes, from the first time on that there was load. The table of networks that ask for cookies has a quarter of this many places.
     pub rate_limited_sources: usize,
     /// Handshake messages and keepalives that wait to be sent; and, separately, as many cookie replies. The second half of
     /// the room for these goes to networks that ask for few, and to the addresses whose turn it is.

@@ -231,9 +231,9 @@ impl Interface {
         let is_current = self.is_current(identity);
         let jitter = jitter(&mut *self.rng);
         // If another initiation was begun since, this one has been given up.
-        let latest = |peer: &mut Peer| peer.beginning.take_if(|index| *index == local_index);
-        let peer = self.peers.get_mut(id).and_then(|peer| latest(peer).map(|_| peer));
-        let Some(peer) = peer.filter(|_| is_current) else {
+        let latest = |peer: &mut Peer| peer.beginning.take_if(|index| *index == local_index).is_some();
+        let is_latest = self.peers.get_mut(id).is_some_and(latest);
+        let Some(peer) = self.peers.get_mut(id).filter(|_| is_latest && is_current) else {
             self.retire([local_index]);
             self.drop(Some(id), DropReason::PeerGone);
             // Packets that wait for a session now wait for one under the new key, and so does whoever asked for one.
@@ -250,7 +250,7 @@ impl Interface {
         };
         peer.static_static = Some(static_static);
         let begun = peer.handshake.replace(Box::new(Initiating { state, local_index }));
-        // A session that was begun at the same time as the one before is older than this one.
+        // The next session, if there is one, crossed with an earlier initiation, and takes no precedence over this one's.
         peer.keypairs.next_is_preferred = false;
         peer.cookie.add_macs(now, &peer.public_key, &mut message);
         peer.timers.any_authenticated_packet_sent(now);
@@ -334,14 +334,15 @@ impl Interface {
     ) {
         let is_current = self.is_current(identity);
         // If the peer has sent another initiation since, it has forgotten this one.
-        let latest = |peer: &mut Peer| peer.answering.take_if(|index| *index == local_index);
-        let peer = self.peers.get_mut(id).and_then(|peer| latest(peer).map(|_| peer));
-        let (Some(peer), Some((keys, mut message))) = (peer.filter(|_| is_current), result) else {
+        let latest = |peer: &mut Peer| peer.answering.take_if(|index| *index == local_index).is_some();
+        let is_latest = self.peers.get_mut(id).is_some_and(latest);
+        let peer = self.peers.get_mut(id).filter(|_| is_latest && is_current);
+        let (Some(peer), Some((keys, mut message))) = (peer, result) else {
             self.retire([local_index]);
             self.drop(Some(id), DropReason::PeerGone);
             return;
         };
-        // If both ends began at once, the end with the smaller public key makes the session that they will use.
+        // Both ends initiated at once: they will use the session that the end with the smaller public key initiated.
         let is_preferred = peer.handshake.is_some() && peer.public_key < identity.public;
         let keypair = Keypair::new(now, keys, local_index, remote_index, Role::Responder);
         let retired = peer.keypairs.install_answered(keypair, is_preferred);
@@ -376,9 +377,9 @@ impl Interface {
         let is_current = self.is_current(identity);
         let unix_time = self.unix_time(now);
         // Another response, or a newer initiation, may have come first.
-        let begun = |peer: &mut Peer| peer.handshake.take_if(|begun| begun.local_index == local_index);
-        let peer = self.peers.get_mut(id).filter(|_| is_current);
-        let Some(peer) = peer.and_then(|peer| begun(peer).map(|_| peer)) else {
+        let latest = |peer: &mut Peer| peer.handshake.take_if(|begun| begun.local_index == local_index).is_some();
+        let is_latest = is_current && self.peers.get_mut(id).is_some_and(latest);
+        let Some(peer) = self.peers.get_mut(id).filter(|_| is_latest) else {
             self.drop(Some(id), DropReason::PeerGone);
             return;
         };

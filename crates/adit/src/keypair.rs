@@ -91,12 +91,15 @@ pub(crate) struct Keypairs {
     /// while there is none, one that this interface initiated and was never answered in before it was followed by the
     /// current one.
     pub(crate) next: Option<Box<Keypair>>,
-    /// Both ends initiated at the same time, and the next session is the one that they agree on.
+    /// This interface was initiating, too, when the next session was made, and the next one is that of the two which both
+    /// ends will use.
     pub(crate) next_is_preferred: bool,
-    /// A session initiated by this interface came after the next one, and stays the current one.
+    /// A session that this interface initiated became the current one after the next one was made, and is to stay so: once
+    /// the peer is heard in the next one, that becomes the previous one.
     pub(crate) next_is_overtaken: bool,
-    /// Both ends may have initiated at the same time, and then they agree on the session that this interface initiated,
-    /// after which the next one came. This holds on when the next one has become the current one.
+    /// When the next session was made, nothing had been heard yet in the current one, which this interface initiated: the
+    /// two may have crossed. Until the next handshake, also when the next one has become the current one, that of the two
+    /// is used in which the peer was heard last: see [`Keypairs::settle`].
     pub(crate) next_is_rival: bool,
 }
 
@@ -168,9 +171,9 @@ impl Keypairs {
         Some(core::mem::replace(&mut self.previous, before).map(|old| old.local_index).into_iter().collect())
     }
 
-    /// Of a session and its rival, which came after it, that one is used in which the peer was heard last. If both ends
-    /// initiated at the same time the peer ends up in the one before; it takes packets in either meanwhile. If it has
-    /// forgotten that one, what was still on its way in it counts for no longer than until the next packet.
+    /// Two sessions may have crossed, and the later one is in use: if the peer is heard in the earlier one, that is used
+    /// again. A peer whose initiation did cross ends up in the earlier one, and takes packets in either meanwhile. A peer
+    /// that has forgotten the earlier one may still have packets on their way in it: they count until its next packet.
     fn settle(&mut self, local_index: u32) {
         if self.next_is_rival
             && self.next.is_none()

@@ -4,6 +4,10 @@
 //! socket, asks no clock, starts no thread and cannot panic on anything it is given. Datagrams,
 //! packets and the time go in; datagrams, packets and the next deadline come out.
 //!
+//! It panics in two cases, in neither of which it could go on safely: if the caller's random
+//! generator panics, and if no implementation of ChaCha20-Poly1305 gives the known answers on this
+//! machine (see `adit_aead::seal`).
+//!
 //! ```
 //! use std::time::Duration;
 //!
@@ -93,8 +97,8 @@
 //! # What it does not do
 //!
 //! No sockets, no TUN device, no routes, no name resolution, no files: `adit-device` does that for
-//! Linux. No fragmentation and no path-MTU discovery: packets should fit the MTU less 60 (IPv4) or
-//! 80 (IPv6) bytes.
+//! Linux. No fragmentation and no path-MTU discovery: packets should fit the path's MTU less 60
+//! bytes where the network is IPv4, or 80 where it is IPv6.
 #![no_std]
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]

@@ -1,4 +1,4 @@
-//! The constants of the protocol, under the paper's names (§5.4, §6).
+//! The constants of the protocol: those of the paper under its names (§6.1), those of the kernel's WireGuard, and lengths.
 
 use core::time::Duration;
 

@@ -17,8 +17,8 @@ use crate::path::Path;
 use crate::time::{Instant, Tai64n};
 use crate::timers::Timers;
 
-/// A peer's handle: in the interface that gave it, and until that is handed over by a [`Snapshot`](crate::Snapshot).
-/// There it is never used again for another peer.
+/// A peer's handle, good in the interface that gave it out: one restored from a [`Snapshot`](crate::Snapshot) gives new
+/// ones. The handle of a peer that was removed stands for no other.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PeerId {
     pub(crate) slot: u32,
@@ -40,8 +40,7 @@ pub struct PeerState<'a> {
     pub persistent_keepalive: u16,
     /// When the last handshake was completed, since the Unix epoch.
     pub last_handshake: Option<Duration>,
-    /// When the session was made in which packets are sent to it, or were last if it has expired since; `None` if there
-    /// is none.
+    /// When the session in use was made, even if it has expired since; `None` if there is none.
     pub session_made: Option<Instant>,
     /// When an authenticated message of any kind last came from it.
     pub last_received: Option<Instant>,

@@ -44,6 +44,7 @@ impl Interface {
     pub fn begin_open(&mut self, now: Instant, datagrams: Datagrams, buffer: &[u8]) -> Opening {
         let mut batch = datagrams.0;
         for (number, entry) in batch.entries.iter_mut().enumerate() {
+            // Even what belongs to no session gets the run before it, so that it does not cut that run in two.
             entry.run = batch.runs.len().saturating_sub(1) as u32;
             let Some(datagram) = buffer.get(entry.datagram()) else {
                 entry.fate = Fate::Gone;

@@ -222,7 +222,8 @@ impl Interface {
                 }
             }
             Timer::Show => {
-                // Two ends each of which finds that the other's way has changed would show each other for ever.
+                // No sooner than so long after the last: two ends, each of which finds that the other's way has changed,
+                // would answer each other for ever.
                 let next = peer.last_shown.map(|shown| shown + KEEPALIVE_TIMEOUT).filter(|next| *next > now);
                 if let Some(next) = next {
                     peer.timers.show_at(next);
@@ -340,7 +341,9 @@ impl Interface {
 
 /// Seals `text`, whose last 16 bytes are for the tag.
 fn seal_one(key: &adit_aead::Key, counter: u64, text: &mut [u8]) {
-    if let Some(packet) = adit_aead::Packet::new(key, counter, text) {
-        adit_aead::seal(&mut [packet]);
+    match adit_aead::Packet::new(key, counter, text) {
+        Some(packet) => adit_aead::seal(&mut [packet]),
+        // What is not encrypted must not go out.
+        None => text.fill(0),
     }
 }

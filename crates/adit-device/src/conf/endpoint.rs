@@ -56,7 +56,7 @@ impl Endpoint {
             Ok("infinity") => None,
             Ok(count) => Some(number(count).unwrap_or_else(|| {
                 tracing::warn!(
-                    "WG_ENDPOINT_RESOLUTION_RETRIES: found {count:?}, expected a number or infinity: it is {RETRIES}"
+                    "WG_ENDPOINT_RESOLUTION_RETRIES: found {count:?}, expected a number or infinity; trying {RETRIES} times"
                 );
                 RETRIES
             })),

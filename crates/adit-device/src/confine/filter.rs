@@ -18,11 +18,9 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
-use crate::sys::TUNGETDEVNETNS;
+use crate::sys::{MARK, TUNGETDEVNETNS};
 
-/// An operation of `prctl` that exists only under our filters, by which a program started under them recognises them.
-pub(super) const MARK: u32 = u32::from_be_bytes(*b"adit");
-/// The error that answers them; no kernel gives it.
+/// The error that answers [`MARK`]; no kernel gives it.
 pub(super) const MARK_ANSWER: i32 = c::EOWNERDEAD;
 
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;

@@ -1,13 +1,13 @@
 //! Source addresses that follow the routes.
 //!
 //! Answers leave from the address that the peer reached. If the route to the peer then moves to another link, that
-//! address is usually wrong there, and nothing says so: what is sent from it is lost further on. IPv6 is no exception:
-//! once a datagram names its source, the link that it names as well holds it no longer.
+//! address is usually wrong there, and nothing says so: what is sent from it is lost further on. That holds for IPv6 too,
+//! where the link that a datagram names beside its source is only a preference.
 //!
 //! So a source is judged when a peer has first reached it, and again when routes have changed: it is good while packets
 //! from it leave by the link by which the peer's come. The kernel's WireGuard does the same for each packet that it sends
-//! over IPv4. An address that is not that link's, but the loopback interface's, say, is good whatever the way: it is known
-//! by all. If a source is not good the engine rejects it, since the peer's packets go on to come by it.
+//! over IPv4. An address of another interface than that link, the loopback interface for example, is always good: it is
+//! reached whichever link is used. If a source is not good the engine rejects it, since the peer's packets go on to come by it.
 //!
 //! Over IPv6 the kernel's WireGuard only looks whether the address is still there, and a peer behind a firewall may
 //! count on that: it hears answers from nowhere but where it called. So over IPv6 the engine rejects a source only if

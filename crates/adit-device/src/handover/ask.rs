@@ -34,7 +34,10 @@ pub fn reload(name: &str) -> io::Result<u32> {
     stream.set_read_timeout(Some(PATIENCE))?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).map_err(|error| match error.kind() {
-        io::ErrorKind::WouldBlock => io::Error::other("the daemon says nothing"),
+        io::ErrorKind::WouldBlock => {
+            let why = format!("the daemon has not answered within {} s; its log may tell why", PATIENCE.as_secs());
+            io::Error::other(why)
+        }
         _ => error,
     })?;
     match answer.trim_end().split_once(' ') {

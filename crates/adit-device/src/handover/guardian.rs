@@ -54,14 +54,9 @@ impl Link {
         }
     }
 
-    /// Tells the process that stays the number of this one. Only one of an earlier version goes by it.
-    pub(crate) fn serve(&self) {
-        // If this fails, nobody is left to be told.
-        let _ = (&self.0).write_all(&std::process::id().to_le_bytes());
-    }
-
     /// Tells that the interface has ended as it should.
     pub(crate) fn end(&self) {
+        // If this fails, nobody is left to be told.
         let _ = (&self.0).write_all(&ENDED_WELL);
     }
 }

@@ -45,7 +45,7 @@ impl Listener {
         Self::bind_in_its_folder(&path).map_err(|error| cannot_be_made(&path, error))
     }
 
-    /// The same as [`Listener::bind_at`], in a folder that is made if need be, and in which nobody else may put a socket.
+    /// The same as [`Listener::bind_at`], in a folder that is made if need be, with mode 0755, and taken as it is if not.
     pub(crate) fn bind_in_its_folder(path: &Path) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
@@ -83,7 +83,10 @@ impl Listener {
     pub fn from_fd(fd: OwnedFd) -> io::Result<Self> {
         let socket = SockRef::from(&fd);
         if !(matches!(socket.domain(), Ok(Domain::UNIX)) && matches!(socket.is_listener(), Ok(true))) {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "the inherited UAPI file is no listening socket"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the file that was handed over is no listening Unix socket",
+            ));
         }
         let socket = UnixListener::from(fd);
         let file = match socket.local_addr()?.as_pathname() {

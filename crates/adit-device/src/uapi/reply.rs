@@ -130,7 +130,7 @@ pub enum ReplyError {
 fn found(key: &str, value: Option<&str>) -> String {
     match value {
         Some(value) => format!("the {key} {}", Quoted(value)),
-        None => format!("another value of {key}"),
+        None => format!("a {key} that is not shown here"),
     }
 }
 

@@ -265,10 +265,10 @@ impl State {
             return Ok(());
         }
         if request_bytes > MAX_REQUEST {
-            return Err(Wrong::new(libc::EMSGSIZE, "more", "a request of at most 64 MiB"));
+            return Err(Wrong::new(libc::EMSGSIZE, "a longer request", "at most 64 MiB"));
         }
         if line.len() > MAX_LINE {
-            return Err(Wrong::new(libc::EMSGSIZE, "a longer one", "a line of at most 512 bytes"));
+            return Err(Wrong::new(libc::EMSGSIZE, "a line of more than 512 bytes", "at most 512"));
         }
         let text = str::from_utf8(line)
             .map_err(|_| Wrong::new(libc::EPROTO, "bytes that are not UTF-8", "a line KEY=VALUE"))?;

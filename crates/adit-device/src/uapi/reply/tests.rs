@@ -77,7 +77,7 @@ fn a_reply_that_ends_early_is_an_error() {
 #[test]
 fn a_message_says_what_was_found_unless_it_may_be_a_secret() {
     for (second, words) in [
-        (format!("private_key={KEY}0"), "2 of the reply: found another value of private_key, expected a key"),
+        (format!("private_key={KEY}0"), "2 of the reply: found a private_key that is not shown here, expected a key"),
         (format!("listen_port={KEY}"), "2 of the reply: found the listen_port of 64 characters, expected a port"),
         ("listen_port=http".to_owned(), "2 of the reply: found the listen_port \"http\", expected a port"),
         (format!("private_key {KEY}"), "2 of the reply: found a line without '=', expected KEY=VALUE"),
