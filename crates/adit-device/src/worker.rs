@@ -176,6 +176,7 @@ impl Worker {
     /// Serves whatever is ready, as one turn. Returns whether the poll works.
     fn turn(&mut self, events: &mut Events, patience: &mut Patience) -> bool {
         self.shared.flows.at_work(self.index, true);
+        self.codel.rested();
         // One that cannot go on counts as at work for ever: no flow is taken from it.
         let Some(turn) = self.serve(events) else { return false };
         self.shared.flows.at_work(self.index, false);
@@ -301,7 +302,6 @@ impl Worker {
     }
 
     fn send(&mut self, sealed: &Sealed) {
-        let mut joined = 0;
         let mut transmits = sealed.transmits().peekable();
         while transmits.peek().is_some() {
             let mut groups = ArrayVec::<Group<'_>, GROUPS>::new();
@@ -311,11 +311,11 @@ impl Worker {
                 peers.push(transmit.peer);
             }
             self.sockets.send_many(&groups, |index, outcome| {
-                joined += groups.get(index).map_or(0, |group| outcome.sent * group.segment_size);
-                self.shared.sent(peers.get(index).copied().flatten(), &outcome);
+                let peer = peers.get(index).copied().flatten();
+                self.codel.joined(peer, groups.get(index).map_or(0, |group| outcome.sent * group.segment_size));
+                self.shared.sent(peer, &outcome);
             });
         }
-        self.codel.joined(joined);
     }
 
     /// One burst from the network to the inside of the tunnel. Returns how many datagrams it had.

@@ -27,8 +27,9 @@ impl Interface {
         Ok(())
     }
 
-    /// Sets whether the peer's endpoint follows the peer (paper, §2.1), which it does unless this says otherwise. If not, an endpoint that was set stays, whatever address authentic messages come from: for
-    /// callers whose firewall lets nothing out but to that address. One that was not set is learned all the same.
+    /// Sets whether the peer's endpoint follows the peer (paper, §2.1), which it does unless this says otherwise. If not,
+    /// an endpoint that was set stays, whatever address authentic messages come from: for callers whose firewall lets
+    /// nothing out but to that address. One that was not set is learned all the same.
     ///
     /// # Errors
     /// [`Error::NoSuchPeer`].

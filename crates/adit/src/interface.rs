@@ -21,6 +21,7 @@ use crate::cookie::CookieChecker;
 use crate::error::{DropCounters, DropReason, Error};
 use crate::event::{Event, Events};
 use crate::handshake::{Crowd, Incoming, Load, Turns};
+use crate::ip;
 use crate::key::{PresharedKey, PrivateKey, PublicKey};
 use crate::noise::Identity;
 use crate::peer::{Peer, PeerId, PeerState, Peers};
@@ -395,6 +396,11 @@ impl Interface {
     /// The peer that owns an address.
     pub fn route(&self, address: IpAddr) -> Option<PeerId> {
         self.allowed_ips.lookup(address)
+    }
+
+    /// The peer to which a packet from inside goes.
+    pub fn route_packet(&self, packet: &[u8]) -> Option<PeerId> {
+        self.route(ip::destination(packet)?)
     }
 
     /// Every peer, in no particular order.

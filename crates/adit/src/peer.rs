@@ -177,10 +177,10 @@ impl Peer {
 
     /// Takes note of a judgement of the present source. Over IPv6 the kernel's WireGuard asks no route, and the peer may
     /// count on that: behind a firewall it hears answers from nowhere but where it called. So there a source is rejected
-    /// only if one of the peer's was good before. Returns whether there was a change.
+    /// only if one of the peer's over IPv6 was good before. Returns whether there was a change.
     pub(crate) fn source_judged(&mut self, is_good: bool) -> bool {
-        self.had_good_source |= is_good;
         let is_v4 = self.endpoint.is_some_and(|path| path.remote.ip().to_canonical().is_ipv4());
+        self.had_good_source |= is_good && !is_v4;
         let is_rejected = !is_good && (is_v4 || self.had_good_source);
         core::mem::replace(&mut self.is_source_rejected, is_rejected) != is_rejected
     }

@@ -270,7 +270,7 @@ impl Control {
         let route = match route {
             Ok(route) => route,
             // There is no way from there, or it is no address of this host any more.
-            Err(error) if error.is_refusal => return Some(false),
+            Err(error) if error.is_refusal && !is_want_of_memory(&error.source) => return Some(false),
             // That says nothing of the source.
             Err(_) => return None,
         };
@@ -284,6 +284,11 @@ impl Control {
             tracing::debug!(%remote, ?local, is_good, "whether packets leave from the address that the peer has reached");
         }
     }
+}
+
+/// Whether the kernel could not answer for want of memory.
+fn is_want_of_memory(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::ENOMEM | libc::EAGAIN | libc::EINTR))
 }
 
 #[cfg(test)]

@@ -34,8 +34,9 @@ impl Worker {
         let was_bulk = std::mem::replace(&mut self.is_bulk, vnet.is_segmented());
         let packet = self.outbound.get_mut(begin..begin + len).unwrap_or_default();
         self.shared.flows.sent_by(self.index, packet);
-        let is_lost = self.codel.loses(self.is_bulk, was_bulk) && !Ecn::mark(packet);
-        if is_lost {
+        let peer = || self.shared.interface().route_packet(packet);
+        let is_dropped = self.codel.drops(self.is_bulk, was_bulk, peer) && !Ecn::mark(packet);
+        if is_dropped {
             self.shared.standing_queue.fetch_add(1, Ordering::Relaxed);
             if !self.is_bulk {
                 return Ok(start);
@@ -47,7 +48,7 @@ impl Worker {
             }
             self.outbound.copy_within(begin..begin + len, UNCUT);
         }
-        Ok(self.cut(Uncut { vnet, len, segment: is_lost.into() }, start, packets))
+        Ok(self.cut(Uncut { vnet, len, segment: is_dropped.into() }, start, packets))
     }
 
     /// Adds the one packet that was read to its place in the burst.

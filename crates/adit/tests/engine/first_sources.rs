@@ -90,6 +90,21 @@ fn that_a_source_over_ipv6_was_good_is_known_when_it_was_forgotten_or_the_endpoi
 }
 
 #[test]
+fn that_a_source_over_ipv4_was_good_says_nothing_of_one_over_ipv6() {
+    let mut sim = Sim::pair(5);
+    sim.connect(A, B);
+    let (_, over_ipv4) = sim[B].interface.paths().next().unwrap();
+    let over_ipv4 = Path { local: Some("203.0.113.5".parse().unwrap()), ifindex: 2, ..over_ipv4 };
+    reaches(&mut sim, over_ipv4);
+    judge(&mut sim, &over_ipv4, true);
+    sim[A].address = SocketAddr::new(address_of(A), 51820);
+    let path = Path { remote: sim[A].address, local: Some(address_of(B)), ifindex: 2 };
+    reaches(&mut sim, path);
+    assert!(!judge(&mut sim, &path, false));
+    assert!(is_used(&mut sim, &path));
+}
+
+#[test]
 fn over_ipv4_a_source_is_rejected_though_none_was_good() {
     for mapped in [false, true] {
         let mut sim = Sim::pair(4);

@@ -19,6 +19,11 @@ fn numbers(end: &mut End) -> Vec<u8> {
     payloads.step_by(10).collect()
 }
 
+/// What owes a packet for the peer.
+fn owing(end: &End) -> Codel {
+    Codel::owing(end.worker.shared.interface().route([192, 0, 2, 1].into()))
+}
+
 fn lost(end: &End) -> u64 {
     end.worker.shared.standing_queue.load(Ordering::Relaxed)
 }
@@ -26,7 +31,7 @@ fn lost(end: &End) -> u64 {
 #[test]
 fn a_queue_that_stands_costs_the_first_segment_of_a_read_and_no_other() {
     let [mut a, mut b] = connected();
-    a.worker.codel = Codel::owing();
+    a.worker.codel = owing(&a);
     a.put(&bulk(5));
     a.put(&bulk(3));
     a.serve_tun();
@@ -39,7 +44,7 @@ fn a_queue_that_stands_costs_a_packet_that_comes_alone_only_if_others_do_so_too(
     a.put(&bulk(2));
     a.serve_tun();
     assert_eq!(numbers(&mut b), [0, 1]);
-    a.worker.codel = Codel::owing();
+    a.worker.codel = owing(&a);
     let alone = |len| Spec::udp4(len).build();
     for len in [10, 20, 30] {
         a.put(&finished(alone(len)));
@@ -50,12 +55,32 @@ fn a_queue_that_stands_costs_a_packet_that_comes_alone_only_if_others_do_so_too(
 }
 
 #[test]
+fn a_queue_that_stands_for_another_peer_costs_nothing() {
+    let [mut a, mut b] = connected();
+    let other = a.worker.shared.interface().add_peer(PrivateKey::from_bytes([3; 32]).public_key()).unwrap();
+    a.worker.codel = Codel::owing(Some(other));
+    a.put(&bulk(3));
+    a.serve_tun();
+    assert_eq!((numbers(&mut b), lost(&a)), (vec![0, 1, 2], 0));
+}
+
+#[test]
+fn a_worker_looks_again_after_a_rest_at_what_waited_before() {
+    let [mut a, _b] = connected();
+    a.worker.codel.looked(Instant::now(), 1);
+    assert!(!a.worker.codel.is_to_look());
+    a.worker.ready = Ready::default();
+    a.worker.turn(&mut Events::with_capacity(8), &mut Patience::new(None, Instant::now()));
+    assert!(a.worker.codel.is_to_look());
+}
+
+#[test]
 fn a_queue_that_stands_costs_nothing_that_can_be_told_of_it_by_a_mark() {
     const ECT0: u8 = 2;
     const CE: u8 = 3;
     let [mut a, mut b] = connected();
     for number in 0..2 {
-        a.worker.codel = Codel::owing();
+        a.worker.codel = owing(&a);
         a.put(&Spec { tos: ECT0, ..Spec::tcp4(30) }.build_unfinished(Some(10)));
         a.put(&finished(Spec { tos: ECT0, ..Spec::udp4(number) }.build()));
         a.serve_tun();
