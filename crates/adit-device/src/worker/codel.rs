@@ -255,8 +255,9 @@ mod tests {
         let mut link = Link::of(12_500_000);
         for _ in 0..100 {
             link.codel.rested();
-            for _ in 0..4 {
-                assert_eq!(link.send(link.peers[0], 15_000), 0);
+            // Too little comes last for another look.
+            for bytes in [15_000, 15_000, 15_000, 5_000] {
+                assert_eq!(link.send(link.peers[0], bytes), 0);
             }
             link.run(Duration::from_millis(150), |_| 0);
         }
