@@ -203,3 +203,70 @@ impl Keypairs {
         (self.next_is_preferred, self.next_is_rival) = (false, false);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::time::Duration;
+
+    use zeroize::Zeroizing;
+
+    use super::*;
+
+    fn session(index: u32, role: Role, made: u64, is_heard: bool) -> Keypair {
+        let keys = SessionKeys::new(Zeroizing::new([[0; 32]; 2]));
+        let mut session = Keypair::new(Instant::default() + Duration::from_secs(made), keys, index, index, role);
+        assert!(!is_heard || session.replay.accept(0));
+        session
+    }
+
+    /// The current, the previous and the next one.
+    fn places(keypairs: &Keypairs) -> [Option<u32>; 3] {
+        let Keypairs { current, previous, next, .. } = keypairs;
+        [current, previous, next].map(|place| place.as_ref().map(|session| session.local_index))
+    }
+
+    /// Sessions 1 and 2, initiated here, the first of which was heard.
+    fn two(is_second_heard: bool) -> Keypairs {
+        let mut keypairs = Keypairs::default();
+        assert!(keypairs.install_initiated(session(1, Role::Initiator, 0, true)).is_empty());
+        assert!(keypairs.install_initiated(session(2, Role::Initiator, 170, is_second_heard)).is_empty());
+        assert_eq!(places(&keypairs), [Some(2), Some(1), None]);
+        keypairs
+    }
+
+    #[test]
+    fn a_session_in_which_nothing_came_is_kept_beside_the_one_before_and_never_becomes_the_current_one_again() {
+        let mut keypairs = two(false);
+        assert!(keypairs.install_initiated(session(3, Role::Initiator, 175, false)).is_empty());
+        assert_eq!(places(&keypairs), [Some(3), Some(1), Some(2)]);
+        assert_eq!(keypairs.confirm(2), None);
+        assert_eq!(places(&keypairs), [Some(3), Some(1), Some(2)]);
+    }
+
+    #[test]
+    fn a_session_in_which_something_came_takes_the_place_of_the_one_before() {
+        let mut keypairs = two(true);
+        assert_eq!(keypairs.install_initiated(session(3, Role::Initiator, 175, false))[..], [1]);
+        assert_eq!(places(&keypairs), [Some(3), Some(2), None]);
+    }
+
+    #[test]
+    fn a_session_takes_the_place_of_one_before_that_has_expired_or_is_not_there() {
+        let mut keypairs = two(false);
+        assert_eq!(keypairs.install_initiated(session(3, Role::Initiator, 180, false))[..], [1]);
+        assert_eq!(places(&keypairs), [Some(3), Some(2), None]);
+        let mut keypairs = Keypairs::default();
+        for index in [1, 2] {
+            assert!(keypairs.install_initiated(session(index, Role::Initiator, 0, false)).is_empty());
+        }
+        assert_eq!(places(&keypairs), [Some(2), Some(1), None]);
+    }
+
+    #[test]
+    fn a_session_of_the_peers_that_is_not_confirmed_makes_room_for_none_of_ours() {
+        let mut keypairs = two(false);
+        assert!(keypairs.install_answered(session(9, Role::Responder, 172, false), false).is_empty());
+        assert_eq!(keypairs.install_initiated(session(3, Role::Initiator, 175, false))[..], [1]);
+        assert_eq!(places(&keypairs), [Some(3), Some(2), Some(9)]);
+    }
+}
