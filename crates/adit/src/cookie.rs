@@ -164,3 +164,19 @@ impl CookieGenerator {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cookie_is_good_for_one_address_and_one_port() {
+        let checker = CookieChecker::new(&PublicKey::from_bytes([1; 32]));
+        let sources =
+            ["192.0.2.1:1", "192.0.2.1:2", "192.0.2.2:1", "[2001:db8::1]:1", "[2001:db8::1]:2", "[2001:db8::2]:1"];
+        let cookies = sources.map(|source| checker.cookie(source.parse().unwrap()));
+        for (number, cookie) in cookies.iter().enumerate() {
+            assert!(!cookies[..number].contains(cookie), "{}", sources[number]);
+        }
+    }
+}
