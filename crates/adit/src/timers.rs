@@ -270,3 +270,23 @@ impl Timers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_over_at_the_very_moment_of_their_end() {
+        let start = Instant::from_nanos(1_000_000_000_000);
+        let mut timers = Timers::default();
+        timers.attempt_restarted(start);
+        timers.any_authenticated_packet_received(start);
+        for (end, still) in [
+            (Duration::from_secs(60), Timers::is_heard as fn(&Timers, Instant) -> bool),
+            (Duration::from_secs(90), Timers::may_retry),
+        ] {
+            assert!(still(&timers, start + (end - Duration::from_nanos(1))));
+            assert!(!still(&timers, start + end));
+        }
+    }
+}
