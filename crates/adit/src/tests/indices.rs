@@ -262,6 +262,102 @@ fn an_initiation_that_is_computed_too_late_comes_to_nothing() {
 }
 
 #[test]
+fn of_two_initiations_that_are_computed_at_once_the_one_begun_last_counts() {
+    let mut pair = Pair::strangers();
+    let first = begin(&mut pair, 0);
+    pair.now = pair.ends[0].poll_timeout().expect("another attempt");
+    pair.ends[0].expire(pair.now);
+    let second = pair.ends[0].poll_handshake(pair.now).expect("a handshake");
+    for work in [first, second] {
+        assert!(pair.ends[0].finish_handshake(pair.now, work.compute()).is_none());
+    }
+    assert_eq!(pair.ends[0].drops().get(DropReason::PeerGone), 1);
+    pair.carry();
+    assert_eq!(pair.arrived, [0, 1]);
+}
+
+#[test]
+fn of_two_responses_that_are_computed_at_once_the_one_to_the_last_initiation_counts() {
+    let mut pair = Pair::strangers();
+    let message = initiation(&mut pair, 0);
+    let first = begin_answer(&mut pair, 1, message);
+    pair.now += Duration::from_secs(6);
+    pair.ends[0].handle_timeout(pair.now);
+    let mut buffer = [0; 148];
+    pair.ends[0].poll_transmit(pair.now, &mut buffer).unwrap().expect("another attempt");
+    let second = begin_answer(&mut pair, 1, buffer.to_vec());
+    for work in [first, second] {
+        assert!(pair.ends[1].finish_handshake(pair.now, work.compute()).is_none());
+    }
+    assert_eq!(pair.ends[1].drops().get(DropReason::PeerGone), 1);
+    pair.carry();
+    assert_eq!(pair.arrived, [0, 1]);
+}
+
+/// Has the response to an initiation of the first end arrive there so many times at once; nothing is computed yet.
+fn responses(pair: &mut Pair, count: usize) {
+    let mut message = initiation(pair, 0);
+    pair.deliver(0, &mut message);
+    let mut buffer = [0; 148];
+    let response = pair.ends[1].poll_transmit(pair.now, &mut buffer).unwrap().expect("a response").range;
+    let len = response.len();
+    let mut messages = buffer[response].repeat(count);
+    let mut burst = Datagrams::new();
+    for number in 0..count {
+        assert!(burst.push(number * len..(number + 1) * len, &path(1), Ecn::NotEct));
+    }
+    let opened = pair.ends[0].begin_open(pair.now, burst, &messages).open(&mut messages);
+    assert_eq!(pair.ends[0].commit(pair.now, opened, &mut messages).packets().count(), 0);
+}
+
+#[test]
+fn a_response_that_comes_twice_at_once_is_computed_once_whatever_is_begun_meanwhile() {
+    for begins_another in [false, true] {
+        let mut pair = Pair::strangers();
+        responses(&mut pair, 2);
+        let work = pair.ends[0].poll_handshake(pair.now).expect("the response");
+        assert!(pair.ends[0].finish_handshake(pair.now, work.compute()).is_none());
+        if begins_another {
+            pair.now += Duration::from_secs(6);
+            pair.ends[0].initiate_handshake(pair.peers[0]).unwrap();
+            pair.ends[0].expire(pair.now);
+            // Not the second response.
+            pair.ends[0].is_own_turn = false;
+            let work = pair.ends[0].poll_handshake(pair.now).expect("an initiation");
+            assert!(pair.ends[0].finish_handshake(pair.now, work.compute()).is_none());
+        }
+        assert!(pair.ends[0].poll_handshake(pair.now).is_none());
+        assert_eq!(pair.ends[0].drops().get(DropReason::UnknownIndex), 1);
+        assert_eq!(count(&pair.ends[0]), 1 + usize::from(begins_another));
+    }
+}
+
+#[test]
+fn a_response_that_is_computed_too_late_leaves_the_initiation_that_was_begun_meanwhile() {
+    let mut pair = Pair::strangers();
+    responses(&mut pair, 1);
+    let work = pair.ends[0].poll_handshake(pair.now).expect("the response");
+    pair.now += Duration::from_secs(6);
+    pair.ends[0].handle_timeout(pair.now);
+    assert!(pair.ends[0].finish_handshake(pair.now, work.compute()).is_none());
+    assert_eq!(pair.ends[0].drops().get(DropReason::PeerGone), 1);
+    pair.carry();
+    assert_eq!(pair.arrived, [0, 1]);
+}
+
+#[test]
+fn a_session_that_was_not_confirmed_gives_its_index_back_to_the_next_one() {
+    let mut pair = Pair::strangers();
+    for _ in 0..3 {
+        let mut message = initiation(&mut pair, 0);
+        pair.deliver(0, &mut message);
+        pair.discard(1);
+        assert_eq!(count(&pair.ends[1]), 1);
+        pair.now += Duration::from_secs(6);
+    }
+}
+
+#[test]
 fn a_response_whose_computation_is_lost_gives_its_index_back() {
     for change in [LINK_DOWN, REMOVAL, ANOTHER_KEY] {
         let mut pair = Pair::strangers();
