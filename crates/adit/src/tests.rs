@@ -359,6 +359,59 @@ fn a_handshake_whose_endpoint_is_taken_away_just_before_it_is_begun_again_ends()
     assert!(events.contains(&Event::HandshakeGaveUp { peer: b }), "{events:?}");
     let peer = pair.ends[0].peers.get_mut(b).unwrap();
     assert!(peer.handshake.is_none() && peer.staged.is_empty());
+    assert_eq!(pair.ends[0].poll_timeout(), Some(pair.now + Duration::from_secs(540)), "secrets are erased");
+}
+
+#[test]
+fn data_that_finds_no_echo_asks_for_no_session_where_there_is_no_endpoint_any_more() {
+    let mut pair = Pair::new();
+    while pair.ends[0].poll_event().is_some() {}
+    pair.send_in_vain(0);
+    pair.ends[0].set_endpoint(pair.peers[0], None).unwrap();
+    assert_eq!(pair.let_time_pass(0), [Event::SessionExpired { peer: pair.peers[0] }], "nothing was tried");
+}
+
+#[test]
+fn a_session_that_nobody_confirms_is_erased_540_s_after_it_was_made() {
+    let mut pair = Pair::strangers();
+    let mut buffer = [0; 148];
+    pair.ends[0].handle_packet(pair.now, &packet(), &mut buffer).unwrap();
+    pair.ends[0].poll_transmit(pair.now, &mut buffer).unwrap().expect("an initiation");
+    pair.deliver(0, &mut buffer);
+    pair.discard(1);
+    let made = pair.now;
+    assert_eq!(pair.let_time_pass(1), [Event::SessionExpired { peer: pair.peers[1] }]);
+    assert_eq!(pair.now, made + Duration::from_secs(540));
+}
+
+#[test]
+fn a_packet_is_kept_when_old_keys_are_erased_just_before_its_session_is_asked_for_again() {
+    let mut pair = Pair::new();
+    let erased = pair.ends[0].peers.get(pair.peers[0]).unwrap().timers.deadlines[3].expect("keys are erased");
+    // More than five seconds before, and less than the jitter more.
+    pair.now = Instant::from_nanos(erased.as_nanos() - 5_000_100_000);
+    pair.send_in_vain(0);
+    pair.now = erased;
+    pair.ends[0].handle_timeout(erased);
+    assert_eq!(pair.ends[0].drops().get(DropReason::HandshakeGaveUp), 0);
+    pair.now += Duration::from_secs(1);
+    pair.ends[0].handle_timeout(pair.now);
+    pair.carry();
+    assert_eq!(pair.arrived[1], 2);
+}
+
+#[test]
+fn a_peer_that_comes_takes_the_place_of_one_that_went_and_the_old_handle_is_nobodys() {
+    let Pair { ends: [mut end, _], peers: [mut old, _], .. } = Pair::strangers();
+    for number in 3..10 {
+        assert!(end.remove_peer(old));
+        let new = end.add_peer(PrivateKey::from_bytes([number; 32]).public_key()).unwrap();
+        assert_eq!(new.slot, old.slot, "removed peers take no memory");
+        assert!(!end.remove_peer(old));
+        assert_eq!(end.peer_count(), 1);
+        assert!(end.peer(START, new).is_some());
+        old = new;
+    }
 }
 
 #[test]
