@@ -2,7 +2,7 @@
 
 use adit::Instant;
 
-use crate::sim::{A, B, DELAY, Kind, Sim, secs};
+use crate::sim::{A, B, C, DELAY, Kind, Sim, secs};
 
 /// A session in which nothing is due for a long time; the wire is read from here.
 fn quiet_session(seed: u64) -> Sim {
@@ -88,4 +88,38 @@ fn a_longer_interval_counts_from_the_next_empty_packet_on() {
     sim[A].interface.set_persistent_keepalive(now, b, 60).unwrap();
     sim.run_for(secs(90));
     assert_eq!(keepalives(&sim), [0, 20, 80].map(|after| start + secs(after)));
+}
+
+#[test]
+fn what_is_due_for_a_peer_is_done_in_time_though_another_is_always_due_before() {
+    let mut sim = Sim::group(6, 3);
+    sim.connect(A, B);
+    let (now, b, c) = (sim.now, sim.id(A, B), sim.id(A, C));
+    sim[A].interface.set_persistent_keepalive(now, c, 3).unwrap();
+    sim.run_for(secs(30));
+    let to_b = |sim: &Sim| {
+        let mut sent = sim.sent(A, Kind::Keepalive);
+        sent.retain(|sent| sent.path.remote == sim[B].address);
+        sent.iter().map(|sent| sent.at).collect::<Vec<_>>()
+    };
+    let before = to_b(&sim).len();
+    // In answer to data, and to show from where packets leave now.
+    sim.send(B, A);
+    sim.run_for(DELAY);
+    let arrived = sim.now;
+    sim.run_for(secs(20));
+    let forgotten = sim.now;
+    sim[A].configure(|interface| interface.forget_source(b).unwrap());
+    sim.run_for(secs(20));
+    assert_eq!(to_b(&sim)[before..], [arrived + secs(10), forgotten]);
+}
+
+#[test]
+fn a_persistent_keepalive_that_comes_between_initiations_keeps_the_attempt_going() {
+    let mut sim = Sim::pair(7);
+    sim.network.cut_both(A, B);
+    let (now, b) = (sim.now, sim.id(A, B));
+    sim[A].interface.set_persistent_keepalive(now, b, 3).unwrap();
+    sim.run_for(secs(1_000));
+    assert_eq!(sim[A].events(), [], "each one gives the attempt another 90 s");
 }
