@@ -37,6 +37,7 @@ fn a_peer_that_only_sends_is_shown_at_once_from_where_packets_leave_now() {
     assert_eq!(shown(&mut sim, reject(false)), once, "there may have been no way before");
     sim.run_for(secs(10));
     assert_eq!(shown(&mut sim, reject(true)), [(Kind::Keepalive, Some(local()))]);
+    sim.run_for(secs(10));
     // Whatever is sent shows it as well.
     let with_data = |sim: &mut Sim| {
         sim[B].interface.forget_sources();
