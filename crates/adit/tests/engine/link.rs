@@ -1,6 +1,6 @@
 //! A link that goes down and up, and one that leads into itself.
 
-use adit::{DropReason, Instant};
+use adit::{DropReason, Ecn, Instant, Path};
 
 use crate::sim::{A, B, C, DELAY, Kind, RTT, Sent, Sim, packet, secs};
 
@@ -124,6 +124,34 @@ fn what_waited_when_the_link_went_down_does_not_arrive_later() {
 }
 
 #[test]
+fn what_was_ready_to_be_sent_when_the_link_went_down_is_not_sent_and_no_obstacle_later() {
+    let mut sim = Sim::pair(14);
+    let (now, b, mut buffer) = (sim.now, sim.id(A, B), [0; 148]);
+    // An initiation.
+    sim[A].interface.initiate_handshake(b).unwrap();
+    sim[A].interface.handle_timeout(now);
+    assert!(sim[A].interface.has_peer_transmits());
+    sim[A].interface.link_down();
+    assert_eq!(sim[A].interface.poll_transmit(now, &mut buffer), Ok(None));
+    // A packet whose session has just come about.
+    sim.network.lose_kind(Kind::Response);
+    sim.send(A, B);
+    sim.run_for(DELAY);
+    let mut response = sim.last_sent(B, Kind::Response);
+    let (now, path) = (sim.now, Path::to(response.source));
+    assert_eq!(sim[A].interface.handle_datagram(now, &path, Ecn::NotEct, &mut response.bytes), None);
+    assert!(sim[A].interface.has_peer_transmits());
+    sim[A].interface.link_down();
+    assert!(!sim[A].interface.has_peer_transmits());
+    sim.network.heal();
+    // B takes no more than fifty initiations a second.
+    sim.run_for(secs(1));
+    let now = sim.now;
+    sim[A].interface.link_up(now);
+    sim.connect(A, B);
+}
+
+#[test]
 fn a_tunnel_whose_endpoint_is_routed_into_itself_does_not_eat_its_own_tail() {
     let mut sim = tunnel_that_leads_into_itself(5);
     // Before there is a session, when a packet would wait for one.
@@ -138,6 +166,12 @@ fn a_tunnel_whose_endpoint_is_routed_into_itself_does_not_eat_its_own_tail() {
         let datagram = sim.last_sent(A, kind);
         assert_is_not_carried(&mut sim, &datagram);
     }
+    // Nor what was still on its way when another session followed.
+    let late = sim.last_sent(A, Kind::Data);
+    sim.run_for(secs(121));
+    sim.connect(A, B);
+    assert_ne!(sim.last_index(A), late.first_index());
+    assert_is_not_carried(&mut sim, &late);
     // Its answer to a handshake that B has begun, before and after B has used the session.
     let mut sim = tunnel_that_leads_into_itself(7);
     sim.send(B, A);
@@ -169,7 +203,9 @@ fn what_others_send_to_the_endpoint_is_carried() {
     let payloads = [vec![], b"a question".to_vec(), vec![4, 0, 0, 0], vec![0; 148]].into_iter().chain(of_c);
     let packets = payloads.map(|payload| udp([192, 0, 2, 2], 51820, &payload));
     // And other traffic to that host, or to others.
-    let others = [([192, 0, 2, 2], 53), ([192, 0, 2, 3], 51820)].map(|(host, port)| udp(host, port, b""));
+    let own = sim.last_sent(A, Kind::Data).bytes;
+    let others = [([192, 0, 2, 2], 53), ([192, 0, 2, 3], 51820)];
+    let others = others.into_iter().flat_map(|(host, port)| [udp(host, port, b""), udp(host, port, &own)]);
     for packet in packets.chain(others) {
         sim.send_packets(A, std::slice::from_ref(&packet));
         sim.run_for(DELAY);
