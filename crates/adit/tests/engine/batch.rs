@@ -265,3 +265,34 @@ fn a_burst_that_is_load_by_itself_is_answered_to_its_end_with_cookies() {
     drop(sim[B].interface.commit(now, opened, &mut buffer));
     assert_eq!((sim.drops(B, DropReason::CookieSent), sim.drops(B, DropReason::ReplyQueueFull)), (30, 0));
 }
+
+#[test]
+fn what_a_burst_sends_to_each_of_several_peers_is_counted_and_watched_for() {
+    let mut sim = Sim::group_with(31, 3, Calls::Steps, Bounds::default());
+    sim.connect(A, B);
+    sim.connect(A, C);
+    sim.run_for(secs(11));
+    let before = [B, C].map(|other| sim.peer(A, other).tx_bytes);
+    sim.network.cut(B, A);
+    sim.network.cut(C, A);
+    let initiations = sim.count(A, Kind::Initiation);
+    let packets: Vec<_> = [B, B, C].map(|to| packet::v4(packet::inside(A), packet::inside(to), &[7; 12])).into();
+    sim.send_packets(A, &packets);
+    let sent = [B, C].map(|other| sim.peer(A, other).tx_bytes);
+    // 32 bytes of packet, and as many of header and tag.
+    assert_eq!([sent[0] - before[0], sent[1] - before[1]], [128, 64]);
+    sim.run_for(secs(15));
+    assert_eq!(sim.count(A, Kind::Initiation), initiations + 2, "neither has sent an echo");
+}
+
+#[test]
+fn a_packet_too_large_for_any_datagram_is_left_out_of_a_burst_and_counted() {
+    let mut sim = Sim::group_with(32, 2, Calls::Steps, Bounds::default());
+    sim.connect(A, B);
+    let sizes = [65_475, 65_476, 100];
+    let packets = sizes.map(|size| packet::v4(packet::inside(A), packet::inside(B), &vec![7; size - 20]));
+    sim.send_packets(A, &packets);
+    sim.run_for(RTT);
+    assert_eq!(packets.map(|packet| sim[B].has_arrived(&packet)), [true, false, true]);
+    assert_eq!(sim.drops(A, DropReason::TooLarge), 1);
+}
