@@ -5,7 +5,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::SeedableRng;
 
 use crate::cookies::{address, junk};
-use crate::sim::{A, B, Calls, Kind, RTT, Sim, UNIX_START, secs};
+use crate::sim::{A, B, Calls, Kind, RTT, Sim, UNIX_START, packet, secs};
 
 /// B has room for ten cookie replies, and sixty strangers have come that nobody has answered yet.
 fn with_ten_replies_waiting(seed: u64) -> Sim {
@@ -115,4 +115,19 @@ fn a_full_queue_of_handshakes_refuses_more() {
         assert_eq!(sim[B].interface.commit(now, opened, &mut buffer).packets().count(), 0);
     }
     assert_eq!(sim.drops(B, DropReason::HandshakeQueueFull), 2);
+}
+
+#[test]
+fn as_many_messages_for_peers_wait_to_be_sent_as_there_is_room_for_and_no_more() {
+    let mut bounds = Bounds::default();
+    bounds.outgoing = 2;
+    let mut sim = Sim::group_with(23, 4, Calls::Single, bounds);
+    let (now, mut buffer) = (sim.now, [0; 148]);
+    for other in 1..4 {
+        let packet = packet::v4(packet::inside(A), packet::inside(other), b"");
+        assert_eq!(sim[A].interface.handle_packet(now, &packet, &mut buffer), Ok(None));
+    }
+    assert_eq!(sim.drops(A, DropReason::ReplyQueueFull), 1);
+    sim.flush(A);
+    assert_eq!(sim.count(A, Kind::Initiation), 2);
 }

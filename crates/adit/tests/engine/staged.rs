@@ -112,6 +112,8 @@ fn a_packet_that_is_given_before_what_waited_was_fetched_goes_behind_it() {
     sim.run_for(RTT);
     let arrived: Vec<_> = sim[B].arrived.iter().map(|arrived| arrived.packet.clone()).collect();
     assert_eq!(arrived, packets);
+    sim.run_for(secs(10));
+    assert_eq!(sim.count(A, Kind::Initiation), 1, "no other session is asked for");
 }
 
 #[test]
