@@ -150,3 +150,21 @@ fn a_session_that_is_asked_for_is_made_with_the_new_private_key_when_the_old_one
     assert!(sim.peer(B, A).session_made.unwrap() > now);
     assert_eq!(sim.count(B, Kind::Initiation), 1);
 }
+
+#[test]
+fn an_initiation_that_is_computed_meanwhile_leads_to_nothing_and_is_counted() {
+    let ways: [fn(&mut Interface); 3] = [
+        |interface| interface.set_private_key(None),
+        |interface| interface.set_private_key(Some(PrivateKey::from_bytes([77; 32]))),
+        Interface::link_down,
+    ];
+    for (number, change) in ways.into_iter().enumerate() {
+        let mut sim = waiting_initiation(7);
+        let now = sim.now;
+        let work = sim[B].interface.poll_handshake(now).unwrap();
+        sim[B].configure(change);
+        assert!(sim[B].interface.finish_handshake(now, work.compute()).is_none());
+        assert_eq!(sim.drops(B, DropReason::PeerGone), 1, "way {number}");
+        assert!(!sim[B].interface.has_transmits());
+    }
+}
