@@ -323,3 +323,16 @@ fn a_request_that_was_given_up_is_over() {
     assert!(sim[B].has_arrived(&there) && sim[A].has_arrived(&back));
     assert_eq!(sim.count(B, Kind::Initiation), 0);
 }
+
+#[test]
+fn a_session_that_is_asked_for_late_in_an_attempt_is_tried_for_another_90_s() {
+    let mut sim = Sim::pair(26);
+    sim.network.cut_both(A, B);
+    sim.send(A, B);
+    sim.run_for(secs(80));
+    let (asked, b) = (sim.now, sim.id(A, B));
+    sim[A].configure(|interface| interface.initiate_handshake(b).unwrap());
+    sim.run_for(secs(200));
+    let last = sim.last_sent(A, Kind::Initiation).at;
+    assert!(last > asked + secs(84) && last < asked + secs(96), "{:?}", last.saturating_since(asked));
+}

@@ -454,6 +454,19 @@ fn nothing_is_sent_to_a_peer_that_was_removed_before() {
 }
 
 #[test]
+fn another_endpoint_in_place_of_a_known_one_sends_nothing_at_once() {
+    let mut sim = Sim::pair(20);
+    sim.connect(A, B);
+    let (now, b, sent) = (sim.now, sim.id(A, B), |sim: &Sim| sim.wire.iter().filter(|sent| sent.from == A).count());
+    sim[A].interface.set_persistent_keepalive(now, b, 25).unwrap();
+    sim.run_for(secs(1));
+    let before = sent(&sim);
+    sim[A].interface.set_endpoint(b, Some("198.51.100.7:4242".parse().unwrap())).unwrap();
+    sim.run_for(secs(8));
+    assert_eq!(sent(&sim), before);
+}
+
+#[test]
 fn bounds_without_room_for_a_message_still_leave_room_for_one() {
     let mut bounds = Bounds::default();
     bounds.outgoing = 0;

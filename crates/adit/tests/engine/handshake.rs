@@ -139,9 +139,15 @@ fn a_wall_clock_that_was_set_back_does_not_stop_handshakes() {
 
 #[test]
 fn a_clock_that_was_wrong_once_shuts_out_no_peer_that_was_not_told_the_wrong_time() {
+    for wrong_time in [WRONG_TIME, UNIX_START + secs(86_500)] {
+        shuts_out_nobody_else(wrong_time);
+    }
+}
+
+fn shuts_out_nobody_else(wrong_time: Duration) {
     let mut sim = Sim::group(61, 3);
     let now = sim.now;
-    sim[A].interface.set_unix_time(now, WRONG_TIME);
+    sim[A].interface.set_unix_time(now, wrong_time);
     sim.connect(A, B);
     let (now, right_time) = (sim.now, UNIX_START + sim.elapsed());
     sim[A].interface.set_unix_time(now, right_time);
