@@ -88,10 +88,17 @@ fn rekey(a: Implementation, b: Implementation) {
         Implementation::Boringtun => pair.b_seen_by_a().latest_handshake,
         _ => pair.a_seen_by_b().latest_handshake,
     };
-    let first = latest_handshake();
-    Ping::to(Side::B.inner_v4()).count(640, 0.2).from(&pair.a.host).assert_all_answered();
-    let second = latest_handshake();
-    assert!(second >= first + 115, "no new session: handshakes at {first} s and {second} s");
+    let mut handshakes = vec![latest_handshake()];
+    // On a machine that does much else, an implementation may take a late answer for none, and begin anew long before. That
+    // session has to grow old, too.
+    while handshakes.len() < 3 && handshakes.windows(2).all(|pair| pair[1] < pair[0] + 115) {
+        Ping::to(Side::B.inner_v4()).count(640, 0.2).from(&pair.a.host).assert_all_answered();
+        handshakes.push(latest_handshake());
+    }
+    assert!(
+        handshakes.windows(2).any(|pair| pair[1] >= pair[0] + 115),
+        "no new session: handshakes at {handshakes:?} s"
+    );
     tcp_transfer(&pair.b.host, &pair.a.host, Side::A.inner_v4(), 1 << 20);
     pair.assert_b_reaches_a();
 }
