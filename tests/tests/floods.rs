@@ -98,8 +98,8 @@ fn sessions_go_on_while_initiations_flood_as_fast_as_a_core_can_send_them() {
     assert_eq!(arena.trio.a.daemon().ended(), None, "the daemon goes on");
 }
 
-/// More cookies are asked for than can be sent, but not from where the newcomer is. How many of its initiations are read
-/// at all depends on how fast the cores are, so it has several: `cargo xtask floods` tells how many it takes.
+/// More cookies are asked for than can be sent, but not from where the newcomer is. It has several tries, since on slower
+/// machines two are not always enough: `cargo xtask floods` tells how long it takes.
 #[test]
 fn a_newcomer_gets_in_while_initiations_flood_as_fast_as_a_core_can_send_them() {
     for kind in [FloodKind::ForgedInitiations, FloodKind::Replay] {
