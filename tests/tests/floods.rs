@@ -98,8 +98,8 @@ fn sessions_go_on_while_initiations_flood_as_fast_as_a_core_can_send_them() {
     assert_eq!(arena.trio.a.daemon().ended(), None, "the daemon goes on");
 }
 
-/// More cookies are asked for than can be sent, but not from where the newcomer is. It has several tries, since on slower
-/// machines two are not always enough: `cargo xtask floods` tells how long it takes.
+/// More cookies are asked for than can be sent, but not from where the newcomer is. Another newcomer has a try if the
+/// first was unlucky: a daemon that is kept from its core for a few hundredths of a second finds its buffers full.
 #[test]
 fn a_newcomer_gets_in_while_initiations_flood_as_fast_as_a_core_can_send_them() {
     for kind in [FloodKind::ForgedInitiations, FloodKind::Replay] {
@@ -108,7 +108,10 @@ fn a_newcomer_gets_in_while_initiations_flood_as_fast_as_a_core_can_send_them() 
         eventually("some are passed over", || {
             (arena.victim().shown().dropped(&["reply_queue_full"]) >= 4 * ENOUGH).then_some(())
         });
-        arena.newcomer(5 * PATIENCE).assert_all_answered();
+        if !arena.newcomer(PATIENCE).all_answered() {
+            arena.forget_newcomer();
+            arena.newcomer(PATIENCE).assert_all_answered();
+        }
         end(flood);
     }
 }

@@ -49,18 +49,30 @@ pub(crate) fn set_option(fd: BorrowedFd<'_>, level: i32, name: i32, value: i32) 
     check(unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), length) }).map(drop)
 }
 
-/// Datagrams that the kernel has dropped since there was no room in the socket's buffer (`SO_MEMINFO`).
-pub(crate) fn dropped(fd: BorrowedFd<'_>) -> io::Result<u32> {
-    /// `SK_MEMINFO_DROPS`.
-    const DROPS: usize = 8;
-    let mut values = [0u32; DROPS + 1];
+/// What the kernel says of a socket's receive buffer (`SO_MEMINFO`).
+pub(crate) struct ReceiveBuffer {
+    /// Bytes of memory that datagrams use which wait to be read; by up to a quarter of the limit too many.
+    pub(crate) used: u32,
+    /// The most bytes they may use.
+    pub(crate) limit: u32,
+    /// Datagrams that were dropped since there was no room.
+    pub(crate) dropped: u32,
+}
+
+/// Asks the kernel how a socket's receive buffer is.
+pub(crate) fn receive_buffer(fd: BorrowedFd<'_>) -> io::Result<ReceiveBuffer> {
+    /// `SK_MEMINFO_RMEM_ALLOC`, `SK_MEMINFO_RCVBUF`, `SK_MEMINFO_DROPS`.
+    const USED: usize = 0;
+    const LIMIT: usize = 1;
+    const DROPPED: usize = 8;
+    let mut values = [0u32; DROPPED + 1];
     let mut length = size_of_val(&values) as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` bytes at `values`, and the length written at `length`; both are locals.
     check(unsafe {
         let values = values.as_mut_ptr().cast();
         libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, values, &mut length)
     })?;
-    Ok(values[DROPS])
+    Ok(ReceiveBuffer { used: values[USED], limit: values[LIMIT], dropped: values[DROPPED] })
 }
 
 /// Bytes of memory that what was sent still uses (`SIOCOUTQ`).

@@ -97,9 +97,17 @@ impl Sockets {
     /// Datagrams that came and found no room, in the sockets' buffers or in those of [`UdpSocket::recv_many`].
     pub fn overflows(&self) -> u64 {
         let overflows = |socket: &UdpSocket| {
-            sys::dropped(socket.as_fd()).map_or(0, u64::from) + socket.cut_off.load(Ordering::Relaxed)
+            let dropped = sys::receive_buffer(socket.as_fd()).map_or(0, |buffer| u64::from(buffer.dropped));
+            dropped + socket.cut_off.load(Ordering::Relaxed)
         };
         self.iter().map(overflows).sum()
+    }
+
+    /// Whether what waits to be read fills more than half of a socket's buffer: the next to come may find no room.
+    pub fn are_filling(&self) -> bool {
+        let is_filling =
+            |socket: &UdpSocket| sys::receive_buffer(socket.as_fd()).is_ok_and(|buffer| buffer.used > buffer.limit / 2);
+        self.iter().any(is_filling)
     }
 
     /// Bytes of memory that datagrams use which have not left the machine yet: as far as is known, since a device need

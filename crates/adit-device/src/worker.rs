@@ -56,6 +56,8 @@ const MAX_HANDSHAKES: usize = 16 * INITIATION_LEN;
 const BURST: usize = 192;
 /// How many rounds of bursts are served before it is polled which other sources have become readable.
 const DEAF: u32 = 4;
+/// The most bursts in a row after which no strangers are answered: somebody has to be.
+const MOST_PUT_OFF: u32 = 7;
 /// The most groups of datagrams that are given to the kernel at a time.
 const GROUPS: usize = 32;
 
@@ -71,6 +73,8 @@ pub(crate) struct Worker {
     /// Whether this worker sends the answers to strangers (cookie replies), and whether some may have been put off.
     answers: bool,
     owes_answers: bool,
+    /// After how many bursts in a row strangers were not answered.
+    put_off: u32,
     /// The burst from inside, and the burst from the network.
     outbound: Box<[u8]>,
     inbound: Box<[u8]>,
@@ -121,6 +125,7 @@ impl Worker {
         Ok(Self {
             answers: shared.answers(index),
             owes_answers: false,
+            put_off: 0,
             shared,
             index,
             poll,
@@ -289,16 +294,25 @@ impl Worker {
     }
 
     /// Sends what the engine has queued of its own accord. While datagrams wait to be read, answers to strangers are
-    /// put off after one send: those who wait may include somebody who has a cookie already.
+    /// put off after one send: those who wait may include somebody who has a cookie already. If so many wait that some
+    /// may be lost, reading has precedence, and few are answered.
     fn transmit(&mut self) {
         let is_busy = self.ready.v4 || self.ready.v6;
         let waiting = match (self.answers, is_busy) {
             (false, _) => Waiting::ForPeers,
+            (true, true) if self.puts_off_answers() => Waiting::ForPeers,
             (true, true) => Waiting::OneSend,
             (true, false) => Waiting::All,
         };
-        self.owes_answers = waiting == Waiting::OneSend;
+        self.owes_answers = self.answers && waiting != Waiting::All;
         self.shared.transmit(waiting, &self.sockets, None, &mut self.inbound);
+    }
+
+    /// Whether to answer no strangers after this burst, since more come than can be read meanwhile.
+    fn puts_off_answers(&mut self) -> bool {
+        let puts_off = self.put_off < MOST_PUT_OFF && self.sockets.are_filling();
+        self.put_off = if puts_off { self.put_off + 1 } else { 0 };
+        puts_off
     }
 
     fn send(&mut self, sealed: &Sealed) {

@@ -32,6 +32,11 @@ fn split_macs(message: &[u8]) -> Option<(&[u8], &Mac, &Mac)> {
     Some((body, mac1, rest.try_into().ok()?))
 }
 
+/// Whether a sender claims to have a cookie: one without leaves mac2 zero.
+pub(crate) fn has_mac2(message: &[u8]) -> bool {
+    split_macs(message).is_some_and(|(_, _, mac2)| *mac2 != Mac::default())
+}
+
 /// Checks the MACs of what arrives, and makes the cookies that mac2 is made from.
 #[derive(Clone)]
 pub(crate) struct CookieChecker {
@@ -90,8 +95,8 @@ impl CookieChecker {
     /// Whether the sender has received a cookie of ours at the address and port it sends from.
     pub(crate) fn mac2_is_good(&self, now: Instant, message: &[u8], source: SocketAddr) -> bool {
         let Some((body, mac1, mac2)) = split_macs(message) else { return false };
-        // A sender without a cookie leaves mac2 zero. In a flood most do, and this check costs next to nothing.
-        if self.is_stale(now) || *mac2 == Mac::default() {
+        // In a flood most have none, and this check costs next to nothing.
+        if self.is_stale(now) || !has_mac2(message) {
             return false;
         }
         crypto::mac_eq(mac2, &crypto::mac(&self.cookie(source), &[body, mac1]))

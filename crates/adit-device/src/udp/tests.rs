@@ -1,6 +1,7 @@
 mod faults;
 mod hosts;
 mod many;
+mod room;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV6};
 use std::os::fd::OwnedFd;
@@ -86,39 +87,6 @@ fn whatever_waits_is_received_in_one_call_each_in_its_place_and_cut_off_there() 
     let result =
         socket.recv_many(&mut buffer[..2 * SIZE + 1], SIZE, |_, received| number += received.datagrams().count());
     assert_eq!((result.expect("received"), number), ((2 * SIZE, true), 46), "coalesced ones too");
-}
-
-#[test]
-fn what_finds_no_room_in_the_buffer_is_counted() {
-    const SENT: usize = 500;
-    let sockets = bind(0, 1, 0, true).expect("bound").remove(0);
-    let socket = sockets.v4.as_ref().expect("IPv4");
-    SockRef::from(socket).set_recv_buffer_size(4096).expect("a small buffer");
-    for _ in 0..SENT {
-        assert_all_sent(&sockets.send(&to("127.0.0.1", &sockets), 0, &[0; 1000], 0), 1);
-    }
-    let mut buffer = vec![0; MAX_RECEIVED];
-    let received: usize = std::iter::from_fn(|| socket.recv(&mut buffer).ok()).map(|r| r.datagrams().count()).sum();
-    assert!(received < SENT, "the buffer had room for all");
-    assert_eq!(sockets.overflows(), (SENT - received) as u64);
-}
-
-#[test]
-fn what_is_coalesced_and_finds_no_room_where_it_is_read_to_is_counted() {
-    const SIZE: usize = 16 * 148;
-    let sockets = bind(0, 1, 0, true).expect("bound").remove(0);
-    let socket = sockets.v4.as_ref().expect("IPv4");
-    let mut buffer = [0; 4 * SIZE];
-    let mut read = 0;
-    for (contents, segment_size) in
-        [(&[0; 60 * 148][..], 148), (&[0; 16 * 148], 148), (&[0; 50 * 100], 100), (&[0; 9_000], 0)]
-    {
-        let count = contents.len().div_ceil(if segment_size == 0 { contents.len() } else { segment_size });
-        assert_all_sent(&sockets.send(&to("127.0.0.1", &sockets), 0, contents, segment_size), count);
-        socket.recv_many(&mut buffer, SIZE, |_, received| read += received.datagrams().count()).expect("received");
-    }
-    // Of 100 bytes 23 are read, and part of another.
-    assert_eq!((read, sockets.overflows()), (16 + 16 + 24 + 1, 44 + 26));
 }
 
 #[test]

@@ -274,6 +274,32 @@ fn answers_that_were_put_off_leave_when_nothing_more_has_come() {
 }
 
 #[test]
+fn strangers_wait_for_answers_while_more_come_than_can_be_read_but_not_for_ever() {
+    let [mut a, _] = connected();
+    let attacker = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    attacker.set_nonblocking(true).unwrap();
+    let initiation = initiation(PrivateKey::from_bytes([1; 32]).public_key(), 1);
+    let mut sent = 0;
+    while a.worker.sockets.overflows() == 0 {
+        attacker.send_to(&initiation, ("127.0.0.1", a.worker.sockets.port)).unwrap();
+        sent += 1;
+    }
+    let [most, half] = [sent / BURST, sent / BURST / 2];
+    assert!(half > MOST_PUT_OFF as usize + 1, "too few for this test: {sent}");
+    let mut answered = Vec::new();
+    a.worker.ready.v4 = true;
+    while a.worker.ready.v4 {
+        a.worker.serve_network();
+        let mut reply = [0; 148];
+        answered.push(std::iter::from_fn(|| attacker.recv(&mut reply).ok()).count() > 0);
+    }
+    let first = MOST_PUT_OFF as usize;
+    assert_eq!(answered[..=first], [&vec![false; first][..], &[true]].concat());
+    assert!(answered[most - 1], "less than half of the buffer is full");
+    assert!(!a.worker.owes_answers);
+}
+
+#[test]
 fn answers_to_one_stranger_leave_as_one_and_each_is_an_answer_of_its_own() {
     let [mut a, _] = connected();
     let key = PrivateKey::from_bytes([1; 32]).public_key();

@@ -15,7 +15,7 @@ use super::Incoming;
 use super::turns::Turns;
 use crate::batch::{Batch, Fate};
 use crate::bounds::Bounds;
-use crate::cookie::{CookieChecker, NONCE_LEN};
+use crate::cookie::{self, CookieChecker, NONCE_LEN};
 use crate::crypto;
 use crate::error::DropReason;
 use crate::interface::Interface;
@@ -31,7 +31,8 @@ use crate::transmit::Outgoing;
 pub(crate) struct Load {
     until: Option<Instant>,
     window: Instant,
-    /// How many messages with a right mac1 have arrived in this window, except responses that nobody waits for.
+    /// How many messages have arrived in this window, except those with a wrong mac1 and responses that nobody waits for.
+    /// Those that are passed over count, though their mac1 is not looked at.
     come: u32,
     /// How many of them were let in under load, since they had proven their address.
     let_in: u32,
@@ -48,6 +49,11 @@ impl Load {
             self.until = Some(now + Self::MEMORY);
         }
         self.come = self.come.saturating_add(1);
+        self.is_high(now)
+    }
+
+    /// Whether there is load, as far as is known.
+    fn is_high(&self, now: Instant) -> bool {
         self.until.is_some_and(|until| now < until)
     }
 
@@ -101,7 +107,7 @@ enum Verdict {
     Refused(DropReason),
     /// Under load: the sender has to prove its address first, with the cookie in this reply.
     Cookie([u8; COOKIE_REPLY_LEN]),
-    /// Likewise, but so many replies wait to be sent that there is no room for this one.
+    /// Likewise, but so many replies wait to be sent that there is no room for this one. Its mac1 may be wrong.
     NoCookie,
     /// Under load, and the sender has proven its address.
     Proven,
@@ -147,6 +153,12 @@ impl Admission {
 
 impl Judge {
     fn verdict(&mut self, candidate: &Candidate, number: usize, path: &Path, datagram: &[u8]) -> Verdict {
+        // Whoever would be passed over with a right mac1 is passed over without a look at it: a flood may be more than can
+        // be looked at.
+        let is_passed_over = candidate.is_expected && self.is_passed_over(candidate, path);
+        if is_passed_over && self.load.is_high(self.now) && !cookie::has_mac2(datagram) {
+            return Verdict::NoCookie;
+        }
         if !self.checker.mac1_is_good(datagram) {
             return Verdict::Refused(DropReason::BadMac1);
         }
@@ -155,14 +167,10 @@ impl Judge {
         }
         let is_high = self.load.note(self.now, self.queued, &self.bounds);
         if is_high && !self.checker.mac2_is_good(self.now, datagram, path.remote) {
-            // When less than half of the room is left, the less there is, the fewer addresses have their turn.
-            let (room, half) = (self.room, self.bounds.outgoing / 2);
-            let is_passed_over =
-                || !candidate.is_quiet && !self.turns.is_among(self.now, path.remote.ip(), (room, half));
-            if room == 0 || room < half && is_passed_over() {
+            if is_passed_over {
                 return Verdict::NoCookie;
             }
-            self.room -= 1;
+            self.room = self.room.saturating_sub(1);
             let nonce = self.seed.as_ref().map(|seed| nonce(seed, number));
             let reply = nonce
                 .and_then(|nonce| self.checker.create_reply(datagram, candidate.sender_index, path.remote, &nonce));
@@ -170,6 +178,14 @@ impl Judge {
         }
         self.queued += 1;
         if is_high { Verdict::Proven } else { Verdict::Admitted }
+    }
+
+    /// Whether there is no cookie reply for this message, should it need one. When less than half of the room for replies
+    /// is left, the less there is, the fewer addresses have their turn.
+    fn is_passed_over(&self, candidate: &Candidate, path: &Path) -> bool {
+        let (room, half) = (self.room, self.bounds.outgoing / 2);
+        let is_among = || candidate.is_quiet || self.turns.is_among(self.now, path.remote.ip(), (room, half));
+        room == 0 || room < half && !is_among()
     }
 }
 
@@ -239,7 +255,7 @@ impl Interface {
                 continue;
             };
             if !matches!(candidate.verdict, Verdict::Refused(_)) {
-                // Messages with a right mac1 count as load, whether or not they are let in.
+                // Whether or not they are let in.
                 self.load.note(now, self.incoming.len(), &self.bounds);
             }
             let outcome = match candidate.verdict {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use adit::{Bounds, Datagrams, DropReason, Ecn, Path};
 
 use crate::cookies::{address, junk};
-use crate::sim::{B, Calls, Sim, millis};
+use crate::sim::{B, Calls, Sim, millis, secs};
 
 /// Whether B answers this source while it is under load and `waiting` of the hundred cookie replies that it has room
 /// for are taken.
@@ -75,6 +75,31 @@ fn no_stranger_is_passed_over_three_times_while_more_than_two_of_five_are_answer
         }
     }
     assert!(passed_over[0] > 20 && passed_over[2] == 0, "{passed_over:?}");
+}
+
+/// A flood may be more than can be looked at; a cookie, or the claim to have one, is looked at all the same.
+#[test]
+fn only_who_could_be_answered_costs_a_look_at_mac1() {
+    let mut sim = with_room_for_a_hundred_replies(33);
+    let counted =
+        |sim: &Sim| [DropReason::BadMac1, DropReason::CookieSent, DropReason::ReplyQueueFull].map(|r| sim.drops(B, r));
+    // No reply leaves meanwhile.
+    let arrives = |sim: &mut Sim, change: fn(&mut [u8])| {
+        let (mut message, before, now) = (junk(sim, B, 1), counted(sim), sim.now);
+        change(&mut message);
+        sim[B].interface.handle_datagram(now, &Path::to(address(7)), Ecn::NotEct, &mut message);
+        let after = counted(sim);
+        [0, 1, 2].map(|reason| after[reason] - before[reason])
+    };
+    let wrong_mac1 = |message: &mut [u8]| message[116] ^= 1;
+    assert_eq!(arrives(&mut sim, wrong_mac1), [1, 0, 0], "while there is room for an answer");
+    arrive_together(&mut sim, &(1_000..1_400).map(address).collect::<Vec<_>>());
+    while arrives(&mut sim, |_| {}) != [0, 0, 1] {}
+    assert_eq!(arrives(&mut sim, wrong_mac1), [0, 0, 1]);
+    assert_eq!(arrives(&mut sim, |message| (message[116], message[132]) = (message[116] ^ 1, 1)), [1, 0, 0]);
+    assert_eq!(arrives(&mut sim, |message| message[132] = 1), [0, 0, 1], "the claim is false");
+    sim.now += secs(1);
+    assert_eq!(arrives(&mut sim, wrong_mac1), [1, 0, 0], "load is over, though replies wait still");
 }
 
 #[test]
