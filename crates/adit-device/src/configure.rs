@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use adit::Interface;
 
+use crate::advice::what_to_raise;
 use crate::config::{DeviceState, DeviceUpdate, Facts, PeerState, PeerUpdate};
 use crate::control::Device;
 use crate::device::{Workers, bind};
 use crate::handover::{Reloader, State};
-use crate::limits::what_to_raise;
 use crate::offload::Offloads;
 use crate::shared::{Shared, now};
 use crate::uapi::{Handler, Listener, SetError};

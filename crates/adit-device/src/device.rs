@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -14,11 +14,11 @@ use getrandom::SysRng;
 use mio::{Poll, Waker};
 use rand_core::UnwrapErr;
 
+use crate::advice::what_to_raise;
 use crate::confine;
 use crate::control::{self, Control, End};
 use crate::flows::Flows;
-use crate::handover::{self, Alone, Guardian, Received, Reload, Reloader};
-use crate::limits::what_to_raise;
+use crate::handover::{self, Alone, Guardian, Parts, Reload, Reloader};
 use crate::netlink::{FarLinkMonitor, LinkMonitor, Netlink, NetlinkError};
 use crate::options::Options;
 use crate::shared::{Shared, now, unix_time};
@@ -31,7 +31,7 @@ use crate::worker::{self, Gate, Worker};
 /// IPv6.
 const MTU: u32 = 1420;
 
-/// The action that fails when there are no file descriptors left.
+/// What fails when there are no file descriptors left.
 const OPEN_AGAIN: &str = "a TUN queue cannot be opened once more";
 
 /// Why a device could not be started, or had to end.
@@ -59,10 +59,10 @@ pub enum Error {
     #[error("the device cannot be taken over: {0}")]
     Handover(String),
     /// A system call that cannot be done without failed.
-    #[error("{action}: {source}{}", what_to_raise(source))]
+    #[error("{failure}: {source}{}", what_to_raise(source))]
     System {
-        /// What was tried.
-        action: &'static str,
+        /// What could not be done.
+        failure: &'static str,
         /// What the kernel said.
         source: io::Error,
     },
@@ -101,13 +101,13 @@ pub fn run(options: Options) -> Result<(), Error> {
     };
     let listener = listener.map_err(|source| Error::Uapi { name: tun.name.clone(), source })?;
     let asks = match reload_fd {
-        Some(fd) => Some(Listener::from_fd(fd).map_err(system("the socket for reloads"))?),
+        Some(fd) => Some(Listener::from_fd(fd).map_err(system("the socket handed over for reloads cannot be used"))?),
         // A daemon that has given reloads up still listens, to say so to those who ask.
         None if reload.is_some() || !confinement.reload => handover::listen(&tun.name),
         None => None,
     };
     let sockets = bind(0, tun.queues.len(), 0, offload)?;
-    let parts = Received {
+    let parts = Parts {
         sockets,
         keep_uapi: listener.path().is_none(),
         keep_asks: asks.as_ref().is_some_and(|asks| asks.path().is_none()),
@@ -142,8 +142,9 @@ struct Beginning {
     taken_from: Option<UnixStream>,
 }
 
-fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
-    let Received { tun, sockets, listener, asks, link, interface, fwmark, offload, .. } = parts;
+fn serve(parts: Parts, beginning: Beginning) -> Result<(), Error> {
+    let Parts { tun, sockets, listener, asks, link, far_monitor, interface, fwmark, offload, is_up, mtu, .. } = parts;
+    let Parts { earlier_overflows, send_errors, standing_queue, tun_errors, .. } = parts;
     let Beginning { signals, busy_poll, confinement, notifier, ready, reload, taken_from } = beginning;
     let poll = Poll::new().map_err(system("events cannot be waited for"))?;
     let waker = Waker::new(poll.registry(), control::WAKER).map_err(system("a thread cannot be woken"))?;
@@ -152,18 +153,25 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
     let queues: io::Result<_> = tun.queues.iter().map(|queue| queue.as_fd().try_clone_to_owned()).collect();
     shared.flows = Flows::new(queues.map_err(system(OPEN_AGAIN))?);
     let shared = Arc::new(shared);
-    shared.is_up.store(parts.is_up, Ordering::Relaxed);
-    shared.mtu.store(parts.mtu, Ordering::Relaxed);
-    shared.earlier_overflows.store(parts.earlier_overflows, Ordering::Relaxed);
-    shared.send_errors.store(parts.send_errors, Ordering::Relaxed);
-    shared.standing_queue.store(parts.standing_queue, Ordering::Relaxed);
-    shared.tun_errors.store(parts.tun_errors, Ordering::Relaxed);
+    shared.is_up.store(is_up, Ordering::Relaxed);
+    shared.mtu.store(mtu, Ordering::Relaxed);
+    for (counter, count) in [
+        (&shared.earlier_overflows, earlier_overflows),
+        (&shared.send_errors, send_errors),
+        (&shared.standing_queue, standing_queue),
+        (&shared.tun_errors, tun_errors),
+    ] {
+        counter.store(count, Ordering::Relaxed);
+    }
 
     let monitor = LinkMonitor::open()?;
     // Without it the interface can still be moved to another namespace, but what happens to it there is not heard.
-    let far_monitor = parts.far_monitor.or_else(|| FarLinkMonitor::open().ok());
+    let far_monitor = far_monitor.or_else(|| FarLinkMonitor::open().ok());
     let first = tun.queues.first().map(|queue| queue.as_fd().try_clone_to_owned());
-    let probe: OwnedFd = first.ok_or(io::ErrorKind::NotFound.into()).flatten().map_err(system("no TUN queue"))?;
+    let probe: OwnedFd = first
+        .ok_or(io::ErrorKind::NotFound.into())
+        .flatten()
+        .map_err(system("no queue of the TUN device could be opened"))?;
     tracing::info!(
         interface = %tun.name,
         threads = tun.queues.len(),
@@ -177,15 +185,13 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
         }
         _ => (None, link),
     };
+    // Whether this process takes charge of the socket files once it has taken over.
+    let [owns_uapi, owns_asks] = [parts.keep_uapi, parts.keep_asks].map(|keep| taken_from.is_some() && !keep);
+    // The folder for reloads lies within that of the UAPI socket, so the latter is enough where both files are its own.
+    let file = file_to_remove(&listener, owns_uapi);
+    let file = file.or_else(|| asks.as_ref().and_then(|asks| file_to_remove(asks, owns_asks)));
     // Before further threads start: a thread gives things up only for itself and for those that it starts afterwards.
-    let [will_be_ours, asks_will_be_ours] =
-        [parts.keep_uapi, parts.keep_asks].map(|keep| taken_from.is_some() && !keep);
-    let removed = |socket: &Listener, will_be_ours| {
-        socket.file().filter(|_| will_be_ours || socket.path().is_some()).map(Path::to_owned)
-    };
-    let ours = removed(&listener, will_be_ours);
-    let ours = ours.or_else(|| asks.as_ref().and_then(|asks| removed(asks, asks_will_be_ours)));
-    let report = confine::give_up(&confinement, ours.as_deref(), parts.has_landlock);
+    let report = confine::give_up(&confinement, file.as_deref(), parts.has_landlock);
     let workers = Workers::start(&shared, tun.queues, tun.aside)?;
     let can_be_asked = reload.is_some() || asks.is_some();
     let reloader = can_be_asked.then(|| Reloader::new(reload.map(|reload| reload.program), asks, link));
@@ -214,7 +220,7 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
         Some(stream) => {
             let alone = handover::say_taken(&stream).map_err(system("the process that hands over is gone"))?;
             // Only now: until "taken" is said, the socket files belong to a process that may go on.
-            control.own(will_be_ours, asks_will_be_ours);
+            control.own(owns_uapi, owns_asks);
             alone
         }
     };
@@ -258,8 +264,13 @@ fn serve(parts: Received, beginning: Beginning) -> Result<(), Error> {
     result.map_err(system("the control thread cannot go on"))
 }
 
-fn system(action: &'static str) -> impl Fn(io::Error) -> Error {
-    move |source| Error::System { action, source }
+/// The file of a socket, if this process removes it at the end: Landlock must leave its folder open to that.
+fn file_to_remove(socket: &Listener, will_own: bool) -> Option<PathBuf> {
+    socket.file().filter(|_| will_own || socket.path().is_some()).map(Path::to_owned)
+}
+
+fn system(failure: &'static str) -> impl Fn(io::Error) -> Error {
+    move |source| Error::System { failure, source }
 }
 
 /// Sockets for each worker and, last, those for handshakes.

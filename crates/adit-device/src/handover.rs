@@ -46,14 +46,14 @@ use std::time::Duration;
 use adit::Snapshot;
 use rustix::net::sockopt::set_socket_passcred;
 
-use crate::limits::what_to_raise;
+use crate::advice::what_to_raise;
 use crate::uapi::Listener;
 use channel::{ANSWER, Channel, Kind, Message};
 
 pub use ask::reload;
 pub(crate) use ask::{RELOAD_ENDING, listen, reload_path};
 pub(crate) use guardian::{Guardian, Link, Word};
-pub(crate) use successor::{Alone, Received, receive, say_taken};
+pub(crate) use successor::{Alone, Parts, receive, say_taken};
 
 /// Set in the environment of a program that is to take over: its standard input is a socket to the process that hands
 /// over.

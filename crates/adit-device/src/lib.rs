@@ -22,6 +22,7 @@
 //! secret.
 #![deny(unsafe_code, missing_docs)]
 
+mod advice;
 pub mod conf;
 pub mod config;
 mod configure;
@@ -32,7 +33,6 @@ mod flows;
 pub mod handover;
 #[allow(unsafe_code, reason = "taking over a file descriptor by its number")]
 mod inherited;
-mod limits;
 pub mod netlink;
 mod notify;
 pub mod offload;
@@ -50,10 +50,10 @@ pub mod uapi;
 pub mod udp;
 mod worker;
 
+pub use advice::what_to_raise;
 pub use confine::Confinement;
 pub use device::{Error, run};
 pub use handover::Reload;
 pub use inherited::{close_the_rest, take_fd};
-pub use limits::what_to_raise;
 pub use notify::{Activated, Notifier, activated_sockets};
 pub use options::{Options, Ready, name_refusal};

@@ -60,12 +60,12 @@ pub enum TunError {
     #[error("the given file descriptor cannot be used: {0}")]
     BadDescriptor(&'static str),
     /// Another system call failed.
-    #[error("interface {name}: {action}: {source}")]
+    #[error("interface {name}: {failure}: {source}")]
     System {
         /// The interface.
         name: String,
-        /// What was tried.
-        action: &'static str,
+        /// What could not be done.
+        failure: &'static str,
         /// What the kernel said.
         source: io::Error,
     },
@@ -160,9 +160,9 @@ impl Tun {
     }
 
     fn set_up(first: File, name: String, queues: usize, offload: bool) -> Result<Tun, TunError> {
-        let error = |action| {
+        let error = |failure| {
             let name = name.clone();
-            move |source| TunError::System { name, action, source }
+            move |source| TunError::System { name, failure, source }
         };
         let (flags, offloads) = set_options(first.as_fd(), &name, offload)?;
         let ifindex = sys::interface_index(&name).map_err(error("its index cannot be read"))?;
@@ -284,7 +284,7 @@ pub(crate) fn set_up_again(queue: BorrowedFd<'_>, offload: bool) -> Result<(), T
 
 /// Sets the packet format of a device; returns its flags and the offloads in use.
 fn set_options(queue: BorrowedFd<'_>, name: &str, offload: bool) -> Result<(i32, Offloads), TunError> {
-    let error = |action| move |source| system(name, action, source);
+    let error = |failure| move |source| system(name, failure, source);
     let flags = sys::tun_request(queue).map_err(error("its flags cannot be read"))?.flags();
     let vnet_header = flags & libc::IFF_VNET_HDR != 0;
     if vnet_header {
@@ -317,8 +317,8 @@ fn set_offloads(mut set: impl FnMut(u32) -> io::Result<()>) -> Offloads {
     Offloads::NONE
 }
 
-fn system(name: &str, action: &'static str, source: io::Error) -> TunError {
-    TunError::System { name: name.to_owned(), action, source }
+fn system(name: &str, failure: &'static str, source: io::Error) -> TunError {
+    TunError::System { name: name.to_owned(), failure, source }
 }
 
 #[cfg(test)]

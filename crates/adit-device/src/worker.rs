@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use adit::limits::{INITIATION_LEN, TRANSPORT_HEADER_LEN, TRANSPORT_OVERHEAD};
-use adit::{Datagrams, Packets, Sealed};
+use adit::{Datagrams, Delivered, Packets, Sealed};
 use arrayvec::ArrayVec;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
@@ -32,7 +32,7 @@ use crate::udp::{Group, MAX_RECEIVED, MAX_SENT, Received, Sockets};
 
 use codel::Codel;
 pub(crate) use gate::Gate;
-use patience::{First, Patience, Turn};
+use patience::{OneByOne, Patience, Turn};
 use sources::{Failures, Ready, Watched};
 
 pub(crate) const WAKER: Token = Token(0);
@@ -55,7 +55,7 @@ const MAX_HANDSHAKES: usize = 16 * INITIATION_LEN;
 /// The most packets in a burst: more would keep the other side waiting.
 const BURST: usize = 192;
 /// How many rounds of bursts are served before it is polled which other sources have become readable.
-const DEAF: u32 = 4;
+const ROUNDS_BETWEEN_POLLS: u32 = 4;
 /// The most bursts in a row after which no strangers are answered: somebody has to be.
 const MOST_PUT_OFF: u32 = 7;
 /// The most groups of datagrams that are given to the kernel at a time.
@@ -89,7 +89,7 @@ pub(crate) struct Worker {
     is_bulk: bool,
     /// Keeps what waits in the sockets short.
     codel: Codel,
-    first: First,
+    one_by_one: OneByOne,
     ready: Ready,
     watched: Watched,
     tun_failures: Failures,
@@ -141,7 +141,7 @@ impl Worker {
             rest: None,
             is_bulk: false,
             codel: Codel::new(Instant::now()),
-            first: First::default(),
+            one_by_one: OneByOne::default(),
             ready: Ready::default(),
             watched,
             tun_failures: Failures::default(),
@@ -160,8 +160,8 @@ impl Worker {
         self.moved = None;
         let mut works = self.turn(&mut events, &mut patience);
         while works && !self.shared.ends.load(Ordering::Relaxed) {
-            let looks_on = patience.looks_on(Instant::now);
-            if !self.hear(&mut events, looks_on.then_some(Duration::ZERO)) {
+            let polls_on = patience.polls_on(Instant::now);
+            if !self.wait(&mut events, polls_on.then_some(Duration::ZERO)) {
                 return false;
             }
             if events.is_empty() && !self.ready.any() {
@@ -211,8 +211,8 @@ impl Worker {
             }
             bursts += 1;
             // A source may never run empty: the others, and new sockets, are not to wait for that.
-            if bursts % DEAF == 0 {
-                if !self.hear(events, Some(Duration::ZERO)) {
+            if bursts % ROUNDS_BETWEEN_POLLS == 0 {
+                if !self.wait(events, Some(Duration::ZERO)) {
                     return None;
                 }
                 // Nothing has come to its queue, however long the network keeps it from resting.
@@ -223,7 +223,7 @@ impl Worker {
         }
         // A turn without a packet tells nothing about how packets come.
         if turn.outbound + turn.inbound > 0 {
-            self.first = First::after(turn);
+            self.one_by_one = OneByOne::after(turn);
         }
         Some(turn)
     }
@@ -259,7 +259,7 @@ impl Worker {
         // Bounded, since not every read yields a packet.
         for _ in 0..BURST {
             let has_room = packets.len() < BURST && end + USUAL_LEN + TRANSPORT_OVERHEAD <= OUT_LEN;
-            let is_first = self.first.outbound && !packets.is_empty();
+            let is_first = self.one_by_one.outbound && !packets.is_empty();
             if self.rest.is_some() || ends || !has_room || is_first {
                 break;
             }
@@ -277,7 +277,7 @@ impl Worker {
             self.packets = packets;
             return 0;
         }
-        self.first.outbound = false;
+        self.one_by_one.outbound = false;
         let (sealing, aftermath) = {
             let mut interface = self.shared.interface();
             let sealing = interface.begin_seal(now(), packets, &self.outbound);
@@ -326,7 +326,10 @@ impl Worker {
             }
             self.sockets.send_many(&groups, |index, outcome| {
                 let peer = peers.get(index).copied().flatten();
-                self.codel.joined(peer, groups.get(index).map_or(0, |group| outcome.sent * group.segment_size));
+                // What is refused waits nowhere.
+                if let Some(group) = groups.get(index).filter(|_| outcome.sent > 0) {
+                    self.codel.joined(peer, outcome.sent * group.segment_size);
+                }
                 self.shared.sent(peer, &outcome);
             });
         }
@@ -335,6 +338,37 @@ impl Worker {
     /// One burst from the network to the inside of the tunnel. Returns how many datagrams it had.
     fn serve_network(&mut self) -> usize {
         let mut datagrams = std::mem::take(&mut self.datagrams);
+        self.read_datagrams(&mut datagrams);
+        let count = datagrams.len();
+        if count == 0 {
+            self.datagrams = datagrams;
+            if self.owes_answers {
+                self.transmit();
+            }
+            return 0;
+        }
+        // If the kernel itself answers a packet, the answer is usually in the TUN queue before the write returns.
+        let looks_inside = std::mem::take(&mut self.one_by_one.inbound);
+        let now = now();
+        let opening = self.shared.interface().begin_open(now, datagrams, &self.inbound);
+        let opened = opening.open(&mut self.inbound);
+        let (delivered, aftermath) = {
+            let mut interface = self.shared.interface();
+            let delivered = interface.commit(now, opened, &mut self.inbound);
+            (delivered, self.shared.aftermath(&interface))
+        };
+        self.write_packets(&delivered);
+        self.ready.tun |= looks_inside && self.tun.is_some() && delivered.packets().next().is_some();
+        self.datagrams = delivered.into_empty();
+        if aftermath.peer_transmits || aftermath.answers && self.answers {
+            self.transmit();
+        }
+        self.shared.settle(aftermath);
+        count
+    }
+
+    /// Reads from the sockets into the burst, until it is full or neither has anything left.
+    fn read_datagrams(&mut self, datagrams: &mut Datagrams) {
         let mut end = 0;
         let (is_for_handshakes, most) = if self.tun.is_some() { (false, MAX_RECEIVED) } else { (true, MAX_HANDSHAKES) };
         let Ready { v4, v6, .. } = &mut self.ready;
@@ -351,7 +385,7 @@ impl Worker {
                     *ready = false;
                     break;
                 };
-                let is_full = datagrams.len() >= BURST || self.first.inbound && !datagrams.is_empty();
+                let is_full = datagrams.len() >= BURST || self.one_by_one.inbound && !datagrams.is_empty();
                 let rest = self.inbound.get_mut(end..).filter(|rest| rest.len() >= most && !is_full);
                 let Some(rest) = rest else { break };
                 let mut take = |start: usize, received: &Received| {
@@ -382,24 +416,10 @@ impl Worker {
                 }
             }
         }
-        let count = datagrams.len();
-        if count == 0 {
-            self.datagrams = datagrams;
-            if self.owes_answers {
-                self.transmit();
-            }
-            return 0;
-        }
-        // If the kernel itself answers a packet, the answer is usually in the TUN queue before the write returns.
-        let looks_inside = std::mem::take(&mut self.first.inbound);
-        let now = now();
-        let opening = self.shared.interface().begin_open(now, datagrams, &self.inbound);
-        let opened = opening.open(&mut self.inbound);
-        let (delivered, aftermath) = {
-            let mut interface = self.shared.interface();
-            let delivered = interface.commit(now, opened, &mut self.inbound);
-            (delivered, self.shared.aftermath(&interface))
-        };
+    }
+
+    /// Writes what was opened to the TUN device, packets that continue each other joined into one.
+    fn write_packets(&mut self, delivered: &Delivered) {
         let ranges = delivered.packets().map(|(_, range)| range);
         for run in self.joiner.join(&mut self.inbound, ranges, self.shared.offloads) {
             let first = run.parts().next().unwrap_or_default();
@@ -421,12 +441,5 @@ impl Worker {
                 tracing::debug!(%error, packets = run.count(), "the TUN device did not take a packet");
             }
         }
-        self.ready.tun |= looks_inside && self.tun.is_some() && delivered.packets().next().is_some();
-        self.datagrams = delivered.into_empty();
-        if aftermath.peer_transmits || aftermath.answers && self.answers {
-            self.transmit();
-        }
-        self.shared.settle(aftermath);
-        count
     }
 }

@@ -47,7 +47,7 @@ impl Interface {
     /// [`Error::NoSuchPeer`].
     pub fn forget_source(&mut self, id: PeerId) -> Result<(), Error> {
         self.peer_mut(id)?.forget_source();
-        self.show(id);
+        self.announce_source(id);
         Ok(())
     }
 
@@ -112,15 +112,15 @@ impl Interface {
         }
         let has_changed = peer.source_judged(is_good);
         if has_changed || peer.is_source_rejected {
-            self.show(id);
+            self.announce_source(id);
         }
         Ok(has_changed)
     }
 
     /// The peer is to be shown from where packets leave now.
-    fn show(&mut self, id: PeerId) {
+    fn announce_source(&mut self, id: PeerId) {
         if let Some(peer) = self.peers.get_mut(id).filter(|peer| peer.keypairs.current.is_some()) {
-            peer.timers.show_due();
+            peer.timers.announcement_due();
             self.reschedule(id);
         }
     }

@@ -74,8 +74,8 @@ pub(crate) struct Peer {
     pub(crate) had_good_source: bool,
     /// The peer stands in the queue of those whose source the caller has not judged.
     pub(crate) is_unjudged: bool,
-    /// When it was last shown that packets leave from another address.
-    pub(crate) last_shown: Option<Instant>,
+    /// When it was last announced that packets leave from another address.
+    pub(crate) last_announced: Option<Instant>,
     /// Whether the endpoint stays where it was set, wherever authentic messages come from.
     pub(crate) is_pinned: bool,
     pub(crate) keypairs: Keypairs,
@@ -114,7 +114,7 @@ impl Peer {
             is_source_rejected: false,
             had_good_source: false,
             is_unjudged: false,
-            last_shown: None,
+            last_announced: None,
             is_pinned: false,
             keypairs: Keypairs::default(),
             handshake: None,

@@ -20,7 +20,7 @@ pub(crate) enum Timer {
     /// When to send an empty packet so that a middlebox keeps its mapping.
     PersistentKeepalive,
     /// When to send an empty packet so that a peer that only sends learns from where packets leave now.
-    Show,
+    AnnounceSource,
 }
 
 pub(crate) const TIMERS: [Timer; 6] = [
@@ -29,7 +29,7 @@ pub(crate) const TIMERS: [Timer; 6] = [
     Timer::NewHandshake,
     Timer::ZeroKeyMaterial,
     Timer::PersistentKeepalive,
-    Timer::Show,
+    Timer::AnnounceSource,
 ];
 
 /// For how long a peer that is silent may still be sending: longer than the usual interval of persistent keepalives.
@@ -87,7 +87,7 @@ impl Timers {
     /// Any authenticated message, with data or without, is on its way to the peer.
     pub(crate) fn any_authenticated_packet_sent(&mut self, now: Instant) {
         *self.deadline(Timer::Keepalive) = None;
-        *self.deadline(Timer::Show) = None;
+        *self.deadline(Timer::AnnounceSource) = None;
         self.need_another_keepalive = false;
         self.any_authenticated_packet_traversal(now);
     }
@@ -158,12 +158,12 @@ impl Timers {
     }
 
     /// Packets leave from another address now: the peer is to be shown at once.
-    pub(crate) fn show_due(&mut self) {
-        self.show_at(AT_ONCE);
+    pub(crate) fn announcement_due(&mut self) {
+        self.announce_at(AT_ONCE);
     }
 
-    pub(crate) fn show_at(&mut self, moment: Instant) {
-        *self.deadline(Timer::Show) = Some(moment);
+    pub(crate) fn announce_at(&mut self, moment: Instant) {
+        *self.deadline(Timer::AnnounceSource) = Some(moment);
     }
 
     /// Whether the peer has been heard so lately that it may be sending.
@@ -259,14 +259,15 @@ impl Timers {
     }
 
     fn deadline(&mut self, timer: Timer) -> &mut Option<Instant> {
-        let [retransmit, keepalive, new_handshake, zero_key_material, persistent_keepalive, show] = &mut self.deadlines;
+        let [retransmit, keepalive, new_handshake, zero_key_material, persistent_keepalive, announce_source] =
+            &mut self.deadlines;
         match timer {
             Timer::Retransmit => retransmit,
             Timer::Keepalive => keepalive,
             Timer::NewHandshake => new_handshake,
             Timer::ZeroKeyMaterial => zero_key_material,
             Timer::PersistentKeepalive => persistent_keepalive,
-            Timer::Show => show,
+            Timer::AnnounceSource => announce_source,
         }
     }
 }

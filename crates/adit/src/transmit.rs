@@ -221,15 +221,15 @@ impl Interface {
                     peer.timers.persistent_keepalive_expired(now);
                 }
             }
-            Timer::Show => {
+            Timer::AnnounceSource => {
                 // No sooner than so long after the last: two ends, each of which finds that the other's way has changed,
                 // would answer each other for ever.
-                let next = peer.last_shown.map(|shown| shown + KEEPALIVE_TIMEOUT).filter(|next| *next > now);
+                let next = peer.last_announced.map(|last| last + KEEPALIVE_TIMEOUT).filter(|next| *next > now);
                 if let Some(next) = next {
-                    peer.timers.show_at(next);
+                    peer.timers.announce_at(next);
                     self.reschedule(id);
                 } else if peer.timers.is_heard(now) && peer.can_send(now) {
-                    peer.last_shown = Some(now);
+                    peer.last_announced = Some(now);
                     self.keepalive(now, id);
                 }
             }

@@ -85,12 +85,17 @@ pub(crate) fn spawn(name: &str, daemon: &DaemonArgs, format: LogFormat) -> io::R
 
 fn serve(name: String, daemon: &DaemonArgs, report: bool) -> anyhow::Result<()> {
     // Before any file is opened that could be given the number of an inherited one.
-    let handover = if takes_over() { Some(take_stdin().context("standard input")?) } else { None };
+    let handover = if takes_over() {
+        Some(take_stdin().context("standard input is no socket to a daemon that hands over")?)
+    } else {
+        None
+    };
     let (mut tun_fd, mut sockets) = (None, Activated::default());
     if handover.is_none() {
         tun_fd = inherited("WG_TUN_FD")?;
         sockets = match inherited("WG_UAPI_FD")? {
-            None => adit_device::activated_sockets().context("socket activation")?,
+            None => adit_device::activated_sockets()
+                .context("the sockets handed over by the service manager (LISTEN_FDS) cannot be used")?,
             uapi => Activated { uapi, reload: None },
         };
         if report {

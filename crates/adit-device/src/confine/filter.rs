@@ -23,6 +23,15 @@ use crate::sys::{MARK, TUNGETDEVNETNS};
 /// The error that answers [`MARK`]; no kernel gives it.
 pub(super) const MARK_ANSWER: i32 = c::EOWNERDEAD;
 
+/// The flags of `clone` that make namespaces.
+const NAMESPACES: i32 = c::CLONE_NEWNS
+    | c::CLONE_NEWCGROUP
+    | c::CLONE_NEWUTS
+    | c::CLONE_NEWIPC
+    | c::CLONE_NEWUSER
+    | c::CLONE_NEWPID
+    | c::CLONE_NEWNET;
+
 type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 
 /// What the filters have to know of the process.
@@ -245,17 +254,47 @@ pub(super) const PERMITTED_OLD: &[i64] = &[];
 
 /// A condition on an argument of a call.
 type Condition = Result<SeccompCondition, seccompiler::BackendError>;
+/// What a call's arguments may be.
+type Rule = Result<SeccompRule, seccompiler::BackendError>;
 
 fn permitted(situation: Situation) -> Result<Rules, seccompiler::BackendError> {
     let mut rules: Rules = PERMITTED.iter().chain(PERMITTED_OLD).map(|&call| (call, Vec::new())).collect();
-    let mut permit = |call: i64, one_of: Vec<Result<SeccompRule, seccompiler::BackendError>>| {
-        let one_of = one_of.into_iter().collect::<Result<_, _>>()?;
-        rules.insert(call, one_of);
-        Ok::<(), seccompiler::BackendError>(())
-    };
+    let mut by_arguments = vec![
+        (c::SYS_socket, sockets(situation)),
+        // One half of a pair of datagram sockets could send to other sockets as well; one of a stream could not.
+        (c::SYS_socketpair, vec![rule([equals(0, c::AF_UNIX as u64), socket_kind(c::SOCK_STREAM)])]),
+        (c::SYS_setsockopt, socket_options()),
+        (c::SYS_ioctl, requests()),
+        (c::SYS_prctl, operations_on_itself()),
+        (c::SYS_fcntl, descriptor_commands()),
+        // Its own limits and processors, not those of another process.
+        (c::SYS_prlimit64, vec![rule([equals(0, 0)])]),
+        (c::SYS_sched_setaffinity, vec![rule([equals(0, 0)])]),
+        (c::SYS_tgkill, vec![abort(situation)]),
+        (c::SYS_clone, vec![rule([masked(0, NAMESPACES as u64, 0)])]),
+        (c::SYS_mmap, mappings()),
+        (c::SYS_mprotect, vec![rule([masked(2, c::PROT_EXEC as u64, 0)])]),
+        (c::SYS_openat, opening(situation, 2)),
+        #[cfg(target_arch = "x86_64")]
+        (c::SYS_open, opening(situation, 1)),
+        // No folder is removed.
+        (c::SYS_unlinkat, vec![rule([equals(2, 0)])]),
+    ];
+    if situation.reload {
+        by_arguments.push((c::SYS_kill, signals_to_versions()));
+    }
+    for (call, one_of) in by_arguments {
+        rules.insert(call, one_of.into_iter().collect::<Result<_, _>>()?);
+    }
+    Ok(rules)
+}
 
-    let kind = |kind: i32| masked(1, 0xf, kind as u64);
-    // Of IP only UDP, by its number or by the 0 that stands for it; of netlink only what concerns links.
+fn socket_kind(kind: i32) -> Condition {
+    masked(1, 0xf, kind as u64)
+}
+
+/// Of IP only UDP, by its number or by the 0 that stands for it; of netlink only what concerns links.
+fn sockets(situation: Situation) -> Vec<Rule> {
     let mut sockets = vec![
         (c::AF_INET, c::SOCK_DGRAM, Some(0)),
         (c::AF_INET, c::SOCK_DGRAM, Some(c::IPPROTO_UDP)),
@@ -267,35 +306,35 @@ fn permitted(situation: Situation) -> Result<Rules, seccompiler::BackendError> {
     // Words to a service manager are datagrams. Where there is none, no Unix socket leads anywhere: a stream would lead
     // to other services, and datagrams to some.
     sockets.extend(situation.has_manager.then_some((c::AF_UNIX, c::SOCK_DGRAM, None)));
-    let socket = |(family, socket_kind, protocol): (i32, i32, Option<i32>)| {
+    let socket = |(family, kind, protocol): (i32, i32, Option<i32>)| {
         let protocol = protocol.map(|protocol| equals(2, protocol as u64));
-        rule([equals(0, family as u64), kind(socket_kind)].into_iter().chain(protocol))
+        rule([equals(0, family as u64), socket_kind(kind)].into_iter().chain(protocol))
     };
-    permit(c::SYS_socket, sockets.into_iter().map(socket).collect())?;
-    // One half of a pair of datagram sockets could send to other sockets as well; one of a stream could not.
-    permit(c::SYS_socketpair, vec![rule([equals(0, c::AF_UNIX as u64), kind(c::SOCK_STREAM)])])?;
+    sockets.into_iter().map(socket).collect()
+}
 
-    // The numbers from 64 on (IPv4), and 64 and 65 (IPv6), belong to the firewall; others to IPsec; UDP has some for
-    // other tunnels. In all of these, holes have been found more than once. Of the programs that a socket can be given,
-    // the one that is needed chooses between sockets.
+/// The numbers from 64 on (IPv4), and 64 and 65 (IPv6), belong to the firewall; others to IPsec; UDP has some for other
+/// tunnels. In all of these, holes have been found more than once. Of the programs that a socket can be given, the one
+/// that is needed chooses between sockets.
+fn socket_options() -> Vec<Rule> {
     let level = |level: i32| equals(1, level as u64);
     let is = |option: i32| equals(2, option as u64);
     let is_not = |option: i32| compare(2, SeccompCmpOp::Ne, option as u64);
     let below = |option: u64| compare(2, SeccompCmpOp::Lt, option);
     let programs = [c::SO_ATTACH_FILTER, c::SO_ATTACH_BPF, c::SO_ATTACH_REUSEPORT_EBPF];
-    permit(
-        c::SYS_setsockopt,
-        vec![
-            rule([level(c::SOL_SOCKET)].into_iter().chain(programs.map(is_not))),
-            rule([level(c::SOL_UDP), is(c::UDP_SEGMENT)]),
-            rule([level(c::SOL_UDP), is(c::UDP_GRO)]),
-            rule([level(c::SOL_NETLINK)]),
-            rule([level(c::SOL_IP), is_not(c::IP_IPSEC_POLICY), is_not(c::IP_XFRM_POLICY), below(64)]),
-            rule([level(c::SOL_IPV6), is_not(c::IPV6_IPSEC_POLICY), is_not(c::IPV6_XFRM_POLICY), below(64)]),
-            rule([level(c::SOL_IPV6), compare(2, SeccompCmpOp::Gt, 65)]),
-        ],
-    )?;
+    vec![
+        rule([level(c::SOL_SOCKET)].into_iter().chain(programs.map(is_not))),
+        rule([level(c::SOL_UDP), is(c::UDP_SEGMENT)]),
+        rule([level(c::SOL_UDP), is(c::UDP_GRO)]),
+        rule([level(c::SOL_NETLINK)]),
+        rule([level(c::SOL_IP), is_not(c::IP_IPSEC_POLICY), is_not(c::IP_XFRM_POLICY), below(64)]),
+        rule([level(c::SOL_IPV6), is_not(c::IPV6_IPSEC_POLICY), is_not(c::IPV6_XFRM_POLICY), below(64)]),
+        rule([level(c::SOL_IPV6), compare(2, SeccompCmpOp::Gt, 65)]),
+    ]
+}
 
+/// What may be asked of a device or a socket.
+fn requests() -> Vec<Rule> {
     #[allow(clippy::unnecessary_cast, reason = "the type differs between C libraries")]
     let requests = [
         c::FIONBIO as u64,
@@ -311,8 +350,10 @@ fn permitted(situation: Situation) -> Result<Rules, seccompiler::BackendError> {
         c::TUNSETQUEUE as u64,
         TUNGETDEVNETNS.into(),
     ];
-    permit(c::SYS_ioctl, requests.map(|request| rule([equals(1, request)])).into())?;
+    requests.map(|request| rule([equals(1, request)])).into()
+}
 
+fn operations_on_itself() -> Vec<Rule> {
     let operations = [
         c::PR_SET_NAME,
         c::PR_GET_NAME,
@@ -329,57 +370,47 @@ fn permitted(situation: Situation) -> Result<Rules, seccompiler::BackendError> {
     let operations = operations.map(|operation| rule([equals(0, operation as u64)])).into_iter();
     // A process that has been made opaque stays so.
     let opaque = rule([equals(0, c::PR_SET_DUMPABLE as u64), equals(1, 0)]);
-    permit(c::SYS_prctl, operations.chain([opaque]).collect())?;
+    operations.chain([opaque]).collect()
+}
 
-    // Other commands would have signals sent to any process of the user's, in the kernel's name.
+/// Other commands would have signals sent to any process of the user's, in the kernel's name.
+fn descriptor_commands() -> Vec<Rule> {
     let commands = [c::F_DUPFD, c::F_DUPFD_CLOEXEC, c::F_GETFD, c::F_SETFD, c::F_GETFL, c::F_SETFL];
-    permit(c::SYS_fcntl, commands.map(|command| rule([equals(1, command as u64)])).into())?;
+    commands.map(|command| rule([equals(1, command as u64)])).into()
+}
 
-    // Its own limits and processors, not those of another process.
-    permit(c::SYS_prlimit64, vec![rule([equals(0, 0)])])?;
-    permit(c::SYS_sched_setaffinity, vec![rule([equals(0, 0)])])?;
-
-    // A panic ends the process by this. Where there is a next version, it will have another number.
+/// A panic ends the process by this. Where there is a next version, it will have another number.
+fn abort(situation: Situation) -> Rule {
     let itself = (!situation.reload).then(|| equals(0, std::process::id().into()));
-    permit(c::SYS_tgkill, vec![rule([equals(2, c::SIGABRT as u64)].into_iter().chain(itself))])?;
-    // Signals that the versions of this program send to each other, and only to one process at a time: which one, is
-    // Landlock's business.
-    if situation.reload {
-        let one_process = || [compare(0, SeccompCmpOp::Gt, 0), compare(0, SeccompCmpOp::Le, i32::MAX as u64)];
-        let signal = |signal: i32| rule(one_process().into_iter().chain([equals(1, signal as u64)]));
-        permit(c::SYS_kill, [c::SIGTERM, c::SIGKILL].map(signal).into())?;
-    }
+    rule([equals(2, c::SIGABRT as u64)].into_iter().chain(itself))
+}
 
-    let namespaces = c::CLONE_NEWNS
-        | c::CLONE_NEWCGROUP
-        | c::CLONE_NEWUTS
-        | c::CLONE_NEWIPC
-        | c::CLONE_NEWUSER
-        | c::CLONE_NEWPID
-        | c::CLONE_NEWNET;
-    permit(c::SYS_clone, vec![rule([masked(0, namespaces as u64, 0)])])?;
+/// Signals that the versions of this program send to each other, and only to one process at a time: which one, is
+/// Landlock's business.
+fn signals_to_versions() -> Vec<Rule> {
+    let one_process = || [compare(0, SeccompCmpOp::Gt, 0), compare(0, SeccompCmpOp::Le, i32::MAX as u64)];
+    let signal = |signal: i32| rule(one_process().into_iter().chain([equals(1, signal as u64)]));
+    [c::SIGTERM, c::SIGKILL].map(signal).into()
+}
 
-    // No memory that can be both written and executed, and none that is first written and then made executable.
+/// No memory that can be both written and executed, and none that is first written and then made executable
+/// (`mprotect`).
+fn mappings() -> Vec<Rule> {
     let both = (c::PROT_WRITE | c::PROT_EXEC) as u64;
     let rights = [c::PROT_NONE, c::PROT_WRITE, c::PROT_EXEC];
-    permit(c::SYS_mmap, rights.map(|right| rule([masked(2, both, right as u64)])).into())?;
-    permit(c::SYS_mprotect, vec![rule([masked(2, c::PROT_EXEC as u64, 0)])])?;
+    rights.map(|right| rule([masked(2, both, right as u64)])).into()
+}
 
-    // No file is created or truncated, which the first versions of Landlock do not all prevent. Without Landlock to
-    // tell files apart, none is opened for writing either: the kernel's own check lets root write most of them.
+/// No file is created or truncated, which the first versions of Landlock do not all prevent. Without Landlock to tell
+/// files apart, none is opened for writing either: the kernel's own check lets root write most of them.
+fn opening(situation: Situation, flags: u8) -> Vec<Rule> {
     let changes = c::O_CREAT | c::O_TRUNC | (c::O_TMPFILE & !c::O_DIRECTORY);
     let refused = if situation.has_landlock { changes } else { changes | c::O_ACCMODE } as u64;
-    let open = |argument| vec![rule([masked(argument, refused, 0)])];
-    permit(c::SYS_openat, open(2))?;
-    #[cfg(target_arch = "x86_64")]
-    permit(c::SYS_open, open(1))?;
-    // No folder is removed.
-    permit(c::SYS_unlinkat, vec![rule([equals(2, 0)])])?;
-    Ok(rules)
+    vec![rule([masked(flags, refused, 0)])]
 }
 
 /// All of these conditions.
-fn rule(conditions: impl IntoIterator<Item = Condition>) -> Result<SeccompRule, seccompiler::BackendError> {
+fn rule(conditions: impl IntoIterator<Item = Condition>) -> Rule {
     SeccompRule::new(conditions.into_iter().collect::<Result<_, _>>()?)
 }
 

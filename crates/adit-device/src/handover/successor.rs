@@ -19,8 +19,8 @@ use crate::tun::{Tun, TunQueue};
 use crate::uapi::Listener;
 use crate::udp::{Sockets, UdpSocket};
 
-/// A device that another process has handed over, as far as it can be built without beginning.
-pub(crate) struct Received {
+/// All that a device is made of, new or handed over, before any of its threads is started.
+pub(crate) struct Parts {
     pub(crate) tun: Tun,
     pub(crate) sockets: Vec<Arc<Sockets>>,
     pub(crate) listener: Listener,
@@ -59,7 +59,7 @@ impl Alone {
 ///
 /// # Errors
 /// It cannot take over, or is not to; the process that hands over has been told why.
-pub(crate) fn receive(stream: &UnixStream, _: Protected) -> Result<Received, String> {
+pub(crate) fn receive(stream: &UnixStream, _: Protected) -> Result<Parts, String> {
     drop(receive_once(stream)?);
     Channel::patient(stream).send(Kind::Prepared, "", &[], &[]).map_err(|error| error.to_string())?;
     receive_once(stream)
@@ -79,7 +79,7 @@ pub(super) fn refuse(stream: &UnixStream, why: &str) {
     let _ = Channel::patient(stream).send(Kind::Refused, why, &[], &[]);
 }
 
-fn receive_once(stream: &UnixStream) -> Result<Received, String> {
+fn receive_once(stream: &UnixStream) -> Result<Parts, String> {
     let message = Channel::patient(stream).receive(STATE).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => "the process that hands over has changed its mind".to_owned(),
         _ => format!("the device is not handed over: {error}"),
@@ -87,7 +87,7 @@ fn receive_once(stream: &UnixStream) -> Result<Received, String> {
     build(message).inspect_err(|why| refuse(stream, why))
 }
 
-fn build(message: Message) -> Result<Received, String> {
+fn build(message: Message) -> Result<Parts, String> {
     if message.kind != Kind::State {
         return Err("expected the state of a device".to_owned());
     }
@@ -143,7 +143,7 @@ fn build(message: Message) -> Result<Received, String> {
     let snapshot = Snapshot::from_bytes(bytes).map_err(|error| error.to_string())?;
     let rng = Box::new(UnwrapErr(SysRng));
     let interface = Interface::restore(snapshot, now(), unix_time(), rng, Bounds::default());
-    Ok(Received {
+    Ok(Parts {
         tun,
         sockets,
         listener,

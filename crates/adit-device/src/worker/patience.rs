@@ -36,12 +36,12 @@ pub(super) struct Turn {
 
 /// Whether the first packet of a turn, on each side, is served before looking for more.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct First {
+pub(super) struct OneByOne {
     pub(super) outbound: bool,
     pub(super) inbound: bool,
 }
 
-impl First {
+impl OneByOne {
     /// It is if packets came one by one in the turn before.
     pub(super) fn after(turn: Turn) -> Self {
         let is_sparse = turn.outbound <= 1 && turn.inbound <= 1;
@@ -56,7 +56,7 @@ impl Patience {
     }
 
     /// Whether to poll once more rather than sleep.
-    pub(super) fn looks_on(&self, now: impl FnOnce() -> Instant) -> bool {
+    pub(super) fn polls_on(&self, now: impl FnOnce() -> Instant) -> bool {
         let in_exchange = if self.turns < EXCHANGE { Duration::ZERO } else { SOON };
         let limit = self.fixed.unwrap_or(in_exchange);
         !limit.is_zero() && now().saturating_duration_since(self.last) < limit
@@ -96,7 +96,7 @@ mod tests {
             now += step;
             patience.moved(*turn, now);
         }
-        patience.looks_on(|| now)
+        patience.polls_on(|| now)
     }
 
     #[test]
@@ -121,17 +121,17 @@ mod tests {
         let mut now = Instant::now();
         let mut patience = Patience::new(None, now);
         for turn in 1..=8 {
-            assert!(!patience.looks_on(|| now), "after {} turns", turn - 1);
+            assert!(!patience.polls_on(|| now), "after {} turns", turn - 1);
             now += STEP;
             patience.moved(BOTH, now);
         }
-        assert!(patience.looks_on(|| now + Duration::from_micros(249)));
+        assert!(patience.polls_on(|| now + Duration::from_micros(249)));
         // A poll in vain is no packet.
         patience.moved(Turn::default(), now + STEP);
-        assert!(!patience.looks_on(|| now + Duration::from_micros(250)));
+        assert!(!patience.polls_on(|| now + Duration::from_micros(250)));
         now += Duration::from_micros(250);
         patience.moved(BOTH, now);
-        assert!(!patience.looks_on(|| now), "it came too late");
+        assert!(!patience.polls_on(|| now), "it came too late");
     }
 
     #[test]
@@ -140,10 +140,10 @@ mod tests {
         let told = Duration::from_millis(1);
         let mut patience = Patience::new(Some(told), start);
         let now = start + Duration::from_secs(1);
-        assert!(!patience.looks_on(|| now));
+        assert!(!patience.polls_on(|| now));
         patience.moved(OUT, now);
-        assert!(patience.looks_on(|| now + told / 2));
-        assert!(!patience.looks_on(|| now + told));
+        assert!(patience.polls_on(|| now + told / 2));
+        assert!(!patience.polls_on(|| now + told));
     }
 
     #[test]
@@ -153,7 +153,7 @@ mod tests {
         for _ in 0..100 {
             now += STEP;
             patience.moved(BOTH, now);
-            assert!(!patience.looks_on(|| now));
+            assert!(!patience.polls_on(|| now));
         }
     }
 }

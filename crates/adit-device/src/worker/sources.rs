@@ -78,7 +78,7 @@ impl Watched {
 impl Worker {
     /// Waits until something can be read, at most for `timeout`, and notes what in `ready`. Returns whether the poll
     /// works.
-    pub(super) fn hear(&mut self, events: &mut Events, timeout: Option<Duration>) -> bool {
+    pub(super) fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> bool {
         let all_watched = self.watched.all(&self.sockets);
         let timeout = if all_watched { timeout } else { Some(timeout.map_or(UNWATCHED, |most| most.min(UNWATCHED))) };
         match self.poll.poll(events, timeout) {

@@ -22,6 +22,7 @@ use rand_core::UnwrapErr;
 use super::*;
 use crate::offload::Offloads;
 use crate::offload::testing::Spec;
+use crate::refused::refuse;
 use crate::udp::bind;
 
 /// The system's allocator, which counts how often a thread asks it for memory.
@@ -228,6 +229,28 @@ fn segments_and_whole_packets_arrive_in_order_whichever_was_expected() {
     let arrived = b.take_all();
     assert_eq!(arrived.len(), expected.len());
     assert!(arrived == expected, "in order, and each checksum right");
+}
+
+#[test]
+fn what_the_kernel_refuses_is_not_looked_for_in_its_queue() {
+    let mut ends = connected();
+    let [a, _] = &mut ends;
+    let packet = finished(Spec::udp4(64).build());
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let socket = a.worker.sockets.v4.as_ref().unwrap().as_raw_fd();
+            for call in [libc::SYS_sendmsg, libc::SYS_sendmmsg] {
+                refuse(call, 0, socket, libc::ENOBUFS);
+            }
+            // Sent, so many would be worth a look.
+            for _ in 0..1_000 {
+                a.put(&packet);
+                a.serve_tun();
+            }
+        });
+    });
+    assert_eq!(a.worker.shared.send_errors.load(Ordering::Relaxed), 1_000);
+    assert!(!a.worker.codel.is_to_look());
 }
 
 #[test]

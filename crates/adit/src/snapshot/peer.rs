@@ -102,7 +102,7 @@ pub(super) fn write(out: &mut Writer, peer: &Peer, allowed_ips: &AllowedIps<Peer
         answering: _,
         // Every source is judged anew.
         is_unjudged: _,
-        last_shown: _,
+        last_announced: _,
         // Follow from the interface's queues, which are handed over themselves.
         wants_initiation: _,
         is_ready: _,

@@ -25,7 +25,7 @@ fn what_came_before_and_during_a_rest_is_served_after_it() {
     };
     // The poll has told of this one, and does not tell again.
     let told = put(10);
-    assert!(worker.hear(&mut Events::with_capacity(8), Some(Duration::ZERO)) && worker.ready.tun);
+    assert!(worker.wait(&mut Events::with_capacity(8), Some(Duration::ZERO)) && worker.ready.tun);
     shared.ends.store(true, Ordering::Relaxed);
     assert!(worker.run(), "it can go on");
     shared.ends.store(false, Ordering::Relaxed);

@@ -44,20 +44,20 @@ fn sockets_that_cannot_be_watched_are_read_all_the_same_and_watched_as_soon_as_t
     shared.wake_control();
     let mut events = Events::with_capacity(8);
     let patience = Some(Duration::from_secs(20));
-    assert!(worker.hear(&mut events, patience));
+    assert!(worker.wait(&mut events, patience));
     read_until_empty(&mut worker);
 
     for sent in 1..4 {
         send_to(port, 4);
-        assert!(worker.hear(&mut events, patience));
+        assert!(worker.wait(&mut events, patience));
         read_until_empty(&mut worker);
         assert_eq!(unknown(), sent, "it is not watched, and read");
     }
     worker.poll.registry().deregister(&mut SourceFd(&v4)).unwrap();
-    assert!(worker.hear(&mut events, patience));
+    assert!(worker.wait(&mut events, patience));
     read_until_empty(&mut worker);
     send_to(port, 4);
-    assert!(worker.hear(&mut events, patience));
+    assert!(worker.wait(&mut events, patience));
     assert!(!events.is_empty(), "it is watched");
     read_until_empty(&mut worker);
     assert_eq!(unknown(), 4);

@@ -23,7 +23,7 @@ mod tests {
     fn an_error_of_a_limit_says_which_one_to_raise() {
         let said = |errno| {
             let source = io::Error::from_raw_os_error(errno);
-            Error::System { action: "events cannot be waited for", source }.to_string()
+            Error::System { failure: "events cannot be waited for", source }.to_string()
         };
         assert_eq!(
             said(libc::ENOSPC),
