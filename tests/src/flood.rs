@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use adit::limits::INITIATION_LEN;
 use adit::{Interface, PrivateKey, PublicKey};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
@@ -37,7 +38,9 @@ pub enum FloodKind {
     Random,
     /// Well-formed initiations by strangers who know the public key, from forged addresses.
     ForgedInitiations,
-    /// The same from one address.
+    /// The same, each with a mac2 that was made up, as if the sender had been given a cookie.
+    FalseCookies,
+    /// The same as [`FloodKind::ForgedInitiations`] from one address.
     OneInitiator,
     /// An initiation of a peer that the attacker has seen, again and again, from forged addresses.
     Replay,
@@ -76,6 +79,7 @@ impl FloodKind {
     pub const ALL: &[Self] = &[
         Self::Random,
         Self::ForgedInitiations,
+        Self::FalseCookies,
         Self::OneInitiator,
         Self::Replay,
         Self::CookieReplies,
@@ -90,6 +94,7 @@ impl FloodKind {
         match self {
             Self::Random => "random",
             Self::ForgedInitiations => "forged-initiations",
+            Self::FalseCookies => "false-cookies",
             Self::OneInitiator => "one-initiator",
             Self::Replay => "replay",
             Self::CookieReplies => "cookie-replies",
@@ -111,6 +116,11 @@ impl FloodKind {
             .map(|number| match self {
                 Self::Random => random(32 + number * 2, rng),
                 Self::ForgedInitiations | Self::OneInitiator => initiation(victim, rng),
+                Self::FalseCookies => {
+                    let mut message = initiation(victim, rng);
+                    rng.fill_bytes(&mut message[INITIATION_LEN - 16..]);
+                    message
+                }
                 Self::Replay => seen.initiation.clone(),
                 Self::CookieReplies => {
                     let index = if number % 2 == 0 { seen.index } else { rng.next_u32() };
@@ -384,7 +394,7 @@ fn initiation(victim: PublicKey, rng: &mut ChaCha8Rng) -> Vec<u8> {
     // A persistent keepalive is due at once, and asks for a session.
     stranger.set_persistent_keepalive(start, peer, 1).expect("a peer");
     stranger.handle_timeout(start);
-    let mut buffer = [0; 148];
+    let mut buffer = [0; INITIATION_LEN];
     let transmit = stranger.poll_transmit(start, &mut buffer).ok().flatten().expect("an initiation");
     buffer[transmit.range].to_vec()
 }

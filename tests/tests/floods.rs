@@ -42,6 +42,8 @@ floods! {
     a_flood_of_random_bytes_is_survived: Random, ["bad_type", "bad_length"];
     a_flood_of_initiations_from_forged_addresses_is_survived: ForgedInitiations,
         ["cookie_sent", "reply_queue_full", "handshake_queue_full", "unknown_peer"];
+    a_flood_of_initiations_with_cookies_that_were_made_up_is_survived: FalseCookies,
+        ["cookie_sent", "reply_queue_full", "handshake_queue_full", "unknown_peer"];
     a_flood_of_initiations_from_one_address_is_survived: OneInitiator,
         ["cookie_sent", "reply_queue_full", "handshake_queue_full", "unknown_peer"];
     a_flood_of_replayed_initiations_is_survived: Replay,

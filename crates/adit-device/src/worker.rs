@@ -57,7 +57,7 @@ const BURST: usize = 192;
 /// How many rounds of bursts are served before it is polled which other sources have become readable.
 const ROUNDS_BETWEEN_POLLS: u32 = 4;
 /// The most bursts in a row after which no strangers are answered: somebody has to be.
-const MOST_PUT_OFF: u32 = 7;
+const MOST_PUT_OFF: u32 = 3;
 /// The most groups of datagrams that are given to the kernel at a time.
 const GROUPS: usize = 32;
 
@@ -124,7 +124,8 @@ impl Worker {
         watched.watch(&poll, &sockets)?;
         Ok(Self {
             answers: shared.answers(index),
-            owes_answers: false,
+            // Some may have been handed over.
+            owes_answers: shared.answers(index),
             put_off: 0,
             shared,
             index,

@@ -25,8 +25,8 @@ pub(crate) struct FloodsOptions {
     /// For how many seconds TCP is measured before each flood, and under it
     #[arg(long, value_name = "N", default_value_t = 2)]
     secs: u32,
-    /// Of beside (the daemon), random, forged-initiations, one-initiator, replay, cookie-replies, unknown-transport,
-    /// live-transport, tiny, oversized, separated by commas; all unless given
+    /// Of beside (the daemon), random, forged-initiations, false-cookies, one-initiator, replay, cookie-replies,
+    /// unknown-transport, live-transport, tiny, oversized, separated by commas; all unless given
     #[arg(long, value_name = "LIST")]
     kinds: Option<String>,
     /// Of adit, wireguard-go, gotatun, boringtun, separated by commas; all unless given

@@ -121,6 +121,8 @@ impl Worker {
         }
         self.sockets = sockets;
         self.answers = self.shared.answers(self.index);
+        // What another worker owed may be this one's to send now.
+        self.owes_answers = self.answers;
         (self.ready.v4, self.ready.v6) = (true, true);
     }
 }

@@ -25,6 +25,10 @@ use crate::path::Path;
 use crate::time::Instant;
 use crate::transmit::Outgoing;
 
+/// Of how many messages in a burst cookies are checked though there would be no answer for them: a check takes some nine
+/// compressions of BLAKE2s, a few times as long as to read a message and pass it over.
+const MOST_CLAIMS: usize = 16;
+
 /// Whether there is more to compute than is healthy, whoever it comes from: too many messages wait, or too many arrive,
 /// whether they are let in or not.
 #[derive(Clone, Copy, Default)]
@@ -128,6 +132,8 @@ struct Judge {
     turns: Turns,
     /// How many cookie replies can still be sent.
     room: usize,
+    /// How many of those who would otherwise be passed over can still have the cookies checked that they claim to have.
+    claims: usize,
 }
 
 impl Admission {
@@ -154,10 +160,14 @@ impl Admission {
 impl Judge {
     fn verdict(&mut self, candidate: &Candidate, number: usize, path: &Path, datagram: &[u8]) -> Verdict {
         // Whoever would be passed over with a right mac1 is passed over without a look at it: a flood may be more than can
-        // be looked at.
+        // be looked at. Nor can all who claim to have a cookie be looked at, since anybody can claim it.
         let is_passed_over = candidate.is_expected && self.is_passed_over(candidate, path);
-        if is_passed_over && self.load.is_high(self.now) && !cookie::has_mac2(datagram) {
-            return Verdict::NoCookie;
+        if is_passed_over && self.load.is_high(self.now) {
+            if !cookie::has_mac2(datagram) || !candidate.is_quiet && self.claims == 0 {
+                self.load.note(self.now, self.queued, &self.bounds);
+                return Verdict::NoCookie;
+            }
+            self.claims -= usize::from(!candidate.is_quiet);
         }
         if !self.checker.mac1_is_good(datagram) {
             return Verdict::Refused(DropReason::BadMac1);
@@ -241,7 +251,7 @@ impl Interface {
             self.rng.fill_bytes(&mut *seed);
             seed
         });
-        admission.judge = Some(Judge { now, checker, seed, bounds, load, queued, turns, room });
+        admission.judge = Some(Judge { now, checker, seed, bounds, load, queued, turns, room, claims: MOST_CLAIMS });
     }
 
     /// The last step: carries out the verdicts.

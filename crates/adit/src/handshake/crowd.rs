@@ -9,8 +9,8 @@
 //!
 //! The table has few places, and networks that share one are counted together there. So each network has two, of which
 //! the lower count is right, or nearer to it. All quiet networks together ask for at most an eighth of what is asked for (a
-//! thirty-second in each of the four rows of places), so that even addresses chosen to look quiet cannot take away the
-//! turns of the others.
+//! thirty-second in each of the four rows of places). So while more than that is answered, even addresses that were chosen
+//! to look quiet leave turns to the others.
 
 use alloc::vec::Vec;
 use core::hash::Hasher as _;

@@ -34,7 +34,13 @@ fn with_room_for_a_hundred_replies(seed: u64) -> Sim {
 
 /// Lets one message of each of these sources arrive at B, all in one burst.
 fn arrive_together(sim: &mut Sim, sources: &[SocketAddr]) {
-    let (now, mut buffer) = (sim.now, junk(sim, B, 1).repeat(sources.len()));
+    let message = junk(sim, B, 1);
+    each_sends(sim, sources, &message);
+}
+
+/// Lets the same message arrive at B from each of these sources, all in one burst.
+fn each_sends(sim: &mut Sim, sources: &[SocketAddr], message: &[u8]) {
+    let (now, mut buffer) = (sim.now, message.repeat(sources.len()));
     let mut burst = Datagrams::new();
     for (number, source) in sources.iter().enumerate() {
         assert!(burst.push(number * 148..(number + 1) * 148, &Path::to(*source), Ecn::NotEct));
@@ -113,6 +119,23 @@ fn nobody_is_passed_over_who_comes_from_a_network_that_asks_for_few_cookies() {
     while sim.drops(B, DropReason::CookieSent) + sim.drops(B, DropReason::ReplyQueueFull) < 66_000 {
         assert!(!is_answered(&mut sim, 100, address(others.next().unwrap())));
     }
+    // Anybody can claim to have a cookie. Of those who crowd in few are believed to be worth a look.
+    let mut claim = junk(&sim, B, 1);
+    (claim[116], claim[132]) = (claim[116] ^ 1, 1);
+    let [loud, quiet] = [(0..100).map(address).collect::<Vec<_>>(), (20..120).map(newcomer).collect()];
+    let sent = sim.drops(B, DropReason::CookieSent);
+    while sim.drops(B, DropReason::CookieSent) - sent < 100 {
+        arrive_together(&mut sim, &[address(others.next().unwrap())]);
+    }
+    let mut looked_at = |sources: &[SocketAddr]| {
+        let before = sim.drops(B, DropReason::BadMac1);
+        each_sends(&mut sim, sources, &claim);
+        sim.drops(B, DropReason::BadMac1) - before
+    };
+    assert_eq!(looked_at(&[&loud[..], &quiet].concat()), 16 + 100);
+    let (now, mut buffer) = (sim.now, [0; 148]);
+    while sim[B].interface.poll_transmit(now, &mut buffer).unwrap().is_some() {}
+
     let then = (20..120).filter(|&number| is_answered(&mut sim, 78, newcomer(number))).count();
     assert!(at_first < 20 && then > 95, "{at_first} of 20, {then} of 100");
     assert!(!is_answered(&mut sim, 100, newcomer(120)), "there is no room");
@@ -121,7 +144,6 @@ fn nobody_is_passed_over_who_comes_from_a_network_that_asks_for_few_cookies() {
     let newcomers: Vec<_> = (130..150).map(newcomer).collect();
     let sources: Vec<_> = (0..80).map(address).chain(newcomers.iter().copied()).collect();
     arrive_together(&mut sim, &sources);
-    let (now, mut buffer) = (sim.now, [0; 148]);
     let answers = std::iter::from_fn(|| sim[B].interface.poll_transmit(now, &mut buffer).unwrap());
     let count = answers.filter(|answer| newcomers.contains(&answer.path.remote)).count();
     assert!(count > 18, "{count} of 20");
