@@ -180,7 +180,7 @@ impl Judge {
             if is_passed_over {
                 return Verdict::NoCookie;
             }
-            self.room = self.room.saturating_sub(1);
+            self.room -= 1;
             let nonce = self.seed.as_ref().map(|seed| nonce(seed, number));
             let reply = nonce
                 .and_then(|nonce| self.checker.create_reply(datagram, candidate.sender_index, path.remote, &nonce));

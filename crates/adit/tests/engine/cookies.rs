@@ -323,6 +323,30 @@ fn a_flood_takes_no_share_from_those_who_have_proven_their_address_until_too_man
 }
 
 #[test]
+fn who_was_let_in_without_load_takes_no_share_from_those_who_have_proven_their_address() {
+    let mut sim = under_load_from(20, 34, B);
+    let let_in_without_load = |sim: &mut Sim| {
+        for number in 0..20 {
+            let message = junk(sim, B, number);
+            sim.inject(B, address(number as u32), &message);
+        }
+    };
+    let_in_without_load(&mut sim);
+    sim.send(A, B);
+    sim.run_for(RTT);
+    assert_eq!(sim.drops(B, DropReason::CookieSent), 1);
+    sim.network.cut(A, B);
+    sim.run_for(secs(6));
+    let initiation = sim.last_sent(A, Kind::Initiation);
+    let_in_without_load(&mut sim);
+    assert_eq!((sim.drops(B, DropReason::CookieSent), sim.drops(B, DropReason::BadHandshake)), (1, 40));
+    for _ in 0..20 {
+        sim.replay(B, &initiation);
+    }
+    assert_eq!((sim.count(B, Kind::Response), sim.drops(B, DropReason::ReplayedInitiation)), (1, 19));
+}
+
+#[test]
 fn without_load_no_source_is_limited() {
     let mut sim = Sim::pair(13);
     for number in 0..500 {
