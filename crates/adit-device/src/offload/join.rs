@@ -11,7 +11,7 @@ mod header;
 #[cfg(test)]
 mod tests;
 
-use header::{Addresses, Header};
+use header::{Addresses, Header, Ids};
 
 /// Most packets of a run of UDP.
 const MAX_UDP: usize = 64;
@@ -58,8 +58,7 @@ struct RunState {
     length: usize,
     /// The identification (IPv4) of the last packet.
     id: u16,
-    /// Whether the packets' identifications are all the same, once that is known.
-    same_id: Option<bool>,
+    ids: Ids,
     push: bool,
     /// Whether the checksum of the first packet is known to be right.
     verified: bool,
@@ -142,7 +141,7 @@ impl Joiner {
             count: 1,
             length,
             id: header.as_ref().map_or(0, |header| header.id),
-            same_id: None,
+            ids: Ids::Unknown,
             push: false,
             verified: false,
             header,
@@ -177,7 +176,7 @@ impl Joiner {
         run.count += 1;
         run.length += header.payload;
         run.id = header.id;
-        run.same_id = change.same_id;
+        run.ids = change.ids;
         run.push |= header.is_last();
         change.closes |= header.is_last();
         if change.closes {
@@ -192,7 +191,7 @@ impl Joiner {
 
 /// What a packet that continues a run changes.
 struct Change {
-    same_id: Option<bool>,
+    ids: Ids,
     closes: bool,
 }
 
@@ -215,9 +214,9 @@ impl RunState {
         if !own.is_continued_by(header, first, packet, self.length) {
             return None;
         }
-        let same_id = own.continues_id(header, self.id, self.same_id)?;
+        let ids = own.continues_ids(header, self.id, self.ids)?;
         let closes = header.payload < own.payload || self.count + 1 == most;
-        Some(Change { same_id, closes })
+        Some(Change { ids, closes })
     }
 
     fn vnet(&self) -> VnetHeader {

@@ -63,6 +63,17 @@ pub(super) struct Header {
     push: bool,
 }
 
+/// How the identifications (IPv4) of the packets of a run follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ids {
+    /// There is one packet so far; or it is IPv6, which has none.
+    Unknown,
+    /// Each is one more than the one before.
+    Rise,
+    /// All are the same, which is allowed where they mean nothing.
+    Stay,
+}
+
 impl Header {
     /// Looks at a packet; `None` if it is to be written alone: no TCP or UDP, a fragment, options or extension headers
     /// of IP, no payload, no checksum, flags of TCP that mean more than "here is data", or lengths that do not agree.
@@ -179,20 +190,19 @@ impl Header {
             && same(l4 + 18..self.length)
     }
 
-    /// `None` if the identification does not continue those of the run, of which `last` is the latest: each has to be
-    /// one more than the one before or, where identifications mean nothing, all have to be the same. Otherwise whether
-    /// they are all the same, as far as that is known.
-    pub(super) fn continues_id(&self, next: &Header, last: u16, same: Option<bool>) -> Option<Option<bool>> {
+    /// How the identifications of the run go on with the next packet, of which `last` is the latest so far. `None` if it does
+    /// not continue them.
+    pub(super) fn continues_ids(&self, next: &Header, last: u16, ids: Ids) -> Option<Ids> {
         if self.flow.v6 {
-            return Some(None);
+            return Some(ids);
         }
         let is_same = next.id == last;
         let is_next = next.id == last.wrapping_add(1);
-        match same {
-            None if is_next => Some(Some(false)),
-            None if is_same && self.atomic => Some(Some(true)),
-            Some(false) if is_next => Some(same),
-            Some(true) if is_same => Some(same),
+        match ids {
+            Ids::Unknown if is_next => Some(Ids::Rise),
+            Ids::Unknown if is_same && self.atomic => Some(Ids::Stay),
+            Ids::Rise if is_next => Some(ids),
+            Ids::Stay if is_same => Some(ids),
             _ => None,
         }
     }
