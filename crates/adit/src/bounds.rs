@@ -19,10 +19,11 @@ pub struct Bounds {
     /// §6.4), and have to find room here.
     pub handshake_queue: usize,
     /// Initiations, and responses to initiations of ours, with a right mac1 in a second (under load also some whose mac1 is
-    /// not looked at); when more arrive there is load as well. With [`Interface::handle_datagram`](crate::Interface::handle_datagram), which lets nothing wait, this bound
-    /// alone makes load: let it be what the CPU computes in a tenth of its time. An initiation that is no peer's costs some
-    /// two Diffie-Hellman operations. Under load, as many in a second are let in from whoever has proven its address;
-    /// beyond that each source has a share.
+    /// not looked at); when more arrive there is load as well. With
+    /// [`Interface::handle_datagram`](crate::Interface::handle_datagram), which lets nothing wait, this bound alone makes
+    /// load: let it be what the CPU computes in a tenth of its time. An initiation that is no peer's costs some two
+    /// Diffie-Hellman operations. Under load, as many in a second are let in from whoever has proven its address; beyond
+    /// that each source has a share.
     pub handshakes_per_second: u32,
     /// Sources whose handshakes are counted once they have proven their address under load; 1,048,576 at most. Each takes 16
     /// bytes, from the first time on that there was load. The table of networks that ask for cookies has a quarter of this many places.

@@ -118,8 +118,8 @@ drops! {
     /// No session came about, or the interface went down before, and the packets that waited for it were given up.
     HandshakeGaveUp = "handshake_gave_up",
     /// There was no room for a message to be sent: a handshake message or keepalive for a peer, whose queue was full; or
-    /// a cookie reply, whose queue was full, or more than half full while it was the turn of others. In the latter case
-    /// mac1 may be wrong as well: it is not looked at.
+    /// a cookie reply, whose queue was full, or more than half full while it was the turn of others. Whoever asked for the
+    /// latter need not know this interface's public key: mac1 is not looked at then.
     ReplyQueueFull = "reply_queue_full",
     /// While the packet or message was on its way the peer was removed, the interface got another private key or went
     /// down, or a later handshake took its place.
