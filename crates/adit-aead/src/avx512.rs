@@ -9,7 +9,7 @@ use core::arch::x86_64::{__m512i, _mm512_shuffle_i64x2};
 use crate::features::features;
 use crate::poly1305::{self as driver, Arithmetic, Block, LANES, Numbers, State};
 use crate::short::{self, Rows};
-use crate::stream::{self, KeyStream, Mac, Segment, Vector};
+use crate::stream::{self, BLOCK_LEN, KeyStream, Mac, Segment, Vector};
 use crate::{Packet, TAG_LEN};
 
 features!("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512ifma");
@@ -28,7 +28,8 @@ impl Avx512 {
     pub(crate) fn seal(self, packets: &mut [Packet<'_>]) {
         match packets {
             [packet] if packet.text.len() <= short::max_len(rows::BLOCKS) => short::seal(self, packet),
-            packets => stream::seal(self, packets),
+            // SAFETY: an `Avx512` exists only where `detect` found the features.
+            packets => unsafe { seal_groups(self, packets) },
         }
     }
 
@@ -36,24 +37,29 @@ impl Avx512 {
     pub(crate) fn open(self, packets: &mut [Packet<'_>]) {
         match packets {
             [packet] if packet.text.len() <= short::max_len(rows::BLOCKS) => short::open(self, packet),
-            packets => stream::open(self, packets),
+            // SAFETY: an `Avx512` exists only where `detect` found the features.
+            packets => unsafe { open_groups(self, packets) },
         }
     }
 }
 
 impl Vector for Avx512 {
+    #[inline(always)]
     fn key_stream<const BLOCKS: usize>(self, segments: &[Segment<'_>], out: &mut KeyStream<BLOCKS>) {
         // SAFETY: an `Avx512` exists only where `detect` found the features.
         unsafe { chacha20::key_stream(segments, &mut out.0) }
     }
 
-    fn xor(self, text: &mut [u8], stream: &[u8]) {
+    #[inline(always)]
+    fn xor(self, text: &mut [u8], stream: &[[u8; BLOCK_LEN]]) {
         // SAFETY: an `Avx512` exists only where `detect` found the features.
         unsafe { chacha20::xor(text, stream) }
     }
 
+    #[inline(always)]
     fn tags(self, macs: &[Mac<'_>], tags: &mut [[u8; TAG_LEN]]) {
-        driver::tags(self, macs, tags);
+        // SAFETY: an `Avx512` exists only where `detect` found the features.
+        unsafe { tags_in_lanes(self, macs, tags) }
     }
 }
 
@@ -65,30 +71,53 @@ impl Rows<{ rows::BLOCKS }> for Avx512 {
 }
 
 impl Arithmetic<3> for Avx512 {
+    #[inline(always)]
     fn begin(self, keys: [&[u8; 32]; LANES]) -> State<3> {
         // SAFETY: an `Avx512` exists only where `detect` found the features.
         unsafe { poly1305::begin(keys) }
     }
 
+    #[inline(always)]
     fn absorb(self, state: &mut State<3>, rows: [&[Block]; LANES]) {
         // SAFETY: an `Avx512` exists only where `detect` found the features.
         unsafe { poly1305::absorb(state, rows) }
     }
 
+    #[inline(always)]
     fn absorb_steps(self, state: &mut State<3>, steps: &[[Block; LANES]]) {
         // SAFETY: an `Avx512` exists only where `detect` found the features.
         unsafe { poly1305::absorb_steps(state, steps) }
     }
 
+    #[inline(always)]
     fn powers(self, r: &Numbers<3>) -> [Numbers<3>; LANES] {
         // SAFETY: an `Avx512` exists only where `detect` found the features.
         unsafe { poly1305::powers(r) }
     }
 
+    #[inline(always)]
     fn finish(self, state: &State<3>) -> [Block; LANES] {
         // SAFETY: an `Avx512` exists only where `detect` found the features.
         unsafe { poly1305::finish(state) }
     }
+}
+
+/// [`stream::seal`] as a function of this backend: what is inlined into it is compiled for the backend's instructions.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn seal_groups(vector: Avx512, packets: &mut [Packet<'_>]) {
+    stream::seal(vector, packets);
+}
+
+/// [`stream::open`], likewise.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn open_groups(vector: Avx512, packets: &mut [Packet<'_>]) {
+    stream::open(vector, packets);
+}
+
+/// [`driver::tags`], likewise.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn tags_in_lanes(vector: Avx512, macs: &[Mac<'_>], tags: &mut [[u8; TAG_LEN]]) {
+    driver::tags(vector, macs, tags);
 }
 
 /// From four vectors of four 128-bit quarters to one of all first quarters, one

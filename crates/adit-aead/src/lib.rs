@@ -64,6 +64,8 @@ mod avx512;
 mod backend;
 #[cfg(target_arch = "x86_64")]
 mod features;
+#[cfg(target_arch = "x86_64")]
+mod few;
 mod known_answers;
 #[cfg(target_arch = "x86_64")]
 mod poly1305;

@@ -75,6 +75,7 @@ macro_rules! each_lane {
 pub(crate) use each_lane;
 
 /// See [`crate::stream::Vector::tags`].
+#[inline(always)]
 pub(crate) fn tags<const LIMBS: usize, A: Arithmetic<LIMBS>>(
     arithmetic: A,
     macs: &[Mac<'_>],
@@ -147,6 +148,7 @@ fn choose_alone(macs: &Lanes<'_>, used: Mask, is_even: bool) -> Mask {
 }
 
 /// A packet in each lane, all equally long.
+#[inline(always)]
 fn side_by_side<const LIMBS: usize, A: Arithmetic<LIMBS>>(arithmetic: A, state: &mut State<LIMBS>, macs: &Lanes<'_>) {
     let texts = each_lane!(lane => macs[lane].text.as_chunks());
     arithmetic.absorb(state, each_lane!(lane => texts[lane].0));

@@ -36,8 +36,7 @@ pub(crate) fn open<const BLOCKS: usize>(vector: impl Rows<BLOCKS>, packet: &mut 
 
 /// Encrypts or decrypts.
 fn apply<const BLOCKS: usize>(vector: impl Vector, packet: &mut Packet<'_>, stream: &KeyStream<BLOCKS>) {
-    let len = packet.text.len();
-    vector.xor(packet.text, &stream.0[1..].as_flattened()[..len]);
+    vector.xor(packet.text, &stream.0[1..]);
 }
 
 /// The tag of a ciphertext.

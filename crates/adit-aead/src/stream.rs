@@ -1,11 +1,15 @@
 //! What a vector backend provides, and the order in which it is used: the part of sealing and opening that is the same
 //! for all of them, free of `unsafe`.
+//!
+//! What is marked `inline(always)`, here and in [`crate::few`] and [`crate::poly1305`], becomes part of a backend's
+//! function, and so is compiled for the backend's instructions. Lists are filled where they stay: a copy of what was
+//! just written in smaller pieces would wait until that has reached the cache.
 
 use arrayvec::ArrayVec;
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::optimization_barrier;
 
-use crate::{Packet, TAG_LEN};
+use crate::{Packet, TAG_LEN, few};
 
 /// Blocks in one run of the key stream, at most.
 pub(crate) const LANES: usize = 32;
@@ -25,8 +29,8 @@ pub(crate) trait Vector: Copy {
     /// There is at least one segment, and `out` has room for all blocks.
     fn key_stream<const BLOCKS: usize>(self, segments: &[Segment<'_>], out: &mut KeyStream<BLOCKS>);
 
-    /// XORs `stream` into `text`, which is as long.
-    fn xor(self, text: &mut [u8], stream: &[u8]);
+    /// XORs the blocks of `stream` into `text` from its beginning, as far as both go.
+    fn xor(self, text: &mut [u8], stream: &[[u8; BLOCK_LEN]]);
 
     /// Computes the tag of each of `macs`; `tags` is as long.
     fn tags(self, macs: &[Mac<'_>], tags: &mut [[u8; TAG_LEN]]);
@@ -75,36 +79,54 @@ impl<const BLOCKS: usize> Drop for KeyStream<BLOCKS> {
 }
 
 /// See [`crate::seal`].
+#[inline(always)]
 pub(crate) fn seal<V: Vector>(vector: V, packets: &mut [Packet<'_>]) {
     for group in packets.chunks_mut(GROUP) {
-        if is_small(group) { seal_group::<_, FEW>(vector, group) } else { seal_group::<_, LANES>(vector, group) }
+        let blocks = blocks_of(group);
+        if blocks <= FEW {
+            few::seal::<FEW>(vector, group);
+        } else if blocks <= LANES {
+            few::seal::<LANES>(vector, group);
+        } else {
+            seal_group(vector, group);
+        }
     }
 }
 
-fn seal_group<V: Vector, const FIRST: usize>(vector: V, group: &mut [Packet<'_>]) {
-    let mut first = KeyStream::<FIRST>::new();
+#[inline(always)]
+fn seal_group<V: Vector>(vector: V, group: &mut [Packet<'_>]) {
+    let mut first = KeyStream::new();
     let mut run = Run::new(vector);
     run.begin(group, &mut first);
     run.apply(group, &first);
     run.finish(group);
-    let tags = run.tags(group, &first);
+    let tags = tags(vector, group.iter().zip(&first.0));
     for (packet, tag) in group.iter_mut().zip(&tags) {
         *packet.tag = *tag;
     }
 }
 
 /// See [`crate::open`].
+#[inline(always)]
 pub(crate) fn open<V: Vector>(vector: V, packets: &mut [Packet<'_>]) {
     for group in packets.chunks_mut(GROUP) {
-        if is_small(group) { open_group::<_, FEW>(vector, group) } else { open_group::<_, LANES>(vector, group) }
+        let blocks = blocks_of(group);
+        if blocks <= FEW {
+            few::open::<FEW>(vector, group);
+        } else if blocks <= LANES {
+            few::open::<LANES>(vector, group);
+        } else {
+            open_group(vector, group);
+        }
     }
 }
 
-fn open_group<V: Vector, const FIRST: usize>(vector: V, group: &mut [Packet<'_>]) {
-    let mut first = KeyStream::<FIRST>::new();
+#[inline(always)]
+fn open_group<V: Vector>(vector: V, group: &mut [Packet<'_>]) {
+    let mut first = KeyStream::new();
     let mut run = Run::new(vector);
     run.begin(group, &mut first);
-    let tags = run.tags(group, &first);
+    let tags = tags(vector, group.iter().zip(&first.0));
     for ((packet, tag), wanted) in group.iter_mut().zip(&tags).zip(&mut run.wanted) {
         packet.authentic = is_equal(packet.tag, tag).into();
         *wanted = packet.authentic;
@@ -113,9 +135,10 @@ fn open_group<V: Vector, const FIRST: usize>(vector: V, group: &mut [Packet<'_>]
     run.finish(group);
 }
 
-/// Whether [`FEW`] blocks are enough.
-fn is_small(group: &[Packet<'_>]) -> bool {
-    group.iter().map(all_blocks).sum::<usize>() <= FEW
+/// How many blocks of key stream the group needs in all.
+#[inline(always)]
+fn blocks_of(group: &[Packet<'_>]) -> usize {
+    group.iter().map(all_blocks).sum()
 }
 
 /// A run of key stream for a group of packets.
@@ -127,8 +150,6 @@ fn is_small(group: &[Packet<'_>]) -> bool {
 struct Run<'a, V> {
     vector: V,
     segments: ArrayVec<Segment<'a>, LANES>,
-    /// Where each packet's block 0 is in the first run.
-    key_lanes: [u8; GROUP],
     /// Where the next run begins: a packet of the group, and a block of its text.
     next_packet: usize,
     next_block: usize,
@@ -137,41 +158,23 @@ struct Run<'a, V> {
 }
 
 impl<'a, V: Vector> Run<'a, V> {
+    #[inline(always)]
     fn new(vector: V) -> Run<'a, V> {
-        Run {
-            vector,
-            segments: ArrayVec::new(),
-            key_lanes: [0; GROUP],
-            next_packet: 0,
-            next_block: 0,
-            wanted: [true; GROUP],
-        }
+        Run { vector, segments: ArrayVec::new(), next_packet: 0, next_block: 0, wanted: [true; GROUP] }
     }
 
     /// Makes the first run's key stream.
-    fn begin<const FIRST: usize>(&mut self, group: &[Packet<'a>], stream: &mut KeyStream<FIRST>) {
-        let blocks: usize = group.iter().map(all_blocks).sum();
-        if blocks <= FIRST {
-            // Everything fits: a segment a packet.
-            let mut lane = 0;
-            for (i, packet) in group.iter().enumerate() {
-                let segment = segment(packet, i, 0, all_blocks(packet));
-                self.key_lanes[i] = lane;
-                lane += segment.blocks as u8;
-                self.segments.push(segment);
-            }
-            self.next_packet = group.len();
-        } else {
-            for (i, packet) in group.iter().enumerate() {
-                self.key_lanes[i] = i as u8;
-                self.segments.push(segment(packet, i, 0, 1));
-            }
-            self.fill(group, group.len());
+    #[inline(always)]
+    fn begin(&mut self, group: &[Packet<'a>], stream: &mut KeyStream<LANES>) {
+        for (i, packet) in group.iter().enumerate() {
+            self.segments.push(segment(packet, i, 0, 1));
         }
+        self.fill(group, group.len());
         self.vector.key_stream(&self.segments, stream);
     }
 
     /// All runs after the first.
+    #[inline(always)]
     fn finish(&mut self, group: &mut [Packet<'a>]) {
         if self.next_packet == group.len() {
             return;
@@ -189,11 +192,12 @@ impl<'a, V: Vector> Run<'a, V> {
     }
 
     /// Gives the lanes from `lane` on to the texts.
+    #[inline(always)]
     fn fill(&mut self, group: &[Packet<'a>], mut lane: usize) {
         while lane < LANES
             && let Some(packet) = group.get(self.next_packet)
         {
-            let left = text_blocks(packet) - self.next_block;
+            let left = all_blocks(packet) - 1 - self.next_block;
             if left == 0 || !self.wanted[self.next_packet] {
                 self.next_packet += 1;
                 self.next_block = 0;
@@ -209,39 +213,22 @@ impl<'a, V: Vector> Run<'a, V> {
     }
 
     /// XORs the run's key stream into the texts.
-    fn apply<const BLOCKS: usize>(&self, group: &mut [Packet<'_>], stream: &KeyStream<BLOCKS>) {
-        let mut lane = 0;
+    #[inline(always)]
+    fn apply(&self, group: &mut [Packet<'_>], stream: &KeyStream<LANES>) {
+        let mut left = stream.0.as_slice();
         for segment in &self.segments {
+            let (blocks, rest) = left.split_at(segment.blocks);
+            left = rest;
             // Block 0 is not for the text, which begins with block 1.
-            let skipped = usize::from(segment.counter == 0);
-            let start = (segment.counter as usize + skipped - 1) * BLOCK_LEN;
-            let blocks = stream.0[lane + skipped..lane + segment.blocks].as_flattened();
-            lane += segment.blocks;
-            if !blocks.is_empty() && self.wanted[segment.packet] {
-                let text = &mut group[segment.packet].text[start..];
-                let len = text.len().min(blocks.len());
-                self.vector.xor(&mut text[..len], &blocks[..len]);
+            if segment.counter > 0 && self.wanted[segment.packet] {
+                let start = (segment.counter as usize - 1) * BLOCK_LEN;
+                self.vector.xor(&mut group[segment.packet].text[start..], blocks);
             }
         }
     }
-
-    /// The tags of the group's ciphertexts; `first` is the first run's key stream.
-    fn tags<const FIRST: usize>(&self, group: &[Packet<'_>], first: &KeyStream<FIRST>) -> [[u8; TAG_LEN]; GROUP] {
-        let mut macs = ArrayVec::<Mac<'_>, GROUP>::new();
-        for (packet, lane) in group.iter().zip(self.key_lanes) {
-            let (halves, _) = first.0[usize::from(lane)].as_chunks();
-            macs.push(Mac {
-                key: &halves[0],
-                text: packet.text,
-                last: (u128::from(packet.text.len() as u64) << 64).to_le_bytes(),
-            });
-        }
-        let mut tags = [[0; TAG_LEN]; GROUP];
-        self.vector.tags(&macs, &mut tags[..group.len()]);
-        tags
-    }
 }
 
+#[inline(always)]
 pub(crate) fn segment<'a>(packet: &Packet<'a>, index: usize, counter: u32, blocks: usize) -> Segment<'a> {
     Segment {
         key: &packet.key.bytes,
@@ -252,16 +239,31 @@ pub(crate) fn segment<'a>(packet: &Packet<'a>, index: usize, counter: u32, block
     }
 }
 
-fn text_blocks(packet: &Packet<'_>) -> usize {
-    packet.text.len().div_ceil(BLOCK_LEN)
+/// The tags of ciphertexts, each packet with its block 0.
+#[inline(always)]
+pub(crate) fn tags<'a>(
+    vector: impl Vector,
+    packets: impl Iterator<Item = (&'a Packet<'a>, &'a [u8; BLOCK_LEN])>,
+) -> [[u8; TAG_LEN]; GROUP] {
+    let mut macs = ArrayVec::<_, GROUP>::new();
+    for (packet, block) in packets {
+        let (halves, _) = block.as_chunks();
+        let last = (u128::from(packet.text.len() as u64) << 64).to_le_bytes();
+        macs.push(Mac { key: &halves[0], text: packet.text, last });
+    }
+    let mut tags = [[0; TAG_LEN]; GROUP];
+    vector.tags(&macs, &mut tags[..macs.len()]);
+    tags
 }
 
-/// Including the one that makes the authenticator's key.
-fn all_blocks(packet: &Packet<'_>) -> usize {
-    1 + text_blocks(packet)
+/// How many blocks of key stream a packet needs: one makes the authenticator's key, and the others are for the text.
+pub(crate) fn all_blocks(packet: &Packet<'_>) -> usize {
+    // Rounded up; `Packet::new` bounds the text.
+    (packet.text.len() + 2 * BLOCK_LEN - 1) / BLOCK_LEN
 }
 
 /// Compares in constant time.
+#[inline(always)]
 pub(crate) fn is_equal(a: &[u8; TAG_LEN], b: &[u8; TAG_LEN]) -> Choice {
     let different = u128::from_le_bytes(*a) ^ u128::from_le_bytes(*b);
     // Both halves in one 64-bit word, the longest that `subtle` has.

@@ -64,15 +64,18 @@ pub(super) fn key_stream_beside(segment: &Segment<'_>, out: &mut KeyStream<LANES
 }
 
 /// See [`crate::stream::Vector::xor`].
+#[inline]
 #[target_feature(enable = "avx2")]
-pub(super) fn xor(text: &mut [u8], stream: &[u8]) {
-    let (text_parts, text_rest) = text.as_chunks_mut();
-    let (stream_parts, stream_rest) = stream.as_chunks();
-    for (text, stream) in text_parts.iter_mut().zip(stream_parts) {
+pub(super) fn xor(text: &mut [u8], stream: &[[u8; BLOCK_LEN]]) {
+    let (text, text_rest) = text.as_chunks_mut();
+    let (stream, _) = stream.as_flattened().as_chunks();
+    for (text, stream) in text.iter_mut().zip(stream) {
         store(text, _mm256_xor_si256(load(text), load(stream)));
     }
-    for (text, stream) in text_rest.iter_mut().zip(stream_rest) {
-        *text ^= stream;
+    if let Some(stream) = stream.get(text.len()) {
+        for (text, stream) in text_rest.iter_mut().zip(stream) {
+            *text ^= stream;
+        }
     }
 }
 

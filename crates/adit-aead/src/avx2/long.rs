@@ -157,8 +157,7 @@ fn segment<'a>(packet: &Packet<'a>, start: usize) -> Segment<'a> {
 }
 
 fn apply(vector: Avx2, packet: &mut Packet<'_>, start: usize, stream: &KeyStream<LANES>) {
-    let end = packet.text.len().min(start + STEP);
-    vector.xor(&mut packet.text[start..end], &stream.0.as_flattened()[..end - start]);
+    vector.xor(&mut packet.text[start..], &stream.0);
 }
 
 #[cfg(test)]

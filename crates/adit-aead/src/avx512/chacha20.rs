@@ -105,36 +105,33 @@ fn half_key_stream(segments: &[Segment<'_>], out: &mut [[u8; BLOCK_LEN]]) {
 }
 
 /// See [`crate::stream::Vector::xor`].
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
-pub(super) fn xor(text: &mut [u8], stream: &[u8]) {
-    let (text_parts, text) = text.as_chunks_mut::<{ 4 * BLOCK_LEN }>();
-    let (stream_parts, stream) = stream.as_chunks::<{ 4 * BLOCK_LEN }>();
-    for (text, stream) in text_parts.iter_mut().zip(stream_parts) {
+pub(super) fn xor(text: &mut [u8], stream: &[[u8; BLOCK_LEN]]) {
+    let (text, rest) = text.as_chunks_mut::<BLOCK_LEN>();
+    let last = stream.get(text.len());
+    let both = text.len().min(stream.len());
+    let (text_fours, text) = text[..both].as_chunks_mut::<4>();
+    let (stream_fours, stream) = stream[..both].as_chunks::<4>();
+    for (text, stream) in text_fours.iter_mut().zip(stream_fours) {
         xor_blocks(text, stream);
     }
-    let (text_blocks, text) = text.as_chunks_mut::<BLOCK_LEN>();
-    let (stream_blocks, stream) = stream.as_chunks::<BLOCK_LEN>();
-    for (text, stream) in text_blocks.iter_mut().zip(stream_blocks) {
-        xor_blocks(text, stream);
-    }
-    let count = text.len().min(stream.len());
-    if let Some(mask) = (!0_u64).checked_shr(64 - count as u32) {
-        // SAFETY: the mask has a bit for each of the first `count` bytes only,
-        // and both slices have them.
+    xor_blocks(text, stream);
+    if !rest.is_empty()
+        && let Some(stream) = last
+    {
+        let mask = !0 >> (BLOCK_LEN - rest.len());
+        // SAFETY: the mask has a bit for each byte of `rest`, which is shorter than a block, and for no other.
         unsafe {
-            let vector = _mm512_maskz_loadu_epi8(mask, text.as_ptr().cast());
-            let stream = _mm512_maskz_loadu_epi8(mask, stream.as_ptr().cast());
-            let vector = _mm512_xor_si512(vector, stream);
-            _mm512_mask_storeu_epi8(text.as_mut_ptr().cast(), mask, vector);
+            let vector = _mm512_xor_si512(_mm512_maskz_loadu_epi8(mask, rest.as_ptr().cast()), load(stream));
+            _mm512_mask_storeu_epi8(rest.as_mut_ptr().cast(), mask, vector);
         }
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
-fn xor_blocks<const LEN: usize>(text: &mut [u8; LEN], stream: &[u8; LEN]) {
-    let (text, _) = text.as_chunks_mut();
-    let (stream, _) = stream.as_chunks();
+fn xor_blocks(text: &mut [[u8; BLOCK_LEN]], stream: &[[u8; BLOCK_LEN]]) {
     for (text, stream) in text.iter_mut().zip(stream) {
         store(text, _mm512_xor_si512(load(text), load(stream)));
     }

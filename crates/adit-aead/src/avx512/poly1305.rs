@@ -6,7 +6,7 @@
 use core::arch::x86_64::*;
 
 use super::quarters;
-use crate::poly1305::{Block, LANES, Numbers, State, each_lane};
+use crate::poly1305::{BLOCK_LEN, Block, LANES, Numbers, State, each_lane};
 
 /// Eight numbers modulo 2^130 - 5, not fully reduced: a limb may have a few
 /// bits more than it should.
@@ -44,38 +44,47 @@ pub(super) fn begin(keys: [&[u8; 32]; LANES]) -> State<3> {
 }
 
 /// See [`crate::poly1305::Arithmetic::absorb`].
+#[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
-pub(super) fn absorb(state: &mut State<3>, rows: [&[Block]; LANES]) {
+pub(super) fn absorb(state: &mut State<3>, mut rows: [&[Block]; LANES]) {
+    if rows[0].len() >= 2 * AT_ONCE {
+        rows = absorb_fours(state, rows);
+    }
     let r = factors(load_all(&state.r));
     let mut sums = load_all(&state.sums);
-    let parts = each_lane!(lane => rows[lane].as_chunks::<AT_ONCE>());
-    let fours = parts[0].0.len();
-    let mut rest = rows;
-    if fours >= 2 {
-        // A carry for several blocks: ((((sum + a) r + b) r + c) r + d) r with the products added up first.
-        let r2 = multiply(r.limbs, &r);
-        let r3 = factors(multiply(r2, &r));
-        let r2 = factors(r2);
-        let r4 = factors(multiply(r2.limbs, &r2));
-        // Checked once here instead of each time.
-        let parts = each_lane!(lane => &parts[lane].0[..fours]);
-        let four = |i: usize| gather_four(each_lane!(lane => &parts[lane][i]));
-        for i in 0..fours {
-            let [a, b, c, d] = four(i);
-            let mut products = Products::zero();
-            products.add(message(d), &r);
-            products.add(message(c), &r2);
-            products.add(message(b), &r3);
-            products.add(add(sums, message(a)), &r4);
-            sums = products.carried();
-        }
-        rest = each_lane!(lane => &rows[lane][fours * AT_ONCE..]);
-    }
-    let one = |i: usize| gather(each_lane!(lane => &rest[lane][i]));
-    for i in 0..rest[0].len() {
+    let one = |i: usize| gather(each_lane!(lane => &rows[lane][i]));
+    for i in 0..rows[0].len() {
         sums = multiply(add(sums, message(one(i))), &r);
     }
     state.sums = store_all(sums);
+}
+
+/// Absorbs four blocks of each row at a time, as long as there are four, and gives the rest.
+///
+/// That takes one carry for all four: ((((sum + a) r + b) r + c) r + d) r with the products added up first.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn absorb_fours<'a>(state: &mut State<3>, rows: [&'a [Block]; LANES]) -> [&'a [Block]; LANES] {
+    let r = factors(load_all(&state.r));
+    let mut sums = load_all(&state.sums);
+    let r2 = multiply(r.limbs, &r);
+    let r3 = factors(multiply(r2, &r));
+    let r2 = factors(r2);
+    let r4 = factors(multiply(r2.limbs, &r2));
+    let parts = each_lane!(lane => rows[lane].as_chunks::<AT_ONCE>());
+    // Checked once here instead of each time.
+    let fours = each_lane!(lane => &parts[lane].0[..parts[0].0.len()]);
+    let four = |i: usize| gather_four(each_lane!(lane => &fours[lane][i]));
+    for i in 0..fours[0].len() {
+        let [a, b, c, d] = four(i);
+        let mut products = Products::zero();
+        products.add(message(d), &r);
+        products.add(message(c), &r2);
+        products.add(message(b), &r3);
+        products.add(add(sums, message(a)), &r4);
+        sums = products.carried();
+    }
+    state.sums = store_all(sums);
+    each_lane!(lane => parts[lane].1)
 }
 
 /// See [`crate::poly1305::Arithmetic::absorb_steps`].
@@ -141,8 +150,9 @@ pub(super) fn finish(state: &State<3>) -> [Block; LANES] {
     let high = _mm512_add_epi64(h_high, load(s[1]));
     let high = _mm512_mask_add_epi64(high, carried, high, _mm512_set1_epi64(1));
 
-    let (lows, highs) = (store(low), store(high));
-    each_lane!(lane => (u128::from(lows[lane]) | u128::from(highs[lane]) << 64).to_le_bytes())
+    let [t0, t2, t4, t6] = store_blocks(_mm512_unpacklo_epi64(low, high));
+    let [t1, t3, t5, t7] = store_blocks(_mm512_unpackhi_epi64(low, high));
+    [t0, t1, t2, t3, t4, t5, t6, t7]
 }
 
 /// The limbs of 128-bit numbers.
@@ -317,4 +327,13 @@ fn store(vector: __m512i) -> [u64; LANES] {
     // SAFETY: 64 bytes are written, to an array of eight words.
     unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), vector) };
     words
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512ifma")]
+fn store_blocks(vector: __m512i) -> [Block; AT_ONCE] {
+    let mut blocks = [[0; BLOCK_LEN]; AT_ONCE];
+    // SAFETY: 64 bytes are written, to an array of four times 16 bytes.
+    unsafe { _mm512_storeu_si512(blocks.as_mut_ptr().cast(), vector) };
+    blocks
 }

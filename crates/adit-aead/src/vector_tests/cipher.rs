@@ -136,14 +136,17 @@ proptest! {
     }
 
     #[test]
-    fn xor_changes_a_text_of_any_length_and_nothing_else(
+    fn xor_changes_a_text_as_far_as_it_and_the_stream_go_and_nothing_behind(
         text in prop::collection::vec(any::<u8>(), 0..=LANES * BLOCK_LEN),
-        stream in prop::collection::vec(any::<u8>(), LANES * BLOCK_LEN),
+        stream in prop::collection::vec(any::<[u8; BLOCK_LEN]>(), 0..=LANES),
+        behind in prop::collection::vec(any::<u8>(), 2 * BLOCK_LEN),
     ) {
         for_every_vector!(vector => {
-            let mut changed = text.clone();
-            vector.xor(&mut changed, &stream[..text.len()]);
-            let expected: Vec<u8> = text.iter().zip(&stream).map(|(a, b)| a ^ b).collect();
+            let mut changed = [text.as_slice(), &behind].concat();
+            vector.xor(&mut changed[..text.len()], &stream);
+            let zeros = core::iter::repeat(&0);
+            let expected = text.iter().zip(stream.as_flattened().iter().chain(zeros)).map(|(a, b)| a ^ b);
+            let expected: Vec<u8> = expected.chain(behind.iter().copied()).collect();
             prop_assert_eq!(changed, expected);
         });
     }

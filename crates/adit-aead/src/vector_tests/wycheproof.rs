@@ -40,7 +40,7 @@ fn seal(vector: impl Vector, key: &[u8; 32], nonce: [u32; 3], aad: &[u8], text: 
         let counter = (1 + i * LANES) as u32;
         let blocks = part.len().div_ceil(BLOCK_LEN);
         vector.key_stream(&[Segment { key, nonce, counter, blocks, packet: 0 }], &mut stream);
-        vector.xor(part, &stream.0.as_flattened()[..part.len()]);
+        vector.xor(part, &stream.0);
     }
 
     let mut authenticated = aad.to_vec();

@@ -14,6 +14,7 @@ pub(super) const PROBES: &[&Probe] = &[
         run: || cipher(Backend::Avx2),
         allowed: &[
             Allowed { place: "adit-aead/src/stream.rs", line: "self.wanted[", why: VERDICT },
+            Allowed { place: "adit-aead/src/few.rs", line: "if packet.authentic", why: VERDICT },
             Allowed { place: "adit-aead/src/short.rs", line: "if packet.authentic", why: VERDICT },
             Allowed { place: "adit-aead/src/avx2/long.rs", line: "if !packets[i].authentic", why: VERDICT },
         ],
@@ -32,11 +33,14 @@ pub(super) const PROBES: &[&Probe] = &[
 ];
 
 /// Lengths of the texts of a batch, so chosen that every way through the backends is taken: packets of a length side
-/// by side, mixed ones, a long one among short ones, long ones, single ones, and each rest of a block.
+/// by side, mixed ones, each with one run of key stream and with several, a long one among short ones, long ones,
+/// single ones, and each rest of a block.
 const BATCHES: &[&[usize]] = &[
     &[64; 8],
     &[0, 1, 15, 16, 17, 63, 64, 65],
     &[1440, 16, 33, 0],
+    &[300; 8],
+    &[1440, 300, 16, 33, 0, 64, 65, 17],
     &[1440; 9],
     &[1440, 1420, 700, 2048, 513],
     &[40],
