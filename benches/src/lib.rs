@@ -1,6 +1,7 @@
 //! Helpers shared by the benchmarks.
 #![deny(missing_docs)]
 
+mod aead;
 mod packet;
 mod pair;
 
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use criterion::Criterion;
 
+pub use aead::{Batch, Contestant};
 pub use packet::{Flow, Unfinished, udp_packet};
 pub use pair::{MTU, Pair};
 
