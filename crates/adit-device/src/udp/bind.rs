@@ -67,8 +67,10 @@ fn bind_both(port: u16, workers: usize, fwmark: u32, offload: bool) -> Result<Ve
         let source = io::Error::from_raw_os_error(libc::EAFNOSUPPORT);
         return Err(BindError { port, family: "IPv4 and IPv6", action: "the host has neither", source });
     };
-    let mut v4 = v4.map(|(sockets, _)| sockets.into_iter());
-    let mut v6 = v6.map(|(sockets, _)| sockets.into_iter());
+    let sockets = |family: Option<(Vec<UdpSocket>, u16)>| family.map(|(sockets, _)| sockets);
+    let mut families = [sockets(v4), sockets(v6)];
+    make_even(&mut families);
+    let [mut v4, mut v6] = families.map(|sockets| sockets.map(Vec::into_iter));
     Ok((0..=workers)
         .map(|_| Sockets {
             v4: v4.as_mut().and_then(Iterator::next),
@@ -76,6 +78,16 @@ fn bind_both(port: u16, workers: usize, fwmark: u32, offload: bool) -> Result<Ve
             port: chosen,
         })
         .collect())
+}
+
+/// Where the kernel can steer one family only, neither has a socket for handshakes: what belongs there goes to the
+/// workers then, who answer, and need a socket of each family for it. What was to be steered to a socket that is closed,
+/// the kernel shares out among the others.
+fn make_even<T>(families: &mut [Option<Vec<T>>]) {
+    let fewest = families.iter().flatten().map(Vec::len).min().unwrap_or(0);
+    for sockets in families.iter_mut().flatten() {
+        sockets.truncate(fewest);
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -191,4 +203,24 @@ fn open(family: Family, fwmark: u32, offload: bool) -> Result<UdpSocket, (&'stat
         let _ = set(libc::SOL_UDP, libc::UDP_GRO, 1);
     }
     Ok(UdpSocket::new(socket, offload))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_one_family_has_no_socket_for_handshakes_the_other_has_none_either() {
+        for (families, expected) in [
+            ([Some(vec![0, 1, 2]), Some(vec![3, 4])], [Some(vec![0, 1]), Some(vec![3, 4])]),
+            ([Some(vec![0, 1]), Some(vec![3, 4, 5])], [Some(vec![0, 1]), Some(vec![3, 4])]),
+            ([Some(vec![0, 1, 2]), Some(vec![3, 4, 5])], [Some(vec![0, 1, 2]), Some(vec![3, 4, 5])]),
+            ([None, Some(vec![3, 4, 5])], [None, Some(vec![3, 4, 5])]),
+            ([None, None], [None, None]),
+        ] {
+            let mut even = families.clone();
+            make_even(&mut even);
+            assert_eq!(even, expected, "{families:?}");
+        }
+    }
 }

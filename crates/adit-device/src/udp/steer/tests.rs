@@ -104,6 +104,27 @@ fn transport_messages_go_to_the_workers_and_all_else_to_a_socket_of_its_own() {
 }
 
 #[test]
+fn what_was_steered_to_a_socket_that_is_closed_goes_to_a_worker() {
+    in_new_namespace(|| {
+        let mut workers = sockets(2);
+        drop(workers.pop());
+        for address in ["127.0.0.1", "::1"] {
+            let sender = std::net::UdpSocket::bind((address, 0)).expect("bound");
+            let path = to(address, &workers[0]);
+            for datagram in [[1; 148].as_slice(), &[3; 64], &transport(32)] {
+                sender.send_to(datagram, path.remote).expect("sent");
+                let read = |sockets: &Sockets| {
+                    let socket = sockets.socket(&path.remote).expect("both families");
+                    SockRef::from(socket).set_nonblocking(true).expect("non-blocking");
+                    socket.recv(&mut [0; 1_500]).ok().map(|received| received.len)
+                };
+                assert_eq!(workers.iter().find_map(read), Some(datagram.len()), "{address}, {}", datagram[0]);
+            }
+        }
+    });
+}
+
+#[test]
 fn what_the_kernel_coalesced_goes_to_a_worker_as_one() {
     in_new_namespace(|| {
         let (sender, receivers) = (sockets(1).remove(0), sockets(2));
