@@ -112,16 +112,16 @@ impl Configurator {
     ) -> io::Result<State> {
         let (shared, device) = (&self.shared, &self.device);
         let sockets = shared.all_sockets();
-        let (asks, link) = (&reloader.asks, &reloader.link);
+        let (asks, to_guardian) = (&reloader.asks, &reloader.to_guardian);
         let (first, last) = (sockets.first(), sockets.last());
-        let facts = [
+        let lines = [
             ("workers", self.workers.len() as u64),
             ("v4", first.is_some_and(|sockets| sockets.v4.is_some()).into()),
             ("v6", first.is_some_and(|sockets| sockets.v6.is_some()).into()),
             ("handshakes_v4", last.is_some_and(|sockets| sockets.v4.is_some()).into()),
             ("handshakes_v6", last.is_some_and(|sockets| sockets.v6.is_some()).into()),
             ("asks", asks.is_some().into()),
-            ("link", link.is_some().into()),
+            ("link", to_guardian.is_some().into()),
             ("far_monitor", far_monitor.is_some().into()),
             ("aside", self.workers.aside().is_some().into()),
             // Whether the files belong to somebody else.
@@ -140,12 +140,12 @@ impl Configurator {
             ("standing_queue", shared.standing_queue.load(Ordering::Relaxed)),
             ("tun_errors", shared.tun_errors.load(Ordering::Relaxed)),
         ];
-        let text = facts.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
+        let text = lines.iter().map(|(key, value)| format!("{key}={value}\n")).collect();
         // In the order in which `successor` takes them.
         let sockets = sockets.iter().flat_map(|sockets| sockets.iter()).map(AsFd::as_fd);
-        let (asks, link) = (asks.as_ref().map(AsFd::as_fd), link.as_ref().map(AsFd::as_fd));
+        let (asks, to_guardian) = (asks.as_ref().map(AsFd::as_fd), to_guardian.as_ref().map(AsFd::as_fd));
         // New kinds go last: a version that does not know one does not take it.
-        let others = [Some(listener.as_fd()), asks, link, far_monitor, self.workers.aside()];
+        let others = [Some(listener.as_fd()), asks, to_guardian, far_monitor, self.workers.aside()];
         let fds = self.workers.queues().chain(sockets).chain(others.into_iter().flatten());
         let fds = fds.map(|fd| fd.try_clone_to_owned()).collect::<io::Result<_>>();
         let fds = fds.map_err(|error| {

@@ -20,7 +20,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::configure::Configurator;
 use crate::device::Workers;
-use crate::handover::{Alone, Link, Reloader, Word};
+use crate::handover::{Alone, Reloader, ToGuardian, Word};
 use crate::netlink::{FarLinkMonitor, LinkMonitor};
 use crate::notify::Notifier;
 use crate::shared::{Shared, Waiting, now, unix_time};
@@ -123,8 +123,8 @@ impl Control {
             registry.register(&mut SourceFd(&asks.as_raw_fd()), RELOAD_ASKED, Interest::READABLE)?;
         }
         registry.register(&mut SourceFd(&monitor.as_raw_fd()), LINKS, Interest::READABLE)?;
-        if let Some(link) = reloader.as_ref().and_then(|reloader| reloader.link.as_ref()) {
-            registry.register(&mut SourceFd(&link.as_fd().as_raw_fd()), FIRST_PROCESS, Interest::READABLE)?;
+        if let Some(guardian) = reloader.as_ref().and_then(|reloader| reloader.to_guardian.as_ref()) {
+            registry.register(&mut SourceFd(&guardian.as_fd().as_raw_fd()), FIRST_PROCESS, Interest::READABLE)?;
         }
         let (routes, alarm) = (Routes::listen(registry), Alarm::new(registry)?);
         server.register(registry, UAPI..UAPI + 2 + MAX_CLIENTS)?;
@@ -176,11 +176,11 @@ impl Control {
     /// Lets go of the port and of the files' names, which whoever waits for the end may want next, and then of all else:
     /// clients wait for the end of their connections. The process that stays is told of the end; it ends when the link
     /// to it is dropped.
-    pub(crate) fn close(mut self) -> Option<Link> {
+    pub(crate) fn close(mut self) -> Option<ToGuardian> {
         self.configurator.close();
         let mut reloader = self.reloader.take();
         drop(reloader.as_mut().and_then(|reloader| reloader.asks.take()));
-        reloader.and_then(|mut reloader| reloader.link.take()).inspect(Link::end)
+        reloader.and_then(|mut reloader| reloader.to_guardian.take()).inspect(ToGuardian::end)
     }
 
     /// Serves until the device ends, or another process serves it.
@@ -261,8 +261,8 @@ impl Control {
     }
 
     fn heard_of_first_process(&self) -> Word {
-        let link = self.reloader.as_ref().and_then(|reloader| reloader.link.as_ref());
-        link.map_or(Word::Nothing, Link::hear)
+        let guardian = self.reloader.as_ref().and_then(|reloader| reloader.to_guardian.as_ref());
+        guardian.map_or(Word::Nothing, ToGuardian::hear)
     }
 
     /// Timers, handshakes and what they send. Returns until when there is nothing to do.

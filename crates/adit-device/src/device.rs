@@ -113,7 +113,7 @@ pub fn run(options: Options) -> Result<(), Error> {
         keep_asks: asks.as_ref().is_some_and(|asks| asks.path().is_none()),
         listener,
         asks,
-        link: None,
+        to_guardian: None,
         far_monitor: None,
         interface: Interface::new(now(), unix_time(), Box::new(UnwrapErr(SysRng))),
         fwmark: 0,
@@ -143,7 +143,9 @@ struct Beginning {
 }
 
 fn serve(parts: Parts, beginning: Beginning) -> Result<(), Error> {
-    let Parts { tun, sockets, listener, asks, link, far_monitor, interface, fwmark, offload, is_up, mtu, .. } = parts;
+    let Parts {
+        tun, sockets, listener, asks, to_guardian, far_monitor, interface, fwmark, offload, is_up, mtu, ..
+    } = parts;
     let Parts { earlier_overflows, send_errors, standing_queue, tun_errors, .. } = parts;
     let Beginning { signals, busy_poll, confinement, notifier, ready, reload, taken_from } = beginning;
     let poll = Poll::new().map_err(system("events cannot be waited for"))?;
@@ -178,12 +180,13 @@ fn serve(parts: Parts, beginning: Beginning) -> Result<(), Error> {
         offloads = %crate::configure::offload_words(tun.offloads, offload),
         "started"
     );
-    let (guardian, link) = match &reload {
-        Some(Reload { stays: true, .. }) if link.is_none() => {
-            let (guardian, link) = Guardian::new(signals.streams()).map_err(system("no process could stay here"))?;
-            (Some(guardian), Some(link))
+    let (guardian, to_guardian) = match &reload {
+        Some(Reload { stays: true, .. }) if to_guardian.is_none() => {
+            let (guardian, to_guardian) =
+                Guardian::new(signals.streams()).map_err(system("no process could stay here"))?;
+            (Some(guardian), Some(to_guardian))
         }
-        _ => (None, link),
+        _ => (None, to_guardian),
     };
     // Whether this process takes charge of the socket files once it has taken over.
     let [owns_uapi, owns_asks] = [parts.keep_uapi, parts.keep_asks].map(|keep| taken_from.is_some() && !keep);
@@ -194,7 +197,7 @@ fn serve(parts: Parts, beginning: Beginning) -> Result<(), Error> {
     let report = confine::give_up(&confinement, file.as_deref(), parts.has_landlock);
     let workers = Workers::start(&shared, tun.queues, tun.aside)?;
     let can_be_asked = reload.is_some() || asks.is_some();
-    let reloader = can_be_asked.then(|| Reloader::new(reload.map(|reload| reload.program), asks, link));
+    let reloader = can_be_asked.then(|| Reloader::new(reload.map(|reload| reload.program), asks, to_guardian));
     let mut control = Control::new(
         poll,
         shared.clone(),
@@ -249,10 +252,10 @@ fn serve(parts: Parts, beginning: Beginning) -> Result<(), Error> {
             }
         }
         Ok(End::Ended) => {
-            let link = control.close();
+            let to_guardian = control.close();
             // Whoever waits for the process that stays finds no interface any more: it goes with the last of its queues.
             drop(shared);
-            drop(link);
+            drop(to_guardian);
             Ok(())
         }
         Err(error) => Err(error),

@@ -52,7 +52,7 @@ use channel::{ANSWER, Channel, Kind, Message};
 
 pub use ask::reload;
 pub(crate) use ask::{RELOAD_ENDING, listen, reload_path};
-pub(crate) use guardian::{Guardian, Link, Word};
+pub(crate) use guardian::{Guardian, ToGuardian, Word};
 pub(crate) use successor::{Alone, Parts, receive, say_taken};
 
 /// Set in the environment of a program that is to take over: its standard input is a socket to the process that hands
@@ -99,7 +99,7 @@ pub(crate) struct Reloader {
     /// The socket on which `adit reload` asks, if it could be opened.
     pub(crate) asks: Option<Listener>,
     /// The connection to the process that stays, if that is another one.
-    pub(crate) link: Option<Link>,
+    pub(crate) to_guardian: Option<ToGuardian>,
     asking: Vec<mio::net::UnixStream>,
     /// Whether somebody may still wait to be accepted, of whom no event will tell.
     has_waiting: bool,
@@ -116,8 +116,8 @@ struct Attempt {
 }
 
 impl Reloader {
-    pub(crate) fn new(program: Option<PathBuf>, asks: Option<Listener>, link: Option<Link>) -> Self {
-        Self { program, asks, link, asking: Vec::new(), has_waiting: false, attempt: None }
+    pub(crate) fn new(program: Option<PathBuf>, asks: Option<Listener>, to_guardian: Option<ToGuardian>) -> Self {
+        Self { program, asks, to_guardian, asking: Vec::new(), has_waiting: false, attempt: None }
     }
 
     /// Whether there is a program that may take over.

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 /// The workspace's root.
 pub(crate) fn root() -> PathBuf {
@@ -62,6 +62,22 @@ pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
     command
+}
+
+/// The arguments that choose the integration tests of one package, by their names, among those of several.
+pub(crate) fn tests_of(package: &str) -> Result<Vec<String>> {
+    let folder = root().join("crates").join(package).join("tests");
+    let mut arguments = Vec::new();
+    for file in fs::read_dir(&folder).with_context(|| format!("cannot read {}", folder.display()))? {
+        let path = file.with_context(|| format!("cannot read {}", folder.display()))?.path();
+        if path.extension().is_some_and(|extension| extension == "rs")
+            && let Some(name) = path.file_stem()
+        {
+            arguments.extend(["--test".to_owned(), name.to_string_lossy().into_owned()]);
+        }
+    }
+    ensure!(!arguments.is_empty(), "{} has no tests", folder.display());
+    Ok(arguments)
 }
 
 /// Shows the command, runs it, and fails unless it succeeds.

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 
-use crate::run::{Scratch, cargo, output, run, target};
+use crate::run::{Scratch, cargo, output, run, target, tests_of};
 use crate::{kernel, peers, setup};
 
 /// The flags are for this platform's programs alone, not for what runs while building.
@@ -38,14 +38,16 @@ pub(crate) fn all(options: &SanitizeOptions) -> Result<()> {
         // A lock that is waited for is taken within the standard library, where ThreadSanitizer does not see it: what it
         // says of that once, it does not say each time.
         let filter = format!("not {CALLS} and not {UNSEEN}");
-        under("thread", "adit-device", &["--lib", "--retries", "2", "-E", &filter])?;
+        under("thread", &["--package", "adit-device", "--lib", "--retries", "2", "-E", &filter])?;
     }
     if !options.thread {
-        under("address", "adit-aead", &[])?;
         // A program that begins confined cannot read in /proc that it is not to look for leaks, nor can it look.
         let started = "test(/the_program_can_be_started_again|the_programs_folder_can_be_read_and_run/)";
         let filter = format!("not {started} and not {CALLS}");
-        under("address", "adit-device", &["--lib", "-E", &filter])?;
+        let cipher = tests_of("adit-aead")?;
+        let mut arguments = vec!["--package", "adit-aead", "--package", "adit-device", "--lib", "-E", &filter];
+        arguments.extend(cipher.iter().map(String::as_str));
+        under("address", &arguments)?;
     }
     Ok(())
 }
@@ -62,13 +64,13 @@ const UNSEEN: &str = "test(/^worker::gate::tests/)";
 const SUPPRESSIONS: &str = "race:CompletedTest\nrace:test::\n";
 
 /// Instrumented code may call the standard library that the compiler comes with.
-fn under(sanitizer: &str, package: &str, arguments: &[&str]) -> Result<()> {
+fn under(sanitizer: &str, arguments: &[&str]) -> Result<()> {
     let folder = target().join(sanitizer);
     fs::create_dir_all(&folder)?;
     let suppressions = folder.join("suppressions");
     fs::write(&suppressions, SUPPRESSIONS)?;
     run(unstable(&format!("-Zsanitizer={sanitizer} -Cunsafe-allow-abi-mismatch=sanitizer"))
-        .args(["nextest", "run", "--target", PLATFORM, "--package", package, "--target-dir"])
+        .args(["nextest", "run", "--target", PLATFORM, "--target-dir"])
         .arg(&folder)
         .args(arguments)
         .env("TSAN_OPTIONS", format!("suppressions={}", suppressions.display())))

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail, ensure};
 
-use crate::run::{cargo, output, root, run, target};
+use crate::run::{cargo, output, root, run, target, tests_of};
 use crate::{TestOptions, kernel, peers, setup};
 
 /// A workspace of its own; without the fuzzer itself, it is built from what there is.
@@ -30,8 +30,8 @@ pub(crate) fn all(options: &TestOptions) -> Result<()> {
     run(nextest.args(&options.nextest))?;
     // The daemon's features are on in the whole workspace; by themselves the cipher falls back to a library in pure Rust,
     // and the engine's primitives are from such.
-    run(cargo().args(["nextest", "run", "--package", "adit-aead"]))?;
-    run(cargo().args(["nextest", "run", "--package", "adit", "--lib"]))?;
+    let alone = ["nextest", "run", "--package", "adit-aead", "--package", "adit", "--lib"];
+    run(cargo().args(alone).args(tests_of("adit-aead")?))?;
     let seeds = ["nextest", "run", "--locked", "--manifest-path", FUZZ, "--no-default-features"];
     run(cargo().args(seeds).env("CARGO_TARGET_DIR", target()))?;
     run(cargo().args(["test", "--workspace", "--doc", "--quiet"]))

@@ -105,7 +105,7 @@ fn take_interface(interface: &mut InterfaceConfig, entry: &Entry<'_>) -> Result<
             interface.private_key = entry.secret()?.map(private);
         }
         "listenport" => interface.listen_port = Some(entry.joined(number, "a port: 0 to 65535")?),
-        "fwmark" => interface.fwmark = Some(entry.joined(mark, "off, or a mark: 0 to 0xffffffff")?),
+        "fwmark" => interface.fwmark = Some(entry.joined(fwmark, "off, or a mark: 0 to 0xffffffff")?),
         "address" => {
             let addresses: Vec<IpNet> = entry.words(network, "ADDRESS or ADDRESS/LENGTH")?;
             interface.addresses.extend(addresses);
@@ -265,7 +265,7 @@ fn network(text: &str) -> Option<IpNet> {
     }
 }
 
-pub(super) fn mark(text: &str) -> Option<u32> {
+pub(super) fn fwmark(text: &str) -> Option<u32> {
     if text.eq_ignore_ascii_case("off") {
         return Some(0);
     }
@@ -287,7 +287,7 @@ fn table(text: &str) -> Option<Table> {
         "default" => Table::Number(253),
         "main" => Table::Number(254),
         "local" => Table::Number(255),
-        _ => Table::Number(mark(text).or_else(|| rt_tables::number(text)).filter(|&number| number != 0)?),
+        _ => Table::Number(fwmark(text).or_else(|| rt_tables::number(text)).filter(|&number| number != 0)?),
     })
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::iter::once;
 use std::path::Path;
 
-use super::parse::mark;
+use super::parse::fwmark;
 
 /// Where iproute2 looks, in this order.
 const FOLDERS: [&str; 3] = ["/etc/iproute2", "/usr/share/iproute2", "/usr/lib/iproute2"];
@@ -27,7 +27,7 @@ fn number_of(text: &str, name: &str) -> Option<u32> {
         let mut words = line.split('#').next()?.split_whitespace();
         Some((words.next()?, words.next()?))
     });
-    lines.filter(|(_, found)| *found == name).find_map(|(number, _)| mark(number).filter(|&number| number != 0))
+    lines.filter(|(_, found)| *found == name).find_map(|(number, _)| fwmark(number).filter(|&number| number != 0))
 }
 
 #[cfg(test)]

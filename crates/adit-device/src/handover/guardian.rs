@@ -28,9 +28,9 @@ const HAND_OVER: [u8; 1] = [1];
 
 /// The connection from the process that serves to the one that stays.
 #[derive(Debug)]
-pub(crate) struct Link(UnixStream);
+pub(crate) struct ToGuardian(UnixStream);
 
-impl Link {
+impl ToGuardian {
     pub(crate) fn adopt(fd: OwnedFd) -> Self {
         Self(UnixStream::from(fd))
     }
@@ -71,13 +71,13 @@ pub(crate) enum Word {
     End,
 }
 
-impl AsFd for Link {
+impl AsFd for ToGuardian {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.0.as_fd()
     }
 }
 
-/// The other end of a [`Link`], and all that waiting for its end takes: once another process serves, nothing can be
+/// The other end of a [`ToGuardian`], and all that waiting for its end takes: once another process serves, nothing can be
 /// refused any more.
 #[derive(Debug)]
 pub(crate) struct Guardian {
@@ -90,7 +90,7 @@ pub(crate) struct Guardian {
 
 impl Guardian {
     /// Both ends, in the process that will stay, and is told by these signals that it is to end, and to hand over.
-    pub(crate) fn new([end, reload]: [&UnixStream; 2]) -> io::Result<(Self, Link)> {
+    pub(crate) fn new([end, reload]: [&UnixStream; 2]) -> io::Result<(Self, ToGuardian)> {
         let (ours, theirs) = UnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let (children, told) = UnixStream::pair()?;
@@ -100,10 +100,10 @@ impl Guardian {
         for (token, stream) in [(LINK, &ours), (END, end), (RELOAD, reload), (CHILDREN, &children)] {
             poll.registry().register(&mut SourceFd(&stream.as_raw_fd()), token, Interest::READABLE)?;
         }
-        Ok((Self { theirs: ours, children, poll, ended_well: false }, Link(theirs)))
+        Ok((Self { theirs: ours, children, poll, ended_well: false }, ToGuardian(theirs)))
     }
 
-    /// Waits until no process serves any more, and passes signals on meanwhile. To be called with no [`Link`] left
+    /// Waits until no process serves any more, and passes signals on meanwhile. To be called with no [`ToGuardian`] left
     /// here, and with the signals of [`Guardian::new`].
     ///
     /// # Errors

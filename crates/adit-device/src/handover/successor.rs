@@ -11,7 +11,7 @@ use getrandom::SysRng;
 use rand_core::UnwrapErr;
 
 use super::channel::{Channel, Kind, Message, STATE};
-use super::guardian::Link;
+use super::guardian::ToGuardian;
 use crate::confine::Protected;
 use crate::netlink::FarLinkMonitor;
 use crate::shared::{now, unix_time};
@@ -28,7 +28,7 @@ pub(crate) struct Parts {
     /// Whether the files of these two sockets stay when the device ends.
     pub(crate) keep_uapi: bool,
     pub(crate) keep_asks: bool,
-    pub(crate) link: Option<Link>,
+    pub(crate) to_guardian: Option<ToGuardian>,
     pub(crate) far_monitor: Option<FarLinkMonitor>,
     pub(crate) interface: Interface,
     pub(crate) fwmark: u32,
@@ -92,12 +92,12 @@ fn build(message: Message) -> Result<Parts, String> {
         return Err("expected the state of a device".to_owned());
     }
     let Message { text, bytes, fds, .. } = message;
-    let facts = Facts(&text);
-    let offload = facts.is_set("offload");
+    let lines = Lines(&text);
+    let offload = lines.is_set("offload");
     let mut fds = fds.into_iter();
     let mut next = |what: &str| fds.next().ok_or_else(|| format!("{what} is missing"));
 
-    let workers: usize = facts.number("workers");
+    let workers: usize = lines.number("workers");
     let mut tun = adopt_tun(next("a TUN queue")?, offload)?;
     for _ in 1..workers {
         tun.queues.append(&mut adopt_tun(next("a TUN queue")?, offload)?.queues);
@@ -106,14 +106,14 @@ fn build(message: Message) -> Result<Parts, String> {
     for index in 0..=tun.queues.len() {
         let families = if index < tun.queues.len() { ["v4", "v6"] } else { ["handshakes_v4", "handshakes_v6"] };
         let mut adopt = |family| -> Result<Option<UdpSocket>, String> {
-            if !facts.is_set(family) {
+            if !lines.is_set(family) {
                 return Ok(None);
             }
             Ok(Some(UdpSocket::adopt(next("a UDP socket")?, offload)))
         };
         let [v4, v6] = families.map(&mut adopt);
         let (v4, v6) = (v4?, v6?);
-        sockets.push(Arc::new(Sockets { v4, v6, port: facts.number("port") }));
+        sockets.push(Arc::new(Sockets { v4, v6, port: lines.number("port") }));
     }
     let mut adopt_listener = |what, has_file| {
         let listener = Listener::from_fd(next(what)?).map_err(|error| error.to_string())?;
@@ -123,20 +123,20 @@ fn build(message: Message) -> Result<Parts, String> {
         }
         Ok(listener)
     };
-    let listener = adopt_listener("the UAPI socket", facts.is_set("uapi_has_file"))?;
-    let asks = match facts.is_set("asks") {
-        true => Some(adopt_listener("the socket for reloads", facts.is_set("asks_has_file"))?),
+    let listener = adopt_listener("the UAPI socket", lines.is_set("uapi_has_file"))?;
+    let asks = match lines.is_set("asks") {
+        true => Some(adopt_listener("the socket for reloads", lines.is_set("asks_has_file"))?),
         false => None,
     };
-    let link = match facts.is_set("link") {
-        true => Some(Link::adopt(next("the way to the first process")?)),
+    let to_guardian = match lines.is_set("link") {
+        true => Some(ToGuardian::adopt(next("the way to the first process")?)),
         false => None,
     };
-    let far_monitor = match facts.is_set("far_monitor") {
+    let far_monitor = match lines.is_set("far_monitor") {
         true => Some(FarLinkMonitor::adopt(next("the way to listen everywhere")?)),
         false => None,
     };
-    if facts.is_set("aside") {
+    if lines.is_set("aside") {
         tun.aside = Some(TunQueue::adopt(next("the TUN queue for writing only")?));
     }
 
@@ -148,20 +148,20 @@ fn build(message: Message) -> Result<Parts, String> {
         sockets,
         listener,
         asks,
-        keep_uapi: facts.is_set("keep_uapi"),
-        keep_asks: facts.is_set("keep_asks"),
-        link,
+        keep_uapi: lines.is_set("keep_uapi"),
+        keep_asks: lines.is_set("keep_asks"),
+        to_guardian,
         far_monitor,
         interface: interface.map_err(|error| error.to_string())?,
-        fwmark: facts.number("fwmark"),
+        fwmark: lines.number("fwmark"),
         offload,
-        has_landlock: facts.is_set("landlock"),
-        is_up: facts.is_set("is_up"),
-        mtu: facts.number("mtu"),
-        earlier_overflows: facts.number("earlier_overflows"),
-        send_errors: facts.number("send_errors"),
-        standing_queue: facts.number("standing_queue"),
-        tun_errors: facts.number("tun_errors"),
+        has_landlock: lines.is_set("landlock"),
+        is_up: lines.is_set("is_up"),
+        mtu: lines.number("mtu"),
+        earlier_overflows: lines.number("earlier_overflows"),
+        send_errors: lines.number("send_errors"),
+        standing_queue: lines.number("standing_queue"),
+        tun_errors: lines.number("tun_errors"),
     })
 }
 
@@ -170,9 +170,9 @@ fn adopt_tun(fd: OwnedFd, offload: bool) -> Result<Tun, String> {
 }
 
 /// Lines `key=value`. An unknown key is passed over, a missing one is 0.
-pub(super) struct Facts<'a>(pub(super) &'a str);
+pub(super) struct Lines<'a>(pub(super) &'a str);
 
-impl Facts<'_> {
+impl Lines<'_> {
     pub(super) fn number<T: FromStr + Default>(&self, key: &str) -> T {
         let value = self.0.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
         value.and_then(|value| value.parse().ok()).unwrap_or_default()

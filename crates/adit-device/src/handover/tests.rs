@@ -5,7 +5,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::channel::STATE;
-use super::successor::Facts;
+use super::successor::Lines;
 use super::*;
 use crate::scratch::Scratch;
 
@@ -56,9 +56,9 @@ fn what_is_no_message_is_an_error_and_not_a_wait() {
 
 #[test]
 fn what_is_not_known_of_a_device_is_zero_and_what_is_too_much_is_passed_over() {
-    let facts = Facts("port=51820\nportal=3\nnew=thing\nmtu=what\n");
-    assert_eq!((facts.number::<u16>("port"), facts.number::<u16>("mtu"), facts.number::<u64>("none")), (51820, 0, 0));
-    assert!(facts.is_set("portal") && !facts.is_set("por"));
+    let lines = Lines("port=51820\nportal=3\nnew=thing\nmtu=what\n");
+    assert_eq!((lines.number::<u16>("port"), lines.number::<u16>("mtu"), lines.number::<u64>("none")), (51820, 0, 0));
+    assert!(lines.is_set("portal") && !lines.is_set("por"));
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn signals_reach_whoever_holds_the_link_whatever_the_number_of_its_process() {
     in_a_process("signals_reach_whoever_holds_the_link_whatever_the_number_of_its_process", || {
         let [(end, tells_end), (reload, tells_reload)] = &signals();
         let (guardian, link) = Guardian::new([end, reload]).unwrap();
-        let awaited = |link: &Link| {
+        let awaited = |link: &ToGuardian| {
             let patience = Timespec { tv_sec: 20, tv_nsec: 0 };
             poll(&mut [PollFd::new(link, PollFlags::IN)], Some(&patience)).unwrap();
             link.hear()
@@ -169,7 +169,7 @@ fn signals_reach_whoever_holds_the_link_whatever_the_number_of_its_process() {
             let stays = scope.spawn(|| guardian.stay([end, reload]));
             assert_eq!(link.hear(), Word::Nothing);
             // As if it had taken over: by another file, of the same socket.
-            let next = Link::adopt(link.as_fd().try_clone_to_owned().unwrap());
+            let next = ToGuardian::adopt(link.as_fd().try_clone_to_owned().unwrap());
             (&mut &*tells_reload).write_all(b"x").unwrap();
             assert_eq!(awaited(&next), Word::HandOver);
             assert_eq!([next.hear(), link.hear()], [Word::Nothing; 2], "it is said to one");

@@ -104,7 +104,7 @@ impl Machine for Linux<'_> {
         let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
         let was_left = |path: PathBuf| UnixStream::connect(&path).is_err_and(refused) && fs::remove_file(path).is_ok();
         let [was_killed, _] = [socket_path(name), handover::reload_path(name)].map(was_left);
-        fs::remove_file(mark(name)).is_ok() || was_killed
+        fs::remove_file(mark_file(name)).is_ok() || was_killed
     }
 
     fn start(&mut self, name: &str) -> Result<u32, QuickError> {
@@ -112,7 +112,7 @@ impl Machine for Linux<'_> {
         match self.netlink.link(name) {
             Ok(link) => {
                 if let Err(error) = make_mark(name) {
-                    let mark = mark(name);
+                    let mark = mark_file(name);
                     tracing::warn!(%error, "without {} nothing is cleaned up should the daemon end", mark.display());
                 }
                 Ok(link.index)
@@ -140,7 +140,7 @@ impl Machine for Linux<'_> {
     }
 
     fn stop(&mut self, name: &str, index: u32) -> Result<(), QuickError> {
-        let _ = fs::remove_file(mark(name));
+        let _ = fs::remove_file(mark_file(name));
         // This connection carries nothing, but the daemon closes it when it ends.
         let connection = UnixStream::connect(socket_path(name));
         match self.netlink.delete_link(index) {
@@ -268,13 +268,13 @@ fn run_in_shell(name: &str, command: &str) -> io::Result<ExitStatus> {
 
 /// The file that stands for an interface from its start until it is ended: beside its socket, which the daemon takes
 /// along whatever ends it.
-fn mark(name: &str) -> PathBuf {
+fn mark_file(name: &str) -> PathBuf {
     socket_path(name).with_extension("up")
 }
 
 /// Never through a link, which in a service's folder might be of the service's making.
 fn make_mark(name: &str) -> io::Result<()> {
-    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(mark(name)) {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(mark_file(name)) {
         // Of a daemon that ended in another way.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made.map(drop),
