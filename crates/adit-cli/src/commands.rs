@@ -8,6 +8,8 @@ mod quick;
 mod reload;
 pub(crate) mod show;
 
+use std::io::{self, Write};
+
 use crate::args::{Args, Command};
 use crate::logging::{self, Audience};
 
@@ -35,4 +37,13 @@ pub(crate) fn run(args: Args) -> anyhow::Result<()> {
         Command::Man { output: Some(folder), .. } => generate::all_pages(&folder),
         Command::Man { command, output: None } => generate::page(command.as_deref()),
     }
+}
+
+/// Writes to standard output at once, so that whoever reads it has it, or a full disk is told of.
+fn print(parts: &[&[u8]]) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    for part in parts {
+        stdout.write_all(part)?;
+    }
+    stdout.flush()
 }

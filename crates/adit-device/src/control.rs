@@ -196,48 +196,11 @@ impl Control {
             look = looks.then(|| look.unwrap_or_else(|| now() + LOOK));
             let until_way = self.server.gives_way_in().map(|time| now() + time);
             let until = [until_routes, until_work, until_way, look].into_iter().flatten().min();
-            let timeout = until.filter(|&until| until <= now()).map(|_| Duration::ZERO);
-            if timeout.is_none() {
-                self.alarm.set(until)?;
-            }
-            match self.poll.poll(&mut events, timeout) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-                _ => {}
-            }
+            self.sleep(until, &mut events)?;
             // From now on nobody need wake this thread.
             self.shared.control_is_awake();
             for event in &events {
-                let verdict = match event.token() {
-                    WAKER => {
-                        self.sleeps_until = Some(after_wake_up(now()));
-                        Verdict::GoOn
-                    }
-                    SIGNALS if self.signals.take() => Verdict::End,
-                    SIGNALS | ALARM => Verdict::GoOn,
-                    RELOAD_SIGNAL | RELOAD_ASKED => {
-                        self.reload_asked(false, notifier);
-                        Verdict::GoOn
-                    }
-                    LINKS => self.read_link_events(),
-                    FAR_LINKS => self.read_far_link_events(),
-                    ROUTES => {
-                        self.routes.are_told();
-                        Verdict::GoOn
-                    }
-                    FIRST_PROCESS => match self.heard_of_first_process() {
-                        Word::Nothing => Verdict::GoOn,
-                        Word::HandOver => {
-                            self.reload_asked(true, notifier);
-                            Verdict::GoOn
-                        }
-                        Word::End => Verdict::End,
-                    },
-                    _ => match self.server.handle(event, &mut self.configurator) {
-                        Status::Serving => Verdict::GoOn,
-                        Status::Deleted => Verdict::End,
-                    },
-                };
-                if verdict == Verdict::End {
+                if self.handle(event, notifier) == Verdict::End {
                     return Ok(End::Ended);
                 }
             }
@@ -258,6 +221,40 @@ impl Control {
                 return Ok(End::HandedOver(process));
             }
         }
+    }
+
+    /// Waits for events, but not beyond `until`.
+    fn sleep(&mut self, until: Option<Instant>, events: &mut Events) -> io::Result<()> {
+        let timeout = until.filter(|&until| until <= now()).map(|_| Duration::ZERO);
+        if timeout.is_none() {
+            self.alarm.set(until)?;
+        }
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    fn handle(&mut self, event: &mio::event::Event, notifier: Option<&Notifier>) -> Verdict {
+        match event.token() {
+            WAKER => self.sleeps_until = Some(after_wake_up(now())),
+            SIGNALS if self.signals.take() => return Verdict::End,
+            SIGNALS | ALARM => {}
+            RELOAD_SIGNAL | RELOAD_ASKED => self.reload_asked(false, notifier),
+            LINKS => return self.read_link_events(),
+            FAR_LINKS => return self.read_far_link_events(),
+            ROUTES => self.routes.are_told(),
+            FIRST_PROCESS => match self.heard_of_first_process() {
+                Word::Nothing => {}
+                Word::HandOver => self.reload_asked(true, notifier),
+                Word::End => return Verdict::End,
+            },
+            _ => match self.server.handle(event, &mut self.configurator) {
+                Status::Serving => {}
+                Status::Deleted => return Verdict::End,
+            },
+        }
+        Verdict::GoOn
     }
 
     fn heard_of_first_process(&self) -> Word {

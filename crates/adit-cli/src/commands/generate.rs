@@ -1,7 +1,6 @@
 //! What is generated from the description of the command line: completions and manual pages.
 
 use std::fs;
-use std::io::{self, Write as _};
 use std::iter;
 use std::path::Path;
 
@@ -16,7 +15,7 @@ pub(crate) use clap_complete::Shell;
 pub(crate) fn completions(shell: Shell) -> anyhow::Result<()> {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut without_hidden(&Args::command()), "adit", &mut text);
-    Ok(io::stdout().write_all(&text)?)
+    Ok(super::print(&[&text])?)
 }
 
 /// A command without its hidden options, which are for the program itself: shells would offer them too.
@@ -45,7 +44,7 @@ pub(crate) fn page(command: Option<&str>) -> anyhow::Result<()> {
             whole.find_subcommand(name).with_context(wrong)?
         }
     };
-    Ok(io::stdout().write_all(&manual::page(command)?)?)
+    Ok(super::print(&[&manual::page(command)?])?)
 }
 
 /// Writes every manual page into a folder, under the names by which they refer to each other.

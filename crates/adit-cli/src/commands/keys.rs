@@ -1,7 +1,7 @@
 //! Making keys, as `wg genkey`, `wg pubkey` and `wg genpsk` do.
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -38,10 +38,7 @@ fn random() -> anyhow::Result<Zeroizing<[u8; 32]>> {
 }
 
 fn print(key: &str) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(key.as_bytes())?;
-    stdout.write_all(b"\n")?;
-    Ok(stdout.flush()?)
+    Ok(super::print(&[key.as_bytes(), b"\n"])?)
 }
 
 fn warn_if_world_accessible() {

@@ -5,7 +5,7 @@ mod json;
 mod pretty;
 
 use std::env;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::time::SystemTime;
 
 use adit_device::config::DeviceState;
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &ShowArgs) -> anyhow::Result<()> {
         if args.field.is_some() {
             bail!("found a field after \"interfaces\", expected nothing");
         }
-        return print(&names(args.json)?);
+        return Ok(super::print(&[names(args.json)?.as_bytes()])?);
     }
     let (all, refused) = states(which)?;
     let text = match args.field {
@@ -51,17 +51,11 @@ pub(crate) fn run(args: &ShowArgs) -> anyhow::Result<()> {
         None if args.json => json::write(&all, shows_keys())?,
         None => pretty::write(&all, SystemTime::now(), shows_keys(), has_colors()),
     };
-    print(&text)?;
+    super::print(&[text.as_bytes()])?;
     if refused > 0 {
         bail!("{refused} of {} interfaces could not be asked", refused + all.len());
     }
     Ok(())
-}
-
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    Ok(stdout.flush()?)
 }
 
 fn names(json: bool) -> anyhow::Result<Zeroizing<String>> {

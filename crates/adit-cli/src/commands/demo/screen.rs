@@ -12,6 +12,7 @@ use rustix::termios::tcgetwinsize;
 use super::figures::Figures;
 use super::host::Side;
 use super::units::{Ago, Bytes, Grouped, Time};
+use crate::commands::print;
 
 /// Columns of the table; on a narrower terminal its lines would wrap, and could not be drawn over.
 const WIDTH: u16 = 78;
@@ -100,7 +101,7 @@ impl Screen {
             let _ = io::stderr().write_all(text.as_bytes());
             return Ok(());
         }
-        print(&text)
+        Ok(print(&[text.as_bytes()])?)
     }
 
     /// Takes the figures for [`finish`](Self::finish).
@@ -114,16 +115,11 @@ impl Screen {
         let Some(figures) = self.result.take() else { return Ok(()) };
         if self.json {
             let text = serde_json::to_string_pretty(&figures).context("the figures cannot be written as JSON")?;
-            return print(&format!("{text}\n"));
+            return Ok(print(&[text.as_bytes(), b"\n"])?);
         }
-        print(&format!("\n{figures}Both Adits, the tunnel and the two network namespaces are gone again.\n"))
+        let text = format!("\n{figures}Both Adits, the tunnel and the two network namespaces are gone again.\n");
+        Ok(print(&[text.as_bytes()])?)
     }
-}
-
-fn print(text: &str) -> Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    Ok(stdout.flush()?)
 }
 
 /// The table for a terminal, over the `above` lines drawn before.
