@@ -141,6 +141,7 @@ pub(crate) enum LogFormat {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Make an interface as its wg-quick file says
+    #[command(after_help = manual::configuration())]
     Up {
         /// A file NAME.conf, or NAME for /etc/wireguard/NAME.conf
         #[arg(value_name = "FILE|NAME", value_hint = ValueHint::FilePath)]
@@ -149,6 +150,7 @@ pub(crate) enum Command {
         daemon: DaemonArgs,
     },
     /// End an interface that was made by its file
+    #[command(after_help = manual::configuration())]
     Down {
         /// A file NAME.conf, or NAME for /etc/wireguard/NAME.conf
         #[arg(value_name = "FILE|NAME", value_hint = ValueHint::FilePath)]

@@ -34,7 +34,7 @@ const ENVIRONMENT: &[Item] = &[
 const CONFIGURATION: &[Item] = &[
     (
         "[Interface]",
-        "PrivateKey, ListenPort, FwMark, Address, MTU, DNS, Table, PreUp, PostUp, PreDown, PostDown, SaveConfig",
+        "PrivateKey, ListenPort, FwMark, Address, MTU, DNS, Table,\nPreUp, PostUp, PreDown, PostDown, SaveConfig",
     ),
     ("[Peer]", "PublicKey, PresharedKey, AllowedIPs, Endpoint, PersistentKeepalive"),
 ];
@@ -57,8 +57,17 @@ const EXIT_STATUS: &[Item] =
 
 /// What stands at the end of the help.
 pub(crate) fn environment() -> String {
-    let mut text = "Environment:".to_owned();
-    for (word, meaning) in ENVIRONMENT {
+    list("Environment:", ENVIRONMENT)
+}
+
+/// What stands at the end of the help of commands that take a file.
+pub(crate) fn configuration() -> String {
+    list("Configuration:", CONFIGURATION)
+}
+
+fn list(title: &str, items: &[Item]) -> String {
+    let mut text = title.to_owned();
+    for (word, meaning) in items {
         let meaning = meaning.replace('\n', &format!("\n{:25}", ""));
         let line = if word.len() < 23 {
             format!("\n  {word:<23}{meaning}")
