@@ -38,13 +38,13 @@ fn handshake(pair: &mut Pair) -> Parts {
     let initiation = initiation.expect("room").expect("an initiation");
 
     let begun = Instant::now();
-    pair.responder.handle_datagram(now, &pair.to_initiator, Ecn::NotEct, &mut buffer[initiation.range]);
+    let _ = pair.responder.handle_datagram(now, &pair.to_initiator, Ecn::NotEct, &mut buffer[initiation.range]);
     let response = pair.responder.poll_transmit(now, &mut buffer);
     let mut responder = begun.elapsed();
     let response = response.expect("room").expect("a response");
 
     let begun = Instant::now();
-    pair.initiator.handle_datagram(now, &pair.to_responder, Ecn::NotEct, &mut buffer[response.range]);
+    let _ = pair.initiator.handle_datagram(now, &pair.to_responder, Ecn::NotEct, &mut buffer[response.range]);
     let data = pair.initiator.poll_transmit(now, &mut buffer);
     initiator += begun.elapsed();
     let data = data.expect("room").expect("the packet that waited");

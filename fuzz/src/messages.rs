@@ -322,7 +322,7 @@ fn send(from: &mut Interface, now: Instant, number: u8) -> Option<Vec<u8>> {
 /// The answer to a datagram.
 fn exchange(to: &mut Interface, now: Instant, datagram: &[u8], from: u8) -> Option<Vec<u8>> {
     let mut datagram = datagram.to_vec();
-    to.handle_datagram(now, &Path::to(socket(from * 2)), Ecn::NotEct, &mut datagram);
+    let _ = to.handle_datagram(now, &Path::to(socket(from * 2)), Ecn::NotEct, &mut datagram);
     poll(to, now)
 }
 

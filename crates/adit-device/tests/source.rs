@@ -108,7 +108,7 @@ impl Tunnel {
             self.peer.send_to(&buffer[sent.range], device).unwrap();
             let (len, from) = self.peer.recv_from(&mut buffer).unwrap();
             assert_eq!(from, device, "the answer comes from where the peer reached it");
-            interface.handle_datagram(now, &Path::to(from), Ecn::NotEct, &mut buffer[..len]);
+            let _ = interface.handle_datagram(now, &Path::to(from), Ecn::NotEct, &mut buffer[..len]);
         }
         assert!(interface.peer(now, id).unwrap().has_session);
     }

@@ -69,6 +69,7 @@ impl Interface {
     /// answers may leave from the address that was reached, and say so by [`Interface::judge_source`]. Until then they
     /// do. A peer is given once, by the last of its ways, however often they change before it is taken. After
     /// [`Interface::restore`] each peer is given.
+    #[must_use = "each is given once: judge it"]
     pub fn poll_source(&mut self) -> Option<(PeerId, Path)> {
         loop {
             let id = self.unjudged.pop_front()?;

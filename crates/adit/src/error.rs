@@ -124,6 +124,9 @@ drops! {
     /// While the packet or message was on its way the peer was removed, the interface got another private key or went
     /// down, or a later handshake took its place.
     PeerGone = "peer_gone",
+    /// The caller's burst tells of a packet or datagram that does not lie in the caller's buffer, or has no room there for
+    /// what it is to become.
+    OutsideBuffer = "outside_buffer",
 }
 
 impl DropReason {

@@ -33,7 +33,7 @@ pub enum Event {
         endpoint: SocketAddr,
     },
     /// No new session was made for nine minutes: all key material of the peer was erased, except that of a handshake
-    /// under way.
+    /// under way. It comes too if there was no session, but handshakes were tried.
     SessionExpired {
         /// With whom.
         peer: PeerId,

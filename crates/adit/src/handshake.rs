@@ -143,7 +143,7 @@ impl Interface {
         if peer.wants_initiation || peer.endpoint.is_none() {
             return;
         }
-        if let Some(sent) = peer.last_initiation_sent.filter(|sent| !sent.is_older_than(REKEY_TIMEOUT, now)) {
+        if let Some(sent) = peer.last_initiation_sent.filter(|sent| sent.is_within(REKEY_TIMEOUT, now)) {
             peer.timers.handshake_put_off(sent, || jitter(&mut *self.rng));
             self.reschedule(id);
             return;
@@ -308,7 +308,7 @@ impl Interface {
             self.drop(Some(id), DropReason::ReplayedInitiation);
             return None;
         }
-        if peer.last_initiation_received.is_some_and(|last| !last.is_older_than(INITIATION_INTERVAL, now)) {
+        if peer.last_initiation_received.is_some_and(|last| last.is_within(INITIATION_INTERVAL, now)) {
             self.drop(Some(id), DropReason::InitiationFlood);
             return None;
         }

@@ -107,7 +107,7 @@ impl Interface {
             mtu: 0,
             identity: None,
             checker: None,
-            peers: Peers::default(),
+            peers: Peers::new(seed),
             by_key: BTreeMap::new(),
             indices: HashMap::default(),
             allowed_ips,
@@ -425,6 +425,7 @@ impl Interface {
     }
 
     /// The oldest event that has not been taken.
+    #[must_use = "an event is given once"]
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop()
     }

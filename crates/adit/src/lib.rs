@@ -68,8 +68,10 @@
 //!   ([`Transmit::datagrams`]).
 //! - Give it a clock that never goes back and keeps running while the machine sleeps (see [`time::Instant`]), and the
 //!   wall clock's time ([`Interface::set_unix_time`]), by which peers tell a new handshake from an old one. Threads may
-//!   come a little out of order; but when the clock is set back, nothing is due and no key grows older until it is where
+//!   come a little out of order; but when the clock is set back, no timer ends and no key grows older until it is where
 //!   it was.
+//! - Keep calling [`Interface::handle_timeout`] when there is no traffic, or call [`Interface::link_down`] before a long
+//!   pause: keys are erased by timers.
 //! - Give it the true source of every datagram. A cookie proves an address; a made-up address proves nothing.
 //! - Give it the congestion bits of every datagram's outer header (`IP_RECVTOS`, `IPV6_RECVTCLASS`), and send with
 //!   [`Transmit::tos`]. With [`Ecn::NotEct`] always, the marks of routers on the way are lost.
@@ -83,8 +85,9 @@
 //! [`Sealing::seal`] on the way out; [`Interface::begin_open`], [`Opening::open`] and [`Interface::commit`] on the way
 //! in; [`Interface::poll_handshake`], [`HandshakeWork::compute`] and [`Interface::finish_handshake`] for handshakes.
 //! [`Interface::poll_peer_transmit`] leaves answers to strangers to another thread. After each step that may want a
-//! handshake ([`Interface::begin_seal`], [`Interface::commit`], [`Interface::expire`]) ask
-//! [`Interface::poll_handshake`] until it returns `None`: no deadline stands for what waits there.
+//! handshake ([`Interface::begin_seal`], [`Interface::commit`], [`Interface::expire`], and what gives packets that have
+//! waited: [`Interface::poll_transmit`]) ask [`Interface::poll_handshake`] until it returns `None`; until then
+//! [`Interface::poll_timeout`] is due.
 //!
 //! # Features
 //!

@@ -4,8 +4,11 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::hash::Hasher as _;
 use core::net::SocketAddr;
 use core::time::Duration;
+
+use siphasher::sip::SipHasher13;
 
 use crate::cookie::CookieGenerator;
 use crate::crypto::SharedSecret;
@@ -17,8 +20,8 @@ use crate::path::Path;
 use crate::time::{Instant, Tai64n};
 use crate::timers::Timers;
 
-/// A peer's handle, good in the interface that gave it out: one restored from a [`Snapshot`](crate::Snapshot) gives new
-/// ones. The handle of a peer that was removed stands for no other.
+/// A peer's handle, good in the interface that gave it out: another one, or one restored from a
+/// [`Snapshot`](crate::Snapshot), does not know it. The handle of a peer that was removed stands for no other.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PeerId {
     pub(crate) slot: u32,
@@ -27,6 +30,7 @@ pub struct PeerId {
 
 /// What [`Interface::peers`](crate::Interface::peers) tells of a peer.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct PeerState<'a> {
     /// Its handle.
     pub id: PeerId,
@@ -257,51 +261,60 @@ impl Staged {
     }
 }
 
-/// Peers by handle: slots that are used again under a new generation.
-#[derive(Default)]
+/// Peers by handle: slots that are used again, each time under a new generation.
 pub(crate) struct Peers {
-    slots: Vec<(u32, Option<Box<Peer>>)>,
+    slots: Vec<Option<(u32, Box<Peer>)>>,
     free: Vec<u32>,
+    next_generation: u32,
 }
 
 impl Peers {
+    /// From the secret by which the interface hashes, of which this reveals nothing. Each interface counts from another
+    /// number, so that it does not take another's handle for its own.
+    pub(crate) fn new([key0, key1]: [u64; 2]) -> Self {
+        let mut hasher = SipHasher13::new_with_keys(key0, key1);
+        hasher.write(b"generations of peers");
+        Self { slots: Vec::new(), free: Vec::new(), next_generation: hasher.finish() as u32 }
+    }
+
     pub(crate) fn insert(&mut self, peer: Peer) -> PeerId {
-        let peer = Some(Box::new(peer));
-        if let Some(slot) = self.free.pop()
-            && let Some((generation, place)) = self.slots.get_mut(slot as usize)
-        {
-            *place = peer;
-            return PeerId { slot, generation: *generation };
+        let generation = self.next_generation;
+        self.next_generation = generation.wrapping_add(1);
+        let place = Some((generation, Box::new(peer)));
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => {
+                self.slots.push(None);
+                (self.slots.len() - 1) as u32
+            }
+        };
+        if let Some(free) = self.slots.get_mut(slot as usize) {
+            *free = place;
         }
-        let slot = self.slots.len() as u32;
-        self.slots.push((0, peer));
-        PeerId { slot, generation: 0 }
+        PeerId { slot, generation }
     }
 
     pub(crate) fn remove(&mut self, id: PeerId) -> Option<Box<Peer>> {
-        let (generation, place) = self.slots.get_mut(id.slot as usize)?;
-        if *generation != id.generation {
-            return None;
-        }
-        let peer = place.take()?;
-        *generation = generation.wrapping_add(1);
+        let place = self.slots.get_mut(id.slot as usize)?;
+        let (_, peer) = place.take_if(|(generation, _)| *generation == id.generation)?;
         self.free.push(id.slot);
         Some(peer)
     }
 
     pub(crate) fn get(&self, id: PeerId) -> Option<&Peer> {
-        let (generation, peer) = self.slots.get(id.slot as usize)?;
-        peer.as_deref().filter(|_| *generation == id.generation)
+        let (generation, peer) = self.slots.get(id.slot as usize)?.as_ref()?;
+        (*generation == id.generation).then_some(peer)
     }
 
     pub(crate) fn get_mut(&mut self, id: PeerId) -> Option<&mut Peer> {
-        let (generation, peer) = self.slots.get_mut(id.slot as usize)?;
-        peer.as_deref_mut().filter(|_| *generation == id.generation)
+        let (generation, peer) = self.slots.get_mut(id.slot as usize)?.as_mut()?;
+        (*generation == id.generation).then_some(peer)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (PeerId, &Peer)> {
-        self.slots.iter().enumerate().filter_map(|(slot, (generation, peer))| {
-            Some((PeerId { slot: slot as u32, generation: *generation }, peer.as_deref()?))
+        self.slots.iter().enumerate().filter_map(|(slot, place)| {
+            let (generation, peer) = place.as_ref()?;
+            Some((PeerId { slot: slot as u32, generation: *generation }, &**peer))
         })
     }
 }

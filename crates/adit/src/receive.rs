@@ -19,6 +19,7 @@ impl Interface {
     /// It is decrypted where it lies. Returns the packet for the inside of the tunnel, if there was
     /// one in it, and whose it is. Afterwards call [`Interface::poll_transmit`] until it has
     /// nothing more. Whatever was wrong with the datagram is counted: see [`Interface::drops`].
+    #[must_use = "the packet is given once, and the peer will not send it again"]
     pub fn handle_datagram<'a>(
         &mut self,
         now: Instant,
@@ -48,6 +49,7 @@ impl Interface {
             entry.run = batch.runs.len().saturating_sub(1) as u32;
             let Some(datagram) = buffer.get(entry.datagram()) else {
                 entry.fate = Fate::Gone;
+                self.drop(None, DropReason::OutsideBuffer);
                 continue;
             };
             let outcome = Message::parse(datagram).and_then(|message| match message {

@@ -15,7 +15,8 @@ impl Interface {
     /// Writes the datagram into `out`, which must have room for
     /// [`transport_len`]`(packet.len(), mtu)` bytes, and tells where to send it. `None` if there is
     /// nothing to send yet: the packet waits for a session, or was dropped and counted. Afterwards
-    /// call [`Interface::poll_transmit`] until it has nothing more.
+    /// call [`Interface::poll_transmit`] until it has nothing more. What is given here and there is given once: the
+    /// compiler does not warn of `handle_packet(…)?;`, which loses it.
     ///
     /// # Errors
     /// [`Error::BufferTooShort`]; the packet was not taken.
@@ -54,8 +55,11 @@ impl Interface {
         let mut bytes = 0;
         for index in 0..batch.entries.len() {
             let Some(entry) = batch.entries.get_mut(index) else { break };
-            let Some(packet) = buffer.get(entry.packet()) else {
+            // With room for what it becomes, lest a counter be spent in vain.
+            let packet = buffer.get(entry.datagram()).and_then(|_| buffer.get(entry.packet()));
+            let Some(packet) = packet else {
                 entry.fate = Fate::Gone;
+                self.drop(None, DropReason::OutsideBuffer);
                 continue;
             };
             let found = self.find_route(packet, &mut last);

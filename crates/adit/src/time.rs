@@ -34,6 +34,12 @@ impl Instant {
     pub fn is_older_than(self, age: Duration, now: Self) -> bool {
         now.saturating_since(self) >= age
     }
+
+    /// Whether this moment is less than `span` away from `now`, before or after it. For limits to how often something is
+    /// done: that the clock was set back is no reason to do it no more.
+    pub(crate) fn is_within(self, span: Duration, now: Self) -> bool {
+        now.saturating_since(self) < span && self.saturating_since(now) < span
+    }
 }
 
 impl Add<Duration> for Instant {

@@ -187,10 +187,10 @@ fn reach(shared: &Shared, peer: &mut Interface, local: [u8; 4]) -> bool {
     let path = Path { local: Some(local.into()), ifindex: 1, ..Path::to(([192, 0, 2, 1], 51820).into()) };
     for _ in 0..2 {
         while let Some(transmit) = peer.poll_transmit(now, &mut buffer).unwrap() {
-            interface.handle_datagram(now, &path, adit::Ecn::NotEct, &mut buffer[transmit.range]);
+            let _ = interface.handle_datagram(now, &path, adit::Ecn::NotEct, &mut buffer[transmit.range]);
         }
         while let Some(transmit) = interface.poll_transmit(now, &mut buffer).unwrap() {
-            peer.handle_datagram(now, &path, adit::Ecn::NotEct, &mut buffer[transmit.range]);
+            let _ = peer.handle_datagram(now, &path, adit::Ecn::NotEct, &mut buffer[transmit.range]);
         }
     }
     shared.aftermath(&interface).wake_control

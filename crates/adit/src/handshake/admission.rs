@@ -58,12 +58,12 @@ impl Load {
 
     /// Whether there is load, as far as is known.
     fn is_high(&self, now: Instant) -> bool {
-        self.until.is_some_and(|until| now < until)
+        self.until.is_some_and(|until| now < until && until.is_within(2 * Self::MEMORY, now))
     }
 
     /// Begins a new window if the last one is over.
     fn renew(&mut self, now: Instant) {
-        if self.window.is_older_than(Self::MEMORY, now) {
+        if !self.window.is_within(Self::MEMORY, now) {
             (self.window, self.come, self.let_in) = (now, 0, 0);
         }
     }

@@ -40,7 +40,7 @@ fn converse(ends: &mut [Interface; 2], addresses: [core::net::SocketAddr; 2]) {
                 carried = true;
                 let mut path = Path::to(addresses[from]);
                 (path.local, path.ifindex) = (Some(addresses[to].ip()), 3);
-                ends[to].handle_datagram(NOW, &path, Ecn::NotEct, &mut buffer[transmit.range]);
+                let _ = ends[to].handle_datagram(NOW, &path, Ecn::NotEct, &mut buffer[transmit.range]);
             }
         }
     }

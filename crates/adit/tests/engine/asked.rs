@@ -200,7 +200,7 @@ fn packets_whose_session_ends_before_they_are_fetched_wait_for_a_deadline_and_no
     let (source, mut bytes) = (response.source, response.bytes);
     let mut now = sim.clock(A);
     let path = adit::Path::to(source);
-    sim[A].interface.handle_datagram(now, &path, adit::Ecn::NotEct, &mut bytes);
+    let _ = sim[A].interface.handle_datagram(now, &path, adit::Ecn::NotEct, &mut bytes);
     assert!(sim[A].interface.has_peer_transmits());
     now += secs(200);
     let mut buffer = [0; 2_048];

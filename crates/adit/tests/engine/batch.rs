@@ -296,3 +296,36 @@ fn a_packet_too_large_for_any_datagram_is_left_out_of_a_burst_and_counted() {
     assert_eq!(packets.map(|packet| sim[B].has_arrived(&packet)), [true, false, true]);
     assert_eq!(sim.drops(A, DropReason::TooLarge), 1);
 }
+
+#[test]
+fn what_lies_outside_of_the_callers_buffer_is_counted_and_costs_neither_counter_nor_traffic() {
+    let mut sim = connected(30);
+    let (now, packet) = (sim.now, to(B, 160));
+    let sent = sim.peer(A, B).tx_bytes;
+    let before = sim.drops(A, DropReason::OutsideBuffer);
+    // Room for the packet, but not for its tag; not even for the packet.
+    for (count, room) in [16 + 160, 16 + 100, 0].into_iter().enumerate() {
+        let mut buffer = [&[0; 16], packet.as_slice()].concat();
+        buffer.truncate(room);
+        let mut burst = Packets::new(1420);
+        burst.push(0, packet.len()).unwrap();
+        let sealed = sim[A].interface.begin_seal(now, burst, &buffer).seal(&mut buffer);
+        assert_eq!(sealed.transmits().count(), 0);
+        assert_eq!(sim.drops(A, DropReason::OutsideBuffer) - before, count as u64 + 1);
+    }
+    assert_eq!(sim.peer(A, B).tx_bytes, sent);
+    let (transmits, buffer) = seal(&mut sim, &[packet], 0);
+    assert_eq!(
+        buffer[transmits[0].range.start + 8..][..8],
+        1_u64.to_le_bytes(),
+        "the next counter after the first packet's"
+    );
+
+    let mut datagrams = Datagrams::new();
+    let path = Path::to(sim[B].address);
+    assert!(datagrams.push(0..buffer.len() + 1, &path, Ecn::NotEct));
+    let mut buffer = buffer;
+    let opened = sim[A].interface.begin_open(now, datagrams, &buffer).open(&mut buffer);
+    assert_eq!(sim[A].interface.commit(now, opened, &mut buffer).packets().count(), 0);
+    assert_eq!(sim.drops(A, DropReason::OutsideBuffer) - before, 4);
+}

@@ -473,3 +473,13 @@ fn bounds_without_room_for_a_message_still_leave_room_for_one() {
     let mut sim = Sim::group_with(19, 2, crate::sim::Calls::Single, bounds);
     sim.connect(A, B);
 }
+
+#[test]
+fn a_handle_is_known_to_the_interface_that_gave_it_out_and_to_no_other() {
+    let mut sim = Sim::pair(50);
+    let (now, at_a) = (sim.now, sim.id(A, B));
+    assert!(sim[A].interface.peer(now, at_a).is_some());
+    assert!(sim[B].interface.peer(now, at_a).is_none());
+    assert!(!sim[B].interface.remove_peer(at_a));
+    assert!(sim[A].interface.remove_peer(at_a));
+}

@@ -469,7 +469,7 @@ fn a_link_that_goes_down_gives_no_cookie_that_it_owed() {
     let message = junk(&sim, B, 1);
     let now = sim.now;
     let interface = &mut sim[B].interface;
-    interface.handle_datagram(now, &Path::to(address(1)), Ecn::NotEct, &mut message.clone());
+    let _ = interface.handle_datagram(now, &Path::to(address(1)), Ecn::NotEct, &mut message.clone());
     assert!(interface.has_cookie_replies());
     interface.link_down();
     assert!(!interface.has_cookie_replies() && !interface.has_transmits());

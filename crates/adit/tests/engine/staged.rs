@@ -84,7 +84,7 @@ fn what_waited_goes_out_in_groups_of_equal_length() {
     let (response, now) = (sim.last_sent(B, Kind::Response), sim.now);
     let mut bytes = response.bytes;
     let path = adit::Path::to(response.source);
-    sim[A].interface.handle_datagram(now, &path, adit::Ecn::NotEct, &mut bytes);
+    let _ = sim[A].interface.handle_datagram(now, &path, adit::Ecn::NotEct, &mut bytes);
     let mut buffer = vec![0; 65_536];
     let mut groups = Vec::new();
     while let Some(transmit) = sim[A].interface.poll_transmit(now, &mut buffer).unwrap() {
@@ -102,7 +102,7 @@ fn a_packet_that_is_given_before_what_waited_was_fetched_goes_behind_it() {
     sim.run_for(RTT);
     let mut response = sim.last_sent(B, Kind::Response);
     let (now, path) = (sim.now, adit::Path::to(response.source));
-    sim[A].interface.handle_datagram(now, &path, adit::Ecn::NotEct, &mut response.bytes);
+    let _ = sim[A].interface.handle_datagram(now, &path, adit::Ecn::NotEct, &mut response.bytes);
     // There is a session, and nobody has called `poll_transmit` yet.
     let next = packet::v4(packet::inside(A), packet::inside(B), b"next");
     let mut out = [0; 128];
@@ -132,7 +132,7 @@ fn a_buffer_too_short_for_what_waits_is_an_error_and_nothing_is_lost() {
     sim.run_for(RTT);
     let mut response = sim.last_sent(B, Kind::Response);
     let (now, path) = (sim.now, adit::Path::to(response.source));
-    sim[A].interface.handle_datagram(now, &path, adit::Ecn::NotEct, &mut response.bytes);
+    let _ = sim[A].interface.handle_datagram(now, &path, adit::Ecn::NotEct, &mut response.bytes);
     for len in [0, 1, 31, 32, 148, 543] {
         // 500 bytes are padded to 512.
         let expected = Error::BufferTooShort { found: len, expected: 544 };

@@ -490,3 +490,42 @@ fn a_session_wanted_right_after_answering_one_that_came_to_nothing_is_asked_for_
     let initiation = sim.last_sent(B, Kind::Initiation).at;
     assert!((secs(5)..=millis(5_333)).contains(&initiation.saturating_since(answered)));
 }
+
+#[test]
+fn no_handshake_waits_until_a_clock_that_was_set_back_is_where_it_was() {
+    for node in [A, B] {
+        let mut sim = Sim::pair(40);
+        sim[node].clock_ahead = secs(3_600);
+        sim.connect(A, B);
+        sim[node].clock_ahead = Duration::ZERO;
+        for (initiator, responder) in [(A, B), (B, A)] {
+            // Beyond `REKEY_TIMEOUT`, for which there is no other initiation anyhow.
+            sim.run_for(secs(6));
+            let (id, answered) = (sim.id(initiator, responder), sim.count(responder, Kind::Response));
+            sim[initiator].configure(|interface| interface.initiate_handshake(id).unwrap());
+            sim.run_for(RTT * 2);
+            let answered = sim.count(responder, Kind::Response) - answered;
+            assert_eq!(answered, 1, "{initiator} began, the clock of {node} was set back");
+        }
+        assert_eq!(sim.drops(A, DropReason::InitiationFlood) + sim.drops(B, DropReason::InitiationFlood), 0);
+    }
+}
+
+#[test]
+fn a_handshake_that_waits_to_be_computed_is_due_at_once() {
+    let mut sim = Sim::pair(41);
+    sim.connect(A, B);
+    // Nobody asked for what there is to send until the session was old.
+    sim.run_for(secs(130));
+    let now = sim.now;
+    let (mut burst, packet) = (Packets::new(1420), packet::v4(packet::inside(A), packet::inside(B), b"late"));
+    burst.push(0, packet.len()).unwrap();
+    let buffer = [&[0; 16], packet.as_slice(), &[0; 32]].concat();
+    assert!(sim[A].interface.poll_timeout().is_none_or(|deadline| deadline > now));
+    let _ = sim[A].interface.begin_seal(now, burst, &buffer);
+    assert!(sim[A].interface.has_handshakes());
+    assert!(sim[A].interface.poll_timeout().is_some_and(|deadline| deadline <= now));
+    sim[A].interface.handle_timeout(now);
+    assert!(!sim[A].interface.has_handshakes());
+    assert!(sim[A].interface.poll_timeout().is_none_or(|deadline| deadline > now));
+}

@@ -93,7 +93,7 @@ fn only_who_could_be_answered_costs_a_look_at_mac1() {
     let arrives = |sim: &mut Sim, change: fn(&mut [u8])| {
         let (mut message, before, now) = (junk(sim, B, 1), counted(sim), sim.now);
         change(&mut message);
-        sim[B].interface.handle_datagram(now, &Path::to(address(7)), Ecn::NotEct, &mut message);
+        let _ = sim[B].interface.handle_datagram(now, &Path::to(address(7)), Ecn::NotEct, &mut message);
         let after = counted(sim);
         [0, 1, 2].map(|reason| after[reason] - before[reason])
     };

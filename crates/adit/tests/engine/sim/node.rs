@@ -127,13 +127,20 @@ impl Node {
             assert!(is_the_same, "what is restored is what was taken");
             return;
         }
+        self.renamed = self.replace(now, next);
+        self.memory = memory;
+    }
+
+    /// Puts another process's interface in place of this one, with the same peers. Tells how their handles have changed.
+    pub(crate) fn replace(&mut self, now: Instant, next: Interface) -> Renamed {
         let renamed = self.interface.peers(now).map(|peer| (peer.id, next.peer_id(peer.public_key).unwrap()));
-        self.renamed = renamed.collect();
+        let renamed: Renamed = renamed.collect();
         for arrived in &mut self.arrived {
-            let new = self.renamed.iter().find(|(old, _)| *old == arrived.from);
+            let new = renamed.iter().find(|(old, _)| *old == arrived.from);
             arrived.from = new.map_or(arrived.from, |&(_, new)| new);
         }
-        (self.interface, self.memory) = (next, memory);
+        self.interface = next;
+        renamed
     }
 
     /// Between two steps the interface may be handed over; or be looked at, even while a step is not finished.
