@@ -216,7 +216,7 @@ impl Control {
                     return Ok(End::Ended);
                 }
             }
-            self.server.give_way();
+            self.server.give_way(&mut self.configurator);
             if let Some(process) = self.conclude_reload(notifier) {
                 return Ok(End::HandedOver(process));
             }

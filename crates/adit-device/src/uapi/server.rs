@@ -1,7 +1,9 @@
 //! Answering clients from an event loop, without ever waiting for one of them.
 
+mod client;
+
 use std::collections::BTreeMap;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -10,20 +12,22 @@ use mio::event::Event;
 use mio::net::UnixStream;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
-use socket2::SockRef;
-use zeroize::Zeroizing;
+
+use client::{Client, Turn};
 
 use super::listener::{Listener, is_readable};
-use super::reply::{write_errno, write_state};
-use super::request::{MAX_REQUEST, Refusal, Request, RequestReader};
+use super::request::MAX_REQUEST;
 use crate::config::{DeviceState, DeviceUpdate};
 
-/// The most connections at a time; one more, and that which has been silent for longest is closed.
+/// The most connections at a time. Whoever comes then waits until one ends, or asks nothing and is closed.
 pub const MAX_CLIENTS: usize = 64;
 
 /// How much may be kept for clients that have not finished a request or not read a reply, besides what is kept for the
 /// one that was served last: a request of any length, or a dozen replies of 10,000 peers.
 const MAX_KEPT: usize = MAX_REQUEST;
+
+/// How much may be kept for the others when another reply is begun; otherwise whoever asks waits until less is.
+const MAX_UNREAD: usize = MAX_KEPT / 2;
 
 /// How many bytes are read at a time.
 const INPUT: usize = 32 << 10;
@@ -34,8 +38,13 @@ const TURN: usize = 1 << 20;
 /// How long clients may take to read replies that are under way when another process takes over.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// How long a client that asks nothing is left alone while another waits that cannot be accepted for want of files.
+/// How long a client that asks nothing is left alone while another waits that cannot be accepted for want of files, or
+/// since there are too many.
 const GRACE: Duration = Duration::from_millis(50);
+
+/// How long a client that does not go on with its request, or does not read its reply, is left alone while others wait for
+/// its place, or for what is kept for it.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the interface does for its clients.
 pub trait Handler {
@@ -149,17 +158,33 @@ impl Server {
         self.status()
     }
 
-    /// How soon a client that asks nothing can give way to one that waits for want of files, if so: then
+    /// How soon a client can give way to one that waits for its place, or for room for a reply, if so: then
     /// [`Server::give_way`] is to be called.
     pub fn gives_way_in(&self) -> Option<Duration> {
-        let silent = self.idlest(|client| !client.is_busy()).filter(|_| self.has_waiting);
-        silent.map(|(_, client)| GRACE.saturating_sub(client.since.elapsed()))
+        let left = |found: Option<(usize, &Client)>, time: Duration| {
+            found.map(|(_, client)| time.saturating_sub(client.since.elapsed()))
+        };
+        let silent = left(self.idlest(Client::is_silent).filter(|_| self.has_waiting), GRACE);
+        let still = left(self.idlest(Client::is_awaited).filter(|_| self.has_waiting), PATIENCE);
+        let unread = match self.waits_for_room() {
+            false => None,
+            true if self.kept_for_others(None) <= MAX_UNREAD => Some(Duration::ZERO),
+            true => left(self.idlest(Client::takes_room), PATIENCE),
+        };
+        [silent, still, unread].into_iter().flatten().min()
     }
 
-    /// Has clients that ask nothing give way to those that wait, if they have had their time.
-    pub fn give_way(&mut self) {
-        if self.gives_way_in() == Some(Duration::ZERO) {
-            self.accept_waiting(Self::close_silent);
+    /// Has clients that have had their time give way to those that wait.
+    pub fn give_way(&mut self, handler: &mut dyn Handler) {
+        if self.gives_way_in() != Some(Duration::ZERO) {
+            return;
+        }
+        self.accept_waiting(|server| server.close_silent() || server.close_still(Client::is_awaited));
+        if self.waits_for_room() {
+            if self.kept_for_others(None) > MAX_UNREAD {
+                self.close_still(Client::takes_room);
+            }
+            self.serve_waiting(handler);
         }
     }
 
@@ -179,7 +204,8 @@ impl Server {
 
     /// Serves clients that have asked for what no event has told of yet: if another process takes over next, it cannot.
     pub(crate) fn serve_those_who_ask(&mut self, handler: &mut dyn Handler) {
-        let ask = |(&token, client): (&usize, &Client)| is_readable(&client.stream).then_some(token);
+        let asks = |client: &Client| client.asked.is_some() || is_readable(&client.stream);
+        let ask = |(&token, client): (&usize, &Client)| asks(client).then_some(token);
         let tokens: Vec<_> = self.clients.iter().filter_map(ask).collect();
         for token in tokens {
             self.serve(token, handler);
@@ -212,6 +238,15 @@ impl Server {
         self.has_waiting = false;
         let mut has_accepted = false;
         loop {
+            if self.is_full() {
+                // Whoever asks is served first, and the others are left where they wait.
+                let is_closed =
+                    self.listener.has_waiting() && (self.close_silent() || self.close_still(Client::is_awaited));
+                if !is_closed {
+                    self.has_waiting = self.listener.has_waiting();
+                    return;
+                }
+            }
             match self.listener.accept() {
                 Ok(stream) => {
                     has_accepted = true;
@@ -238,12 +273,9 @@ impl Server {
     }
 
     fn add(&mut self, mut stream: UnixStream) {
-        let Some(clients) = self.registered.as_ref().map(|registered| registered.clients.clone()) else { return };
-        if self.clients.len() >= clients.len() {
-            self.close_idlest();
-        }
-        let Some(token) = clients.into_iter().find(|token| !self.clients.contains_key(token)) else { return };
         let Some(registered) = &self.registered else { return };
+        let mut tokens = registered.clients.clone();
+        let Some(token) = tokens.find(|token| !self.clients.contains_key(token)) else { return };
         match registered.registry.register(&mut stream, Token(token), Interest::READABLE | Interest::WRITABLE) {
             Ok(()) => {
                 self.moment += 1;
@@ -253,13 +285,40 @@ impl Server {
         }
     }
 
+    fn is_full(&self) -> bool {
+        self.registered.as_ref().is_some_and(|registered| self.clients.len() >= registered.clients.len())
+    }
+
     fn serve(&mut self, token: usize, handler: &mut dyn Handler) {
+        self.serve_one(token, handler);
+        self.serve_waiting(handler);
+    }
+
+    /// Serves those who wait for room, as long as there is some.
+    fn serve_waiting(&mut self, handler: &mut dyn Handler) {
+        while self.kept_for_others(None) <= MAX_UNREAD
+            && let Some((token, _)) = self.idlest(|client| client.asked.is_some())
+        {
+            self.serve_one(token, handler);
+        }
+    }
+
+    fn waits_for_room(&self) -> bool {
+        self.clients.values().any(|client| client.asked.is_some())
+    }
+
+    fn kept_for_others(&self, than: Option<usize>) -> usize {
+        self.clients.iter().filter(|(token, _)| Some(**token) != than).map(|(_, client)| client.kept()).sum()
+    }
+
+    fn serve_one(&mut self, token: usize, handler: &mut dyn Handler) {
         let before = self.clients.len();
+        let has_room = self.kept_for_others(Some(token)) <= MAX_UNREAD;
         let Some(client) = self.clients.get_mut(&token) else { return };
         self.moment += 1;
         client.moment = self.moment;
         client.since = Instant::now();
-        let turn = client.take_turn(handler);
+        let turn = client.take_turn(handler, has_room);
         let kept = match (turn, &self.registered) {
             (Ok(Turn::Waits), _) => Ok(true),
             (Ok(Turn::HasMore), Some(registered)) => {
@@ -285,11 +344,8 @@ impl Server {
     /// Closes connections for which something is kept, from that on which nothing has happened for longest, until the
     /// others than that of `served` keep no more than [`MAX_KEPT`].
     fn make_room(&mut self, served: usize) {
-        loop {
+        while self.kept_for_others(Some(served)) > MAX_KEPT {
             let others = self.clients.iter().filter(|(token, client)| **token != served && client.kept() > 0);
-            if others.clone().map(|(_, client)| client.kept()).sum::<usize>() <= MAX_KEPT {
-                return;
-            }
             let Some((&token, _)) = others.min_by_key(|(_, client)| client.moment) else { return };
             tracing::debug!("closing a UAPI connection that has not gone on for long: too much is kept for its like");
             self.close(token);
@@ -308,9 +364,21 @@ impl Server {
 
     /// The same, of those that ask nothing and have had their time.
     fn close_silent(&mut self) -> bool {
-        let silent = self.idlest(|client| !client.is_busy() && client.since.elapsed() >= GRACE).map(|(token, _)| token);
+        let silent =
+            self.idlest(|client| client.since.elapsed() >= GRACE && client.is_silent()).map(|(token, _)| token);
         silent.is_some_and(|token| {
             tracing::debug!("closing a UAPI connection that asks nothing: others wait");
+            self.close(token);
+            true
+        })
+    }
+
+    /// The same, of those that are meant, whether or not they have asked.
+    fn close_still(&mut self, is_meant: fn(&Client) -> bool) -> bool {
+        let still =
+            self.idlest(|client| is_meant(client) && client.since.elapsed() >= PATIENCE).map(|(token, _)| token);
+        still.is_some_and(|token| {
+            tracing::debug!("closing a UAPI connection that does not go on: others wait");
             self.close(token);
             true
         })
@@ -335,152 +403,6 @@ struct Registered {
     registry: Registry,
     listener: usize,
     clients: Range<usize>,
-}
-
-/// One connection. Its next request is looked at only when the reply to the one before has been sent, so that what is
-/// kept for it is bounded by one request and one reply.
-struct Client {
-    stream: UnixStream,
-    reader: RequestReader,
-    input: Zeroizing<Box<[u8]>>,
-    /// The part of `input` that has been received and not looked at.
-    unread: Range<usize>,
-    output: Zeroizing<String>,
-    sent: usize,
-    /// When anything last happened, as a number in the order of what happens, and by the clock.
-    moment: u64,
-    since: Instant,
-}
-
-impl Client {
-    fn new(stream: UnixStream, moment: u64) -> Self {
-        Self {
-            stream,
-            reader: RequestReader::new(),
-            input: Zeroizing::new(vec![0; INPUT].into_boxed_slice()),
-            unread: 0..0,
-            output: Zeroizing::default(),
-            sent: 0,
-            moment,
-            since: Instant::now(),
-        }
-    }
-
-    /// About how many bytes are kept for it.
-    fn kept(&self) -> usize {
-        self.reader.kept() + self.output.capacity()
-    }
-
-    /// Whether a request or a reply is under way.
-    fn is_busy(&self) -> bool {
-        self.reader.is_within_request() || !self.output.is_empty()
-    }
-
-    fn take_turn(&mut self, handler: &mut dyn Handler) -> io::Result<Turn> {
-        let mut moved = 0;
-        loop {
-            match self.flush() {
-                Ok(bytes) => moved += bytes,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Turn::Waits),
-                Err(error) => return Err(error),
-            }
-            if moved > TURN {
-                return Ok(Turn::HasMore);
-            }
-            if let Some(request) = self.next_request() {
-                self.output = answer(request, handler);
-                continue;
-            }
-            match self.stream.read(&mut self.input) {
-                // One that only listens from now on is told what becomes of half a request.
-                Ok(0) => match self.reader.end() {
-                    Some(refusal) => self.output = answer(Err(refusal), handler),
-                    None => return Ok(Turn::Closed),
-                },
-                Ok(bytes) => {
-                    self.unread = 0..bytes;
-                    moved += bytes;
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Turn::Waits),
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Sends the rest of a reply, and waits until `end` for the client to read.
-    fn finish(&mut self, end: Instant) -> io::Result<()> {
-        SockRef::from(&self.stream).set_nonblocking(false)?;
-        loop {
-            let left = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
-            SockRef::from(&self.stream).set_write_timeout(Some(left.ok_or(ErrorKind::TimedOut)?))?;
-            match self.stream.write(self.output.as_bytes().get(self.sent..).unwrap_or_default()) {
-                Ok(0) => return Ok(()),
-                Ok(bytes) => self.sent += bytes,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    fn next_request(&mut self) -> Option<Result<Request, Refusal>> {
-        let mut rest = self.input.get(self.unread.clone()).unwrap_or_default();
-        let request = self.reader.read(&mut rest);
-        self.unread.start = self.unread.end - rest.len();
-        request
-    }
-
-    /// Sends what is to be sent, and returns how many bytes that were.
-    fn flush(&mut self) -> io::Result<usize> {
-        let before = self.sent;
-        while let Some(rest) = self.output.as_bytes().get(self.sent..).filter(|rest| !rest.is_empty()) {
-            match self.stream.write(rest) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(bytes) => self.sent += bytes,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let bytes = self.sent - before;
-        self.output = Zeroizing::default();
-        self.sent = 0;
-        Ok(bytes)
-    }
-}
-
-impl std::fmt::Debug for Client {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let unsent = self.output.len() - self.sent;
-        f.debug_struct("Client").field("stream", &self.stream).field("unsent", &unsent).finish_non_exhaustive()
-    }
-}
-
-enum Turn {
-    /// For the client, to read or to write.
-    Waits,
-    /// It could go on at once.
-    HasMore,
-    Closed,
-}
-
-fn answer(request: Result<Request, Refusal>, handler: &mut dyn Handler) -> Zeroizing<String> {
-    let update = match request {
-        Ok(Request::Get) => return write_state(&handler.get(), false),
-        Ok(Request::GetFacts) => return write_state(&handler.get(), true),
-        Ok(Request::Set(update)) => update,
-        Err(refusal) => {
-            tracing::warn!(%refusal, "refused a UAPI request");
-            return Zeroizing::new(write_errno(refusal.is_get, refusal.errno));
-        }
-    };
-    let errno = match handler.set(update) {
-        Ok(()) => 0,
-        Err(error) => {
-            tracing::warn!(%error, "refused a UAPI request");
-            error.errno
-        }
-    };
-    Zeroizing::new(write_errno(false, errno))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Tests of [`super`], each over real sockets, with clients that behave badly.
 
+use std::io::{Read as _, Write as _};
 use std::os::unix::net;
 use std::path::PathBuf;
 use std::thread;
@@ -12,8 +13,10 @@ use super::*;
 use crate::config::{AllowedIpChange, PeerState, PeerUpdate};
 use crate::scratch::Scratch;
 use crate::uapi::Client as Asking;
+use crate::uapi::reply::write_state;
 use crate::uapi::request::write_set;
 
+mod crowds;
 mod files;
 
 /// An interface that keeps what it is told.
@@ -216,22 +219,6 @@ fn a_request_without_the_blank_line_at_its_end_is_refused_when_nothing_more_can_
 }
 
 #[test]
-fn more_clients_than_there_is_room_for_push_out_the_idlest() {
-    let mut rig = Rig::new();
-    let mut clients: Vec<_> = (0..MAX_CLIENTS).map(|_| rig.connect()).collect();
-    let _ = rig.run();
-    clients[0].write_all(b"get=1\n\n").unwrap();
-    let _ = rig.run();
-    assert_eq!(received(&clients[0]), "listen_port=0\nerrno=0\n\n");
-    let mut late = rig.connect();
-    late.write_all(b"get=1\n\n").unwrap();
-    let _ = rig.run();
-    assert_eq!(received(&late), "listen_port=0\nerrno=0\n\n");
-    let closed: Vec<usize> = (0..MAX_CLIENTS).filter(|&index| is_closed(&clients[index])).collect();
-    assert_eq!(closed, [1], "the first spoke later than the second");
-}
-
-#[test]
 fn a_client_that_reads_slowly_is_sent_everything_and_blocks_nobody() {
     let mut rig = Rig::new();
     rig.recorder.peers = many_peers(5000).iter().map(|peer| PeerState::new(peer.public_key)).collect();
@@ -253,47 +240,6 @@ fn a_client_that_reads_slowly_is_sent_everything_and_blocks_nobody() {
     }
     assert_eq!(text.matches("public_key=").count(), 10_000);
     assert!(rig.server.clients.values().all(|client| client.output.is_empty()));
-}
-
-#[test]
-fn clients_that_do_not_go_on_are_closed_from_the_stillest_on_before_too_much_is_kept_for_them() {
-    let mut rig = Rig::new();
-    rig.recorder.peers = many_peers(20_000).iter().map(|peer| PeerState::new(peer.public_key)).collect();
-    let idle = rig.connect();
-    let (mut half, mut refused) = (rig.connect(), rig.connect());
-    half.write_all(b"set=1\nlisten_port=7\n").unwrap();
-    refused.write_all(b"set=1\nlisten_port=no\n").unwrap();
-    let _ = rig.run();
-    let mut deaf = Vec::new();
-    for _ in 0..12 {
-        let mut client = rig.connect();
-        client.write_all(b"get=1\n\n").unwrap();
-        deaf.push(client);
-        let _ = rig.run();
-        let kept: usize = rig.server.clients.values().map(Client::kept).sum();
-        let reply = rig.server.clients.values().map(Client::kept).max().unwrap();
-        assert!(kept <= MAX_KEPT + reply, "{kept} bytes are kept");
-    }
-    assert!(!is_closed(&idle) && !is_closed(&refused), "nothing is kept for them");
-    assert_eq!(received(&half), "");
-    assert!(is_closed(&half), "nothing has happened on it for longest");
-    let whole = write_state(&rig.recorder.get(), false).len();
-    // The youngest are served on.
-    let mut ends = Vec::new();
-    for client in &deaf {
-        let mut text = String::new();
-        loop {
-            let more = received(client);
-            if more.is_empty() {
-                break;
-            }
-            text.push_str(&more);
-            let _ = rig.run();
-        }
-        ends.push(text.len() == whole);
-    }
-    let first = ends.iter().position(|is_whole| *is_whole).expect("the last one is whole");
-    assert!(first > 0 && ends[first..].iter().all(|is_whole| *is_whole), "{ends:?}");
 }
 
 #[test]

@@ -79,7 +79,7 @@ fn a_client_behind_others_that_ask_nothing_is_served_as_soon_as_these_have_had_t
             for event in &events {
                 let _ = rig.server.handle(event, &mut rig.recorder);
             }
-            rig.server.give_way();
+            rig.server.give_way(&mut rig.recorder);
         }
         let rounds = 40 / 3;
         assert!(begun.elapsed() >= GRACE * (rounds - 1), "each had its time");
@@ -98,7 +98,7 @@ fn where_nobody_waits_no_client_gives_way() {
         let _ = rig.run();
         let left = rig.server.gives_way_in().expect("the kernel does not say whether anybody waits");
         rig.poll.poll(&mut Events::with_capacity(8), Some(left)).unwrap();
-        rig.server.give_way();
+        rig.server.give_way(&mut rig.recorder);
         assert_eq!((rig.server.clients.len(), rig.server.gives_way_in()), (2, None));
         assert!(!clients.iter().any(is_closed));
     });
