@@ -197,14 +197,14 @@ impl Shared {
                 if spare.is_some() && outcome.unsent > 0 && outcome.sent + outcome.dropped == 0 {
                     unsent.push(index);
                 } else {
-                    self.sent(peer(index), &outcome);
+                    self.sent(peer(index), groups.get(index), &outcome);
                 }
             });
             if let Some(spare) = spare.filter(|_| !unsent.is_empty()) {
                 let groups: ArrayVec<_, AT_ONCE> =
                     unsent.iter().filter_map(|&index| groups.get(index).copied()).collect();
                 spare.send_many(&groups, |index, outcome| {
-                    self.sent(unsent.get(index).and_then(|&index| peer(index)), &outcome);
+                    self.sent(unsent.get(index).and_then(|&index| peer(index)), groups.get(index), &outcome);
                 });
             }
             if waiting == Waiting::OneSend && transmits.iter().any(|transmit| transmit.peer.is_none()) {
@@ -249,13 +249,18 @@ impl Shared {
         transmits
     }
 
-    /// Takes note of the outcome of a send.
-    pub(crate) fn sent(&self, peer: Option<PeerId>, outcome: &SendOutcome) {
+    /// Takes note of what has become of a group for a peer.
+    pub(crate) fn sent(&self, peer: Option<PeerId>, group: Option<&Group<'_>>, outcome: &SendOutcome) {
         let lost = outcome.dropped + outcome.unsent;
         if lost > 0 {
             self.send_errors.fetch_add(lost as u64, Ordering::Relaxed);
             if let Some(error) = &outcome.error {
                 tracing::debug!(%error, datagrams = lost, "not sent");
+            }
+            if let (Some(peer), Some(group)) = (peer, group) {
+                // The last one, which may be shorter, is counted in full unless nothing was sent.
+                let bytes = group.contents.len().min(lost * group.segment_size);
+                self.interface().take_back_sent(peer, bytes as u64);
             }
         }
         if outcome.source_gone

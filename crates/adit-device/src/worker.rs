@@ -328,10 +328,11 @@ impl Worker {
             self.sockets.send_many(&groups, |index, outcome| {
                 let peer = peers.get(index).copied().flatten();
                 // What is refused waits nowhere.
-                if let Some(group) = groups.get(index).filter(|_| outcome.sent > 0) {
+                let group = groups.get(index);
+                if let Some(group) = group.filter(|_| outcome.sent > 0) {
                     self.codel.joined(peer, outcome.sent * group.segment_size);
                 }
-                self.shared.sent(peer, &outcome);
+                self.shared.sent(peer, group, &outcome);
             });
         }
     }

@@ -185,6 +185,15 @@ impl Interface {
         self.reschedule(id);
     }
 
+    /// Datagrams for the peer, of so many bytes in all, could not be sent: they do not count as sent
+    /// ([`PeerState::tx_bytes`](crate::PeerState::tx_bytes)). Whatever else an engine does once it has sent something
+    /// stays as it is, since what the host refuses is lost as what the network loses.
+    pub fn take_back_sent(&mut self, id: PeerId, bytes: u64) {
+        if let Some(peer) = self.peers.get_mut(id) {
+            peer.tx_bytes = peer.tx_bytes.saturating_sub(bytes);
+        }
+    }
+
     /// Asks for a new session if the current one, in which something was just sent, is due for it.
     pub(crate) fn renew_if_stale(&mut self, now: Instant, id: PeerId) {
         let current = self.peers.get(id).and_then(|peer| peer.keypairs.current.as_ref());

@@ -78,10 +78,10 @@ fn only_ipv6_and_link_local_addresses_ask_for_the_link_by_which_they_came() {
 fn datagrams_that_the_kernel_did_not_take_are_counted() {
     let shared = shared();
     let outcome = |sent, dropped, unsent| SendOutcome { sent, dropped, unsent, error: None, source_gone: false };
-    shared.sent(None, &outcome(5, 0, 0));
+    shared.sent(None, None, &outcome(5, 0, 0));
     assert_eq!(shared.send_errors.load(Ordering::Relaxed), 0);
-    shared.sent(None, &outcome(5, 2, 3));
-    shared.sent(None, &outcome(0, 1, 0));
+    shared.sent(None, None, &outcome(5, 2, 3));
+    shared.sent(None, None, &outcome(0, 1, 0));
     assert_eq!(shared.send_errors.load(Ordering::Relaxed), 6);
 }
 

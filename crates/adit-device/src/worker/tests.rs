@@ -233,10 +233,12 @@ fn segments_and_whole_packets_arrive_in_order_whichever_was_expected() {
 }
 
 #[test]
-fn what_the_kernel_refuses_is_not_looked_for_in_its_queue() {
+fn what_the_kernel_refuses_is_not_looked_for_in_its_queue_and_does_not_count_as_sent() {
     let mut ends = connected();
     let [a, _] = &mut ends;
     let packet = finished(Spec::udp4(64).build());
+    let sent = |a: &End| a.worker.shared.interface().peers(now()).map(|peer| peer.tx_bytes).sum::<u64>();
+    let before = sent(a);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let socket = a.worker.sockets.v4.as_ref().unwrap().as_raw_fd();
@@ -252,6 +254,7 @@ fn what_the_kernel_refuses_is_not_looked_for_in_its_queue() {
     });
     assert_eq!(a.worker.shared.send_errors.load(Ordering::Relaxed), 1_000);
     assert!(!a.worker.codel.is_to_look());
+    assert_eq!(sent(a), before);
 }
 
 #[test]
