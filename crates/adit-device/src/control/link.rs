@@ -13,6 +13,9 @@ use crate::netlink::{FarLinkMonitor, Link, LinkEvent, LinkMonitor, Netlink};
 use crate::shared::now;
 use crate::sys;
 
+/// The longest packet that a datagram can carry: 65,507 bytes less 16 each for the header and the tag.
+const LONGEST: u16 = 65_507 - 32;
+
 /// What is heard of other network namespaces.
 pub(super) enum Far {
     /// Nothing: this process was never permitted to, or the right was used in vain.
@@ -194,7 +197,15 @@ impl Control {
         let mtu = u16::try_from(link.mtu).unwrap_or(u16::MAX);
         if self.shared.mtu.swap(mtu, Ordering::Relaxed) != mtu {
             self.shared.interface().set_mtu(mtu);
-            tracing::debug!(mtu, "the MTU has changed");
+            if mtu > LONGEST {
+                tracing::warn!(
+                    mtu,
+                    longest = LONGEST,
+                    "packets as long as the MTU fit into no datagram, and are dropped"
+                );
+            } else {
+                tracing::debug!(mtu, "the MTU has changed");
+            }
         }
         let is_up = link.is_up();
         if self.shared.is_up.swap(is_up, Ordering::Relaxed) != is_up {
