@@ -41,8 +41,10 @@ pub(crate) struct Entry {
     pub(crate) start: u32,
     /// The datagram's length.
     pub(crate) len: u32,
-    /// Where the packet inside begins, and its length.
-    pub(crate) packet: (u32, u32),
+    /// Where the packet inside begins.
+    pub(crate) packet_start: u32,
+    /// Its length; 0 if there is none.
+    pub(crate) packet_len: u32,
     pub(crate) counter: u64,
     /// Its place in `runs`.
     pub(crate) run: u32,
@@ -58,7 +60,7 @@ impl Entry {
     }
 
     pub(crate) fn packet(&self) -> Range<usize> {
-        self.packet.0 as usize..self.packet.0 as usize + self.packet.1 as usize
+        self.packet_start as usize..self.packet_start as usize + self.packet_len as usize
     }
 }
 
@@ -89,10 +91,10 @@ impl Batch {
             return false;
         };
         let Some(end) = start.checked_add(len).filter(|_| start >= self.end) else { return false };
-        let Some(packet) = start.checked_add(TRANSPORT_HEADER_LEN as u32) else { return false };
+        let Some(packet_start) = start.checked_add(TRANSPORT_HEADER_LEN as u32) else { return false };
         self.end = end;
-        let packet = (packet, packet_len);
-        self.entries.push(Entry { start, len, packet, counter: 0, run: 0, path, ecn, fate: Fate::Going });
+        let (counter, run, fate) = (0, 0, Fate::Going);
+        self.entries.push(Entry { start, len, packet_start, packet_len, counter, run, path, ecn, fate });
         true
     }
 
@@ -168,17 +170,20 @@ impl fmt::Debug for Batch {
 /// Each lies in the caller's buffer with [`TRANSPORT_HEADER_LEN`] bytes free before it, and behind
 /// it as many as [`transport_len`] says for the MTU given to [`Packets::new`].
 #[derive(Debug, Default)]
-pub struct Packets(pub(crate) Batch, pub(crate) u16);
+pub struct Packets {
+    pub(crate) batch: Batch,
+    pub(crate) mtu: u16,
+}
 
 impl Packets {
     /// An empty burst for a tunnel with this MTU: that of [`Interface::set_mtu`](crate::Interface::set_mtu).
     pub fn new(mtu: u16) -> Self {
-        Self(Batch::default(), mtu)
+        Self { batch: Batch::default(), mtu }
     }
 
     /// Sets the MTU for packets added from now on; 0 means that padding is not bounded by it.
     pub fn set_mtu(&mut self, mtu: u16) {
-        self.1 = mtu;
+        self.mtu = mtu;
     }
 
     /// Adds the packet of `len` bytes whose datagram begins at `start`, that is, which itself
@@ -187,51 +192,54 @@ impl Packets {
     /// Returns where the datagram ends, and so where the next one may begin. `None`, and nothing is
     /// added, if it begins before the end of the one before, or would end 4 GiB into the buffer or later.
     pub fn push(&mut self, start: usize, len: usize) -> Option<usize> {
-        let datagram = transport_len(len, self.1);
-        self.0.push(start, datagram, len, 0, Ecn::NotEct).then(|| start + datagram)
+        let datagram = transport_len(len, self.mtu);
+        self.batch.push(start, datagram, len, 0, Ecn::NotEct).then(|| start + datagram)
     }
 
     /// Forgets the packets, and keeps the memory.
     pub fn clear(&mut self) {
-        self.0 = core::mem::take(&mut self.0).clear();
+        self.batch = core::mem::take(&mut self.batch).clear();
     }
 
     /// How many packets there are.
     pub fn len(&self) -> usize {
-        self.0.entries.len()
+        self.batch.entries.len()
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.0.entries.is_empty()
+        self.batch.entries.is_empty()
     }
 }
 
 /// Packets whose sessions are known and whose counters are reserved.
 #[derive(Debug)]
 #[must_use = "the counters are spent: seal the packets and send them"]
-pub struct Sealing(pub(crate) Batch, pub(crate) u16);
+pub struct Sealing {
+    pub(crate) batch: Batch,
+    pub(crate) mtu: u16,
+}
 
 impl Sealing {
     /// Writes headers and padding, and encrypts. Needs no lock.
     ///
     /// `buffer` is the one in which the packets lie; what does not fit into it is left out.
     pub fn seal(mut self, buffer: &mut [u8]) -> Sealed {
-        for entry in self.0.entries.iter_mut().filter(|entry| entry.fate == Fate::Going) {
-            let prepared = self.0.runs.get(entry.run as usize).and_then(|run| {
+        for entry in self.batch.entries.iter_mut().filter(|entry| entry.fate == Fate::Going) {
+            let prepared = self.batch.runs.get(entry.run as usize).and_then(|run| {
                 let header = Transport { receiver_index: run.index, counter: entry.counter };
                 let datagram = buffer.get_mut(entry.datagram())?;
                 let (place, rest) = datagram.split_first_chunk_mut()?;
                 *place = header.to_bytes();
                 let padded = rest.len().checked_sub(adit_aead::TAG_LEN)?;
-                rest.get_mut(entry.packet.1 as usize..padded)?.fill(0);
+                rest.get_mut(entry.packet_len as usize..padded)?.fill(0);
                 Some(())
             });
             if prepared.is_none() {
                 entry.fate = Fate::Gone;
             }
         }
-        self.0.each_going(
+        self.batch.each_going(
             buffer,
             |keys| &keys.sending,
             adit_aead::seal,
@@ -242,24 +250,27 @@ impl Sealing {
                 }
             },
         );
-        Sealed(self.0, self.1)
+        Sealed { batch: self.batch, mtu: self.mtu }
     }
 }
 
 /// Datagrams that are ready for the network.
 #[derive(Debug)]
 #[must_use = "the packets are sealed: send them"]
-pub struct Sealed(Batch, u16);
+pub struct Sealed {
+    batch: Batch,
+    mtu: u16,
+}
 
 impl Sealed {
     /// The datagrams in order, grouped so that each group may be sent as one: to one address, without gaps, and of
     /// equal length except for the last, which may be shorter.
     pub fn transmits(&self) -> impl Iterator<Item = Transmit> + '_ {
-        let mut entries = self.0.entries.iter().filter(|entry| entry.fate == Fate::Going).peekable();
+        let mut entries = self.batch.entries.iter().filter(|entry| entry.fate == Fate::Going).peekable();
         core::iter::from_fn(move || {
             let first = entries.next()?;
-            let run = self.0.runs.get(first.run as usize)?;
-            let path = self.0.paths.get(first.path as usize)?;
+            let run = self.batch.runs.get(first.run as usize)?;
+            let path = self.batch.paths.get(first.path as usize)?;
             let mut range = first.datagram();
             let mut last = first;
             while let Some(next) = entries.next_if(|next| {
@@ -269,7 +280,7 @@ impl Sealed {
                     && next.ecn == first.ecn
                     && next.path == first.path
                     // Two peers may have one endpoint.
-                    && self.0.runs.get(next.run as usize).is_some_and(|next| next.peer == run.peer)
+                    && self.batch.runs.get(next.run as usize).is_some_and(|next| next.peer == run.peer)
             }) {
                 range.end = next.datagram().end;
                 last = next;
@@ -286,7 +297,7 @@ impl Sealed {
 
     /// An empty burst that uses this one's memory again.
     pub fn into_empty(self) -> Packets {
-        Packets(self.0.clear(), self.1)
+        Packets { batch: self.batch.clear(), mtu: self.mtu }
     }
 }
 

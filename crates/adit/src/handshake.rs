@@ -133,13 +133,17 @@ impl Interface {
     }
 
     /// A session is wanted: an initiation will be made, at once unless one was sent or answered less than
-    /// `REKEY_TIMEOUT` ago; then only when that time is over and nothing has come of it. `is_retry` distinguishes the
-    /// repetition of an unanswered initiation from new need.
-    pub(crate) fn want_session(&mut self, now: Instant, id: PeerId, is_retry: bool) {
-        let Some(peer) = self.peers.get_mut(id) else { return };
-        if !is_retry {
+    /// `REKEY_TIMEOUT` ago; then only when that time is over and nothing has come of it.
+    pub(crate) fn want_session(&mut self, now: Instant, id: PeerId) {
+        if let Some(peer) = self.peers.get_mut(id) {
             peer.timers.attempt_restarted(now);
         }
+        self.retry_session(now, id);
+    }
+
+    /// The same for the repetition of an unanswered initiation, which gets no more time for it.
+    pub(crate) fn retry_session(&mut self, now: Instant, id: PeerId) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
         if peer.wants_initiation || peer.endpoint.is_none() {
             return;
         }
@@ -238,7 +242,7 @@ impl Interface {
             self.drop(Some(id), DropReason::PeerGone);
             // Packets that wait for a session now wait for one under the new key, and so does whoever asked for one.
             if self.peers.get(id).is_some_and(|peer| !peer.staged.is_empty() || peer.timers.asked) {
-                self.want_session(now, id, true);
+                self.retry_session(now, id);
             }
             return;
         };

@@ -71,7 +71,8 @@ pub struct Interface {
     pub(crate) drops: DropCounters,
     pub(crate) drop_events: bool,
     /// Memory reused for the one-packet bursts of the single-threaded calls.
-    pub(crate) spare: (Datagrams, Packets),
+    pub(crate) spare_datagrams: Datagrams,
+    pub(crate) spare_packets: Packets,
 }
 
 impl Interface {
@@ -128,7 +129,8 @@ impl Interface {
             events: Events::new(bounds.events),
             drops: DropCounters::default(),
             drop_events: false,
-            spare: Default::default(),
+            spare_datagrams: Datagrams::default(),
+            spare_packets: Packets::default(),
         }
     }
 

@@ -27,13 +27,13 @@ impl Interface {
         ecn: Ecn,
         datagram: &'a mut [u8],
     ) -> Option<(PeerId, &'a mut [u8])> {
-        let mut datagrams = core::mem::take(&mut self.spare.0);
+        let mut datagrams = core::mem::take(&mut self.spare_datagrams);
         datagrams.push(0..datagram.len(), path, ecn);
         let opened = self.begin_open(now, datagrams, datagram).open(datagram);
         let delivered = self.commit(now, opened, datagram);
         self.run_handshakes(now);
         let packet = delivered.packets().next();
-        self.spare.0 = delivered.into_empty();
+        self.spare_datagrams = delivered.into_empty();
         packet.and_then(|(peer, range)| Some((peer, datagram.get_mut(range)?)))
     }
 
@@ -109,13 +109,13 @@ impl Interface {
                     arrived.bytes += u64::from(entry.len);
                     let datagram = buffer.get_mut(entry.datagram()).ok_or(DropReason::NotIp)?;
                     let packet = self.check_packet(id, datagram, entry.ecn, &mut arrived)?;
-                    entry.packet = (entry.start + packet.start as u32, packet.len() as u32);
+                    (entry.packet_start, entry.packet_len) = (entry.start + packet.start as u32, packet.len() as u32);
                     Ok(())
                 });
                 if let Err(reason) = outcome {
                     self.drop(Some(id), reason);
                 }
-                if outcome.is_err() || entry.packet.1 == 0 {
+                if outcome.is_err() || entry.packet_len == 0 {
                     entry.fate = Fate::Gone;
                 } else {
                     entry.fate = Fate::Authentic;
@@ -202,7 +202,7 @@ impl Interface {
             self.send_staged(id);
         }
         if is_stale {
-            self.want_session(now, id, false);
+            self.want_session(now, id);
         }
         self.reschedule(id);
     }

@@ -33,12 +33,12 @@ impl Interface {
             .and_then(|out| out.get_mut(TRANSPORT_HEADER_LEN..)?.get_mut(..packet.len()))
             .ok_or(too_short)?
             .copy_from_slice(packet);
-        let mut packets = core::mem::take(&mut self.spare.1);
+        let mut packets = core::mem::take(&mut self.spare_packets);
         packets.set_mtu(self.mtu);
         packets.push(0, packet.len());
         let sealed = self.begin_seal(now, packets, out).seal(out);
         let transmit = sealed.transmits().next();
-        self.spare.1 = sealed.into_empty();
+        self.spare_packets = sealed.into_empty();
         self.run_handshakes(now);
         Ok(transmit)
     }
@@ -49,7 +49,7 @@ impl Interface {
     ///
     /// What lies in `buffer` must not change until it is sealed: a packet goes to the peer to which it was addressed now.
     pub fn begin_seal(&mut self, now: Instant, packets: Packets, buffer: &[u8]) -> Sealing {
-        let Packets(mut batch, mtu) = packets;
+        let Packets { mut batch, mtu } = packets;
         // Most bursts go to one place, so the last look-up is kept.
         let mut last = None;
         let mut bytes = 0;
@@ -102,7 +102,7 @@ impl Interface {
         if let Some(run) = batch.runs.last() {
             self.packets_sent(now, run.peer, bytes);
         }
-        Sealing(batch, mtu)
+        Sealing { batch, mtu }
     }
 
     fn find_route(
@@ -171,7 +171,7 @@ impl Interface {
         if can_send {
             self.send_staged(id);
         } else {
-            self.want_session(now, id, false);
+            self.want_session(now, id);
         }
     }
 
@@ -198,7 +198,7 @@ impl Interface {
     pub(crate) fn renew_if_stale(&mut self, now: Instant, id: PeerId) {
         let current = self.peers.get(id).and_then(|peer| peer.keypairs.current.as_ref());
         if current.is_some_and(|keypair| keypair.is_stale_for_sending(now)) {
-            self.want_session(now, id, false);
+            self.want_session(now, id);
         }
     }
 }

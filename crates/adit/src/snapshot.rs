@@ -194,7 +194,8 @@ impl Interface {
             turns: _,
             // Routes may have changed meanwhile: the next process judges the sources of all.
             unjudged: _,
-            spare: _,
+            spare_datagrams: _,
+            spare_packets: _,
             // Soon forgotten anyway.
             limiter: _,
             load: _,

@@ -190,7 +190,7 @@ impl Interface {
                 peer.doubt_source();
                 // Without an endpoint, which may have been taken away, there is nowhere to try again.
                 if peer.endpoint.is_some() && peer.timers.may_retry(now) {
-                    self.want_session(now, id, true);
+                    self.retry_session(now, id);
                 } else {
                     self.give_up(now, id);
                 }
@@ -204,7 +204,7 @@ impl Interface {
             }
             Timer::NewHandshake => {
                 peer.doubt_source();
-                self.want_session(now, id, false);
+                self.want_session(now, id);
             }
             Timer::ZeroKeyMaterial => {
                 let retired = peer.keypairs.clear();
@@ -272,7 +272,7 @@ impl Interface {
         let Some(peer) = self.peers.get_mut(id) else { return };
         let Some(path) = peer.way() else { return };
         let Some(keypair) = peer.keypairs.current.as_mut().filter(|keypair| keypair.can_send(now)) else {
-            self.want_session(now, id, false);
+            self.want_session(now, id);
             return;
         };
         let header = Transport { receiver_index: keypair.remote_index, counter: keypair.reserve() };

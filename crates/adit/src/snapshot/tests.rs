@@ -113,7 +113,7 @@ fn eventful() -> Interface {
     let third = end.add_peer(PrivateKey::from_bytes([10; 32]).public_key()).unwrap();
     end.peers.get_mut(third).unwrap().wants_initiation = true;
     end.wanted.push_back(third);
-    other.want_session(LATER + Duration::from_secs(9), other.peer_id(&keys[0].public_key()).unwrap(), false);
+    other.want_session(LATER + Duration::from_secs(9), other.peer_id(&keys[0].public_key()).unwrap());
     other.run_handshakes(LATER + Duration::from_secs(9));
     let transmit = other.poll_transmit(LATER, &mut buffer).unwrap().unwrap();
     end.incoming.extend(Incoming::new(Path::to(addresses[1]), &buffer[transmit.range]));
