@@ -329,3 +329,22 @@ fn what_lies_outside_of_the_callers_buffer_is_counted_and_costs_neither_counter_
     assert_eq!(sim[A].interface.commit(now, opened, &mut buffer).packets().count(), 0);
     assert_eq!(sim.drops(A, DropReason::OutsideBuffer) - before, 4);
 }
+
+#[test]
+fn a_handshake_that_waits_to_be_computed_is_due_at_once() {
+    let mut sim = Sim::pair(41);
+    sim.connect(A, B);
+    // Nobody asked for what there is to send until the session was old.
+    sim.run_for(secs(130));
+    let now = sim.now;
+    let (mut burst, packet) = (Packets::new(1420), packet::v4(packet::inside(A), packet::inside(B), b"late"));
+    burst.push(0, packet.len()).unwrap();
+    let buffer = [&[0; 16], packet.as_slice(), &[0; 32]].concat();
+    assert!(sim[A].interface.poll_timeout().is_none_or(|deadline| deadline > now));
+    let _ = sim[A].interface.begin_seal(now, burst, &buffer);
+    assert!(sim[A].interface.has_handshakes());
+    assert!(sim[A].interface.poll_timeout().is_some_and(|deadline| deadline <= now));
+    sim[A].interface.handle_timeout(now);
+    assert!(!sim[A].interface.has_handshakes());
+    assert!(sim[A].interface.poll_timeout().is_none_or(|deadline| deadline > now));
+}

@@ -6,6 +6,7 @@ mod sim;
 mod answers;
 mod asked;
 mod batch;
+mod clock;
 mod config;
 mod cookies;
 mod crossed;
