@@ -122,7 +122,8 @@ pub(crate) struct DaemonArgs {
     pub(crate) no_offload: bool,
 
     /// Look for packets for so long before sleeping: quicker answers for the price of a busy core a thread. 0: never;
-    /// unless given, up to 250 while small packets go to and fro faster than that
+    /// unless given, up to 250 while small packets go to and fro faster than that, and up to 500 after a single request
+    /// where replies usually come as soon
     #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     pub(crate) busy_poll: Option<u32>,
 

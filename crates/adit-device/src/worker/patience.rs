@@ -1,8 +1,9 @@
 //! Whether a worker that has nothing to do sleeps, or keeps polling for a while.
 //!
 //! Sleeping costs nothing, but waking up takes tens of microseconds, which is most of the round trip of a small request
-//! and its reply. So while packets go to and fro, few at a time and each soon after the last, the worker keeps polling.
-//! A stream in one direction, packets in bulk, and packets far apart let it sleep.
+//! and its reply. So while packets go to and fro, few at a time and each soon after the last, the worker keeps polling;
+//! and so it does after a single request, if earlier ones were replied to soon. A stream in one direction, packets in
+//! bulk, and packets far apart let it sleep.
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,11 @@ const EXCHANGE: u32 = 8;
 const FEW: usize = 4;
 /// The most turns by which one direction of an exchange runs ahead of the other.
 const LEAD: u32 = 4;
+/// How soon a reply follows a single request, and for how long it is polled for. The way there and back and two wake-ups
+/// of the other side are in it.
+const REPLY: Duration = Duration::from_micros(500);
+/// How many more requests must have been replied to soon than not, before a reply is polled for.
+const USUAL: u32 = 4;
 
 #[derive(Debug)]
 pub(super) struct Patience {
@@ -25,6 +31,10 @@ pub(super) struct Patience {
     turns: u32,
     /// How many more of them moved packets outwards only than inwards only.
     lead: i32,
+    /// Whether the last turn was a single request: few packets, all outwards, after a while in which none moved.
+    has_asked: bool,
+    /// How many more requests were replied to soon than not; at most twice as many as are wanted.
+    replies: u32,
 }
 
 /// The packets that a worker moved between two waits.
@@ -52,14 +62,23 @@ impl OneByOne {
 impl Patience {
     /// For a worker that always polls for as long as `fixed`, or, without that, as long as it is of use.
     pub(super) fn new(fixed: Option<Duration>, now: Instant) -> Self {
-        Self { fixed, last: now, turns: 0, lead: 0 }
+        Self { fixed, last: now, turns: 0, lead: 0, has_asked: false, replies: 0 }
     }
 
     /// Whether to poll once more rather than sleep.
     pub(super) fn polls_on(&self, now: impl FnOnce() -> Instant) -> bool {
-        let in_exchange = if self.turns < EXCHANGE { Duration::ZERO } else { SOON };
-        let limit = self.fixed.unwrap_or(in_exchange);
+        let of_use = match self.turns {
+            _ if self.awaits_reply() => REPLY,
+            EXCHANGE.. => SOON,
+            _ => Duration::ZERO,
+        };
+        let limit = self.fixed.unwrap_or(of_use);
         !limit.is_zero() && now().saturating_duration_since(self.last) < limit
+    }
+
+    /// Whether the next packet to come is a reply, most likely.
+    pub(super) fn awaits_reply(&self) -> bool {
+        self.has_asked && self.replies >= USUAL
     }
 
     /// Takes note of what was moved after a wait.
@@ -68,8 +87,14 @@ impl Patience {
         if outbound == 0 && inbound == 0 {
             return;
         }
+        let since_last = now.saturating_duration_since(self.last);
+        if self.has_asked {
+            let is_reply = inbound > 0 && since_last < REPLY;
+            self.replies = if is_reply { (self.replies + 1).min(2 * USUAL) } else { self.replies.saturating_sub(1) };
+        }
+        self.has_asked = since_last >= REPLY && inbound == 0 && outbound <= FEW;
         self.lead += i32::from(inbound == 0) - i32::from(outbound == 0);
-        let is_soon = now.saturating_duration_since(self.last) < SOON;
+        let is_soon = since_last < SOON;
         if is_soon && outbound.max(inbound) <= FEW && self.lead.unsigned_abs() <= LEAD {
             self.turns = self.turns.saturating_add(1);
         } else {
@@ -132,6 +157,78 @@ mod tests {
         now += Duration::from_micros(250);
         patience.moved(BOTH, now);
         assert!(!patience.polls_on(|| now), "it came too late");
+    }
+
+    /// A worker, and its time, after so many requests, each followed by `next` after `delay`, and a request after that.
+    fn has_asked(fixed: Option<Duration>, requests: usize, delay: Duration, next: Turn) -> (Patience, Instant) {
+        let mut now = Instant::now();
+        let mut patience = Patience::new(fixed, now);
+        for _ in 0..requests {
+            now += Duration::from_millis(5);
+            patience.moved(OUT, now);
+            now += delay;
+            patience.moved(next, now);
+        }
+        now += Duration::from_millis(5);
+        patience.moved(OUT, now);
+        (patience, now)
+    }
+
+    const LATE: Duration = Duration::from_micros(500);
+    const IN_TIME: Duration = Duration::from_micros(499);
+
+    #[test]
+    fn a_reply_is_awaited_once_four_requests_were_replied_to_soon() {
+        let (patience, now) = has_asked(None, 3, IN_TIME, IN);
+        assert!(!patience.awaits_reply() && !patience.polls_on(|| now));
+        let (mut patience, now) = has_asked(None, 4, IN_TIME, IN);
+        assert!(patience.awaits_reply() && patience.polls_on(|| now + IN_TIME));
+        assert!(!patience.polls_on(|| now + LATE));
+        patience.moved(IN, now + STEP);
+        assert!(!patience.awaits_reply() && !patience.polls_on(|| now + STEP), "it has come");
+    }
+
+    #[test]
+    fn no_reply_is_awaited_where_replies_come_late_or_never() {
+        for (delay, next, why) in [(LATE, IN, "late"), (IN_TIME, OUT, "never"), (LATE, OUT, "never, and rarely")] {
+            let (patience, now) = has_asked(None, 20, delay, next);
+            assert!(!patience.awaits_reply() && !patience.polls_on(|| now), "{why}");
+        }
+    }
+
+    #[test]
+    fn nothing_but_a_single_request_is_one_to_which_a_reply_is_awaited() {
+        let (mut patience, mut now) = has_asked(None, 20, STEP, IN);
+        for (turn, after, why) in [
+            (Turn { outbound: 5, ..OUT }, LATE, "more than a few packets"),
+            (BOTH, LATE, "a reply of our own"),
+            (IN, LATE, "somebody else's request"),
+            (OUT, IN_TIME, "one of a stream"),
+        ] {
+            now += after;
+            patience.moved(turn, now);
+            assert!(!patience.awaits_reply(), "{why}");
+        }
+        now += LATE;
+        patience.moved(Turn { outbound: 4, ..OUT }, now);
+        assert!(patience.awaits_reply());
+    }
+
+    #[test]
+    fn replies_that_stay_away_are_awaited_four_times_more_at_most() {
+        let (mut patience, mut now) = has_asked(None, 1_000, STEP, IN);
+        for unanswered in 0..=4 {
+            assert!(patience.awaits_reply(), "after {unanswered} requests without a reply");
+            now += LATE;
+            patience.moved(OUT, now);
+        }
+        assert!(!patience.awaits_reply());
+    }
+
+    #[test]
+    fn a_worker_that_is_told_not_to_look_sleeps_though_a_reply_is_due() {
+        let (patience, now) = has_asked(Some(Duration::ZERO), 20, STEP, IN);
+        assert!(patience.awaits_reply() && !patience.polls_on(|| now));
     }
 
     #[test]
