@@ -31,6 +31,7 @@ mod control;
 mod device;
 mod flows;
 pub mod handover;
+mod icmp;
 #[allow(unsafe_code, reason = "taking over a file descriptor by its number")]
 mod inherited;
 pub mod netlink;

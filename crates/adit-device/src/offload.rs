@@ -11,6 +11,7 @@ mod split;
 pub(crate) mod testing;
 mod vnet;
 
+pub(crate) use checksum::Sum;
 pub use join::{Joiner, Run, Runs};
 pub use split::{Split, SplitError};
 pub use vnet::{Gso, NEEDS_CSUM, VnetHeader};

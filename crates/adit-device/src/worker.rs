@@ -11,6 +11,7 @@ mod reading;
 mod sources;
 #[cfg(test)]
 mod tests;
+mod unreachable;
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -34,6 +35,7 @@ use codel::Codel;
 pub(crate) use gate::Gate;
 use patience::{OneByOne, Patience, Turn};
 use sources::{Failures, Ready, Watched};
+use unreachable::Allowance;
 
 pub(crate) const WAKER: Token = Token(0);
 const TUN: Token = Token(1);
@@ -85,6 +87,8 @@ pub(crate) struct Worker {
     packets: Packets,
     datagrams: Datagrams,
     joiner: Joiner,
+    /// How many more senders may be told that nobody takes their packets.
+    allowance: Allowance,
     /// A segmented read of which some segments have not been cut off yet.
     rest: Option<Uncut>,
     /// Whether the last read gave several segments: the next one will, most likely.
@@ -140,6 +144,7 @@ impl Worker {
             packets: Packets::default(),
             datagrams: Datagrams::default(),
             joiner: Joiner::new(),
+            allowance: Allowance::new(Instant::now()),
             moved: None,
             rest: None,
             is_bulk: false,
@@ -296,6 +301,7 @@ impl Worker {
         };
         let sealed = sealing.seal(&mut self.outbound);
         self.send(&sealed);
+        self.tell_unreachable(&sealed);
         self.packets = sealed.into_empty();
         if aftermath.peer_transmits {
             self.shared.transmit(Waiting::ForPeers, &self.sockets, None, &mut self.inbound);

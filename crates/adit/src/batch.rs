@@ -30,6 +30,8 @@ pub(crate) enum Fate {
     Authentic,
     /// It is a handshake message, whose admission is still to be decided.
     Handshake,
+    /// It came from inside, and there is no peer for it, or nobody knows where that peer is.
+    Unreachable,
     /// It ends here.
     Gone,
 }
@@ -293,6 +295,13 @@ impl Sealed {
                 segment_size: first.len as usize,
             })
         })
+    }
+
+    /// Where the packets lie, as they were, that were dropped since no peer has their destination
+    /// ([`DropReason::NoRoute`](crate::DropReason::NoRoute)) or it is not known where the peer is
+    /// ([`DropReason::NoEndpoint`](crate::DropReason::NoEndpoint)). Their senders may be told: with an ICMP message, say.
+    pub fn unreachable(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+        self.batch.entries.iter().filter(|entry| entry.fate == Fate::Unreachable).map(Entry::packet)
     }
 
     /// An empty burst that uses this one's memory again.

@@ -94,7 +94,8 @@ impl Interface {
                     self.stage(now, id, packet);
                 }
                 Err((peer, reason)) => {
-                    entry.fate = Fate::Gone;
+                    let is_unreachable = matches!(reason, DropReason::NoRoute | DropReason::NoEndpoint);
+                    entry.fate = if is_unreachable { Fate::Unreachable } else { Fate::Gone };
                     self.drop(peer, reason);
                 }
             }

@@ -1,6 +1,7 @@
 //! What the daemon makes of its interface, and knows of it when it could not be told everything, or lacks something.
 
 mod firewalls;
+mod unreachable;
 mod ways;
 
 use std::fs::{self, File, OpenOptions};

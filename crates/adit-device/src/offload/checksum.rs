@@ -7,14 +7,14 @@ use crate::sys;
 /// A ones' complement sum, not yet folded to 16 bits. The words are taken in the machine's byte order, which changes
 /// nothing: a sum with its bytes swapped is the sum of swapped words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Sum(u64);
+pub(crate) struct Sum(u64);
 
 /// From this many words on vectors are worth asking for; headers are shorter.
 const WORTH_VECTORS: usize = 16;
 
 impl Sum {
     /// The sum over these bytes. Parts of a packet may be summed apart if all but the last have an even length.
-    pub(super) fn of(bytes: &[u8]) -> Sum {
+    pub(crate) fn of(bytes: &[u8]) -> Sum {
         let (words, rest) = bytes.as_chunks();
         let whole = if words.len() < WORTH_VECTORS {
             words.iter().map(halves).sum()
@@ -47,7 +47,7 @@ impl Sum {
     }
 
     /// A number that stands in the packet as a 16-bit word.
-    pub(super) fn word(value: u16) -> Sum {
+    pub(crate) fn word(value: u16) -> Sum {
         Sum(u64::from(u16::from_ne_bytes(value.to_be_bytes())))
     }
 
@@ -66,7 +66,7 @@ impl Sum {
     }
 
     /// The checksum: the complement of the sum, as it stands in a packet.
-    pub(super) fn checksum(self) -> [u8; 2] {
+    pub(crate) fn checksum(self) -> [u8; 2] {
         let [a, b] = self.folded();
         [!a, !b]
     }

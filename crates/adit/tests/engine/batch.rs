@@ -49,6 +49,26 @@ fn datagrams_of_equal_length_to_one_address_are_grouped_and_the_last_may_be_shor
 }
 
 #[test]
+fn packets_that_no_peer_takes_are_told_of_and_lie_as_they_were() {
+    let mut sim = connected(1);
+    let c = sim.id(A, C);
+    sim[A].interface.set_endpoint(c, None).unwrap();
+    let nowhere = packet::v4(packet::inside(A), "203.0.113.1".parse().unwrap(), &[0x42; 60]);
+    let packets = [to(B, 80), nowhere, vec![0x50; 80], to(C, 80), to(B, 80)];
+    let mut buffer = [0xaa; 5 * 112];
+    let mut burst = Packets::new(1420);
+    for (place, packet) in packets.iter().enumerate() {
+        buffer[place * 112 + 16..][..80].copy_from_slice(packet);
+        burst.push(place * 112, packet.len()).unwrap();
+    }
+    let now = sim.now;
+    let sealed = sim[A].interface.begin_seal(now, burst, &buffer).seal(&mut buffer);
+    let told: Vec<_> = sealed.unreachable().map(|place| (place.clone(), buffer[place].to_vec())).collect();
+    assert_eq!(told, [(128..208, packets[1].clone()), (352..432, packets[3].clone())]);
+    assert_eq!(sealed.transmits().map(|transmit| transmit.range).collect::<Vec<_>>(), [0..112, 448..560]);
+}
+
+#[test]
 fn another_peer_or_other_congestion_bits_or_a_gap_end_a_group() {
     let mut sim = connected(2);
     let (transmits, _) = seal(&mut sim, &[to(B, 64), to(C, 64), to(C, 64), to(B, 64)], 0);
