@@ -1,5 +1,5 @@
 //! What is said to whoever sends a packet into the tunnel that no peer takes: that the host is unreachable. The kernel's
-//! WireGuard says it in the same words.
+//! WireGuard says it too, in its own name.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -20,14 +20,24 @@ const ICMPV6: u8 = 58;
 const HOPS: u8 = 64;
 
 /// The message that the destination of `packet` is unreachable. It is for the packet's source, and comes in the name of
-/// the destination: from no other address could the node that it is written to be sure to take it.
+/// the destination: what comes out of a tunnel in the name of the node itself, its kernel takes for forged.
 ///
 /// `None` for what must not be answered so (RFC 1122, §3.2.2; RFC 4443, §2.4 e): other errors, packets from or to more than
-/// one host, fragments other than the first, and what is no packet.
+/// one host, fragments other than the first, and what is no packet. Which addresses a network on the link has for all of
+/// its hosts is not known here; in such a one's name, nobody takes a message.
 pub(crate) fn unreachable(packet: &[u8]) -> Option<ArrayVec<u8, MAX_LEN_V6>> {
     match packet.first()? >> 4 {
         4 => unreachable_v4(packet),
         6 => unreachable_v6(packet),
+        _ => None,
+    }
+}
+
+/// What the packets of a flow have in common at the same place: the addresses, and the ports if they come next.
+pub(crate) fn flow(packet: &[u8]) -> Option<&[u8]> {
+    match packet.first()? >> 4 {
+        4 => packet.get(12..IPV4_HEADER + 4),
+        6 => packet.get(8..IPV6_HEADER + 4),
         _ => None,
     }
 }
@@ -42,13 +52,15 @@ fn unreachable_v4(packet: &[u8]) -> Option<ArrayVec<u8, MAX_LEN_V6>> {
     let is_later_fragment = (header[6] & 0x1f, header[7]) != (0, 0);
     let is_error = header[9] == ICMP && {
         let header_len = usize::from(header[0] & 0xf) * 4;
-        // Unreachable, source quench, redirect, time exceeded, parameter problem.
-        packet.get(header_len).is_none_or(|kind| matches!(kind, 3 | 4 | 5 | 11 | 12))
+        // Unreachable, source quench, redirect, time exceeded, parameter problem, and what is not known.
+        packet.get(header_len).is_none_or(|kind| matches!(kind, 3 | 4 | 5 | 11 | 12 | 19..))
     };
-    let is_of_many = source.is_unspecified()
+    let is_not_of_one_host = source.is_unspecified()
         || source.is_loopback()
-        || [source, destination].iter().any(|address| address.is_multicast() || address.is_broadcast());
-    if is_later_fragment || is_error || is_of_many {
+        || source.octets()[0] >= 224
+        || destination.is_multicast()
+        || destination.is_broadcast();
+    if is_later_fragment || is_error || is_not_of_one_host {
         return None;
     }
     let quoted = packet.get(..packet.len().min(MAX_LEN_V4 - IPV4_HEADER - ICMP_HEADER))?;
@@ -66,10 +78,9 @@ fn unreachable_v6(packet: &[u8]) -> Option<ArrayVec<u8, MAX_LEN_V6>> {
     let header = packet.first_chunk::<IPV6_HEADER>()?;
     let source = Ipv6Addr::from(*header.get(8..)?.first_chunk::<16>()?);
     let destination = Ipv6Addr::from(*header.get(24..)?.first_chunk::<16>()?);
-    let is_of_many = source.is_unspecified()
-        || source.is_loopback()
-        || [source, destination].iter().any(|address| address.is_multicast());
-    if is_of_many || !may_be_answered(header[6], packet.get(IPV6_HEADER..)?) {
+    let is_not_of_one_host =
+        source.is_unspecified() || source.is_loopback() || source.is_multicast() || destination.is_multicast();
+    if is_not_of_one_host || !may_be_answered(header[6], packet.get(IPV6_HEADER..)?) {
         return None;
     }
     let quoted = packet.get(..packet.len().min(MAX_LEN_V6 - IPV6_HEADER - ICMP_HEADER))?;
@@ -85,18 +96,22 @@ fn unreachable_v6(packet: &[u8]) -> Option<ArrayVec<u8, MAX_LEN_V6>> {
     Some(message(&outer, ADDRESS_UNREACHABLE, pseudo, quoted))
 }
 
-/// Whether what follows the header of an IPv6 packet is neither an error nor a later fragment.
+/// Whether what follows the header of an IPv6 packet is neither an error, nor a redirect, nor a later fragment.
 fn may_be_answered(mut next: u8, mut rest: &[u8]) -> bool {
     const HOP_BY_HOP: u8 = 0;
     const ROUTING: u8 = 43;
     const FRAGMENT: u8 = 44;
+    const AUTHENTICATION: u8 = 51;
     const DESTINATION: u8 = 60;
+    const REDIRECT: u8 = 137;
     loop {
+        let stated = usize::from(rest.get(1).copied().unwrap_or_default());
         let len = match next {
-            ICMPV6 => return rest.first().is_some_and(|kind| *kind >= 128),
+            ICMPV6 => return rest.first().is_some_and(|kind| *kind >= 128 && *kind != REDIRECT),
             FRAGMENT if rest.get(2..4).is_none_or(|offset| (offset[0], offset[1] >> 3) != (0, 0)) => return false,
             FRAGMENT => 8,
-            HOP_BY_HOP | ROUTING | DESTINATION => (usize::from(rest.get(1).copied().unwrap_or_default()) + 1) * 8,
+            HOP_BY_HOP | ROUTING | DESTINATION => (stated + 1) * 8,
+            AUTHENTICATION => (stated + 2) * 4,
             _ => return true,
         };
         let (Some(after), Some(beyond)) = (rest.first(), rest.get(len..)) else { return false };
@@ -199,13 +214,13 @@ mod tests {
 
     #[test]
     fn an_error_is_not_answered_and_what_only_resembles_one_is() {
-        for (kind, answered) in
-            [(0, true), (3, false), (4, false), (5, false), (8, true), (11, false), (12, false), (13, true)]
-        {
-            let sent = packet(A4, B4, 1, &[kind, 0, 0, 0, 0, 0, 0, 0]);
-            assert_eq!(unreachable(&sent).is_some(), answered, "ICMP of type {kind}");
+        for (kinds, answered) in [(&[0, 8, 13, 18][..], true), (&[3, 4, 5, 11, 12, 19, 255], false)] {
+            for &kind in kinds {
+                let sent = packet(A4, B4, 1, &[kind, 0, 0, 0, 0, 0, 0, 0]);
+                assert_eq!(unreachable(&sent).is_some(), answered, "ICMP of type {kind}");
+            }
         }
-        for (kind, answered) in [(1, false), (2, false), (127, false), (128, true), (129, true)] {
+        for (kind, answered) in [(1, false), (2, false), (127, false), (128, true), (136, true), (137, false)] {
             let sent = packet(a6(), b6(), 58, &[kind, 0, 0, 0, 0, 0, 0, 0]);
             assert_eq!(unreachable(&sent).is_some(), answered, "ICMPv6 of type {kind}");
         }
@@ -222,11 +237,13 @@ mod tests {
     fn an_error_of_ipv6_is_found_behind_other_headers() {
         let behind =
             |headers: &[u8], kind: u8| packet(a6(), b6(), headers[0], &[&headers[1..], &[kind, 0, 0, 0]].concat());
-        // Hop-by-hop options of 16 bytes, routing, destination options, then ICMPv6.
+        // Hop-by-hop options, routing of 16 bytes, destination options, authentication, ICMPv6.
         let mut headers = vec![0, 43, 1];
         headers.extend([9; 14]);
         headers.extend([60, 0, 9, 9, 9, 9, 9, 9]);
-        headers.extend([58, 0, 9, 9, 9, 9, 9, 9]);
+        headers.extend([51, 0, 9, 9, 9, 9, 9, 9]);
+        // Here the length counts words of four bytes.
+        headers.extend([58, 1, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9]);
         assert!(unreachable(&behind(&headers, 1)).is_none());
         assert!(unreachable(&behind(&headers, 128)).is_some());
         let first_fragment = [44, 58, 0, 0, 1, 0, 0, 0, 0];
@@ -254,7 +271,7 @@ mod tests {
 
     #[test]
     fn what_is_from_or_for_more_than_one_host_is_not_answered() {
-        for source in ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255"] {
+        for source in ["0.0.0.0", "127.0.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255"] {
             assert!(unreachable(&packet(source.parse().unwrap(), B4, 17, &[0; 8])).is_none(), "from {source}");
         }
         for destination in ["224.0.0.251", "239.1.2.3", "255.255.255.255"] {
@@ -276,6 +293,7 @@ mod tests {
         }
         assert!(unreachable(&[0x50; 64]).is_none());
     }
+
     proptest! {
         #[test]
         fn whatever_is_sent_its_answer_is_a_whole_message(is_v4: bool, mut sent in vec(any::<u8>(), 1..1_500)) {

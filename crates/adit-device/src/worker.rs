@@ -60,7 +60,7 @@ const BURST: usize = 192;
 const ROUNDS_BETWEEN_POLLS: u32 = 4;
 /// The most bursts in a row after which no strangers are answered: somebody has to be.
 const MOST_PUT_OFF: u32 = 3;
-/// How often a worker that awaits a reply pauses before it looks again: some 2 µs in all.
+/// How often a worker that awaits a reply pauses before it looks again: some 2 µs in all, or less.
 const PAUSES: u32 = 32;
 /// The most groups of datagrams that are given to the kernel at a time.
 const GROUPS: usize = 32;

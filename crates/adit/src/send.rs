@@ -14,7 +14,8 @@ impl Interface {
     ///
     /// Writes the datagram into `out`, which must have room for
     /// [`transport_len`]`(packet.len(), mtu)` bytes, and tells where to send it. `None` if there is
-    /// nothing to send yet: the packet waits for a session, or was dropped and counted. Afterwards
+    /// nothing to send yet: the packet waits for a session, or was dropped and counted (only bursts tell which packets
+    /// are [`unreachable`](crate::Sealed::unreachable)). Afterwards
     /// call [`Interface::poll_transmit`] until it has nothing more. What is given here and there is given once: the
     /// compiler does not warn of `handle_packet(…)?;`, which loses it.
     ///

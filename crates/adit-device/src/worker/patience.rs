@@ -20,6 +20,8 @@ const LEAD: u32 = 4;
 const REPLY: Duration = Duration::from_micros(500);
 /// How many more requests must have been replied to soon than not, before a reply is polled for.
 const USUAL: u32 = 4;
+/// The share of the time that replies are polled for at most: one in so many.
+const SHARE: u32 = 16;
 
 #[derive(Debug)]
 pub(super) struct Patience {
@@ -35,6 +37,8 @@ pub(super) struct Patience {
     has_asked: bool,
     /// How many more requests were replied to soon than not; at most twice as many as are wanted.
     replies: u32,
+    /// For how long replies may still be polled for.
+    credit: Duration,
 }
 
 /// The packets that a worker moved between two waits.
@@ -62,7 +66,7 @@ impl OneByOne {
 impl Patience {
     /// For a worker that always polls for as long as `fixed`, or, without that, as long as it is of use.
     pub(super) fn new(fixed: Option<Duration>, now: Instant) -> Self {
-        Self { fixed, last: now, turns: 0, lead: 0, has_asked: false, replies: 0 }
+        Self { fixed, last: now, turns: 0, lead: 0, has_asked: false, replies: 0, credit: Duration::ZERO }
     }
 
     /// Whether to poll once more rather than sleep.
@@ -76,9 +80,9 @@ impl Patience {
         !limit.is_zero() && now().saturating_duration_since(self.last) < limit
     }
 
-    /// Whether the next packet to come is a reply, most likely.
+    /// Whether the next packet to come is a reply, most likely, and may be polled for.
     pub(super) fn awaits_reply(&self) -> bool {
-        self.has_asked && self.replies >= USUAL
+        self.has_asked && self.replies >= USUAL && self.credit >= REPLY
     }
 
     /// Takes note of what was moved after a wait.
@@ -88,6 +92,8 @@ impl Patience {
             return;
         }
         let since_last = now.saturating_duration_since(self.last);
+        let polled = if self.awaits_reply() { since_last.min(REPLY) } else { Duration::ZERO };
+        self.credit = (self.credit + since_last / SHARE).min(4 * REPLY).saturating_sub(polled);
         if self.has_asked {
             let is_reply = inbound > 0 && since_last < REPLY;
             self.replies = if is_reply { (self.replies + 1).min(2 * USUAL) } else { self.replies.saturating_sub(1) };
@@ -189,6 +195,23 @@ mod tests {
     }
 
     #[test]
+    fn replies_are_polled_for_a_sixteenth_of_the_time_at_most() {
+        for (interval, delay, awaited) in [(8_000, 400, 100), (5_000, 150, 100), (1_000, 400, 15), (1_000, 499, 12)] {
+            let mut now = Instant::now();
+            let mut patience = Patience::new(None, now);
+            let mut times = 0;
+            for request in 0..1_100 {
+                now += Duration::from_micros(interval - delay);
+                patience.moved(OUT, now);
+                times += u32::from(request >= 100 && patience.awaits_reply());
+                now += Duration::from_micros(delay);
+                patience.moved(IN, now);
+            }
+            assert_eq!(times / 10, awaited, "of a hundred requests every {interval} µs, replied to after {delay} µs");
+        }
+    }
+
+    #[test]
     fn no_reply_is_awaited_where_replies_come_late_or_never() {
         for (delay, next, why) in [(LATE, IN, "late"), (IN_TIME, OUT, "never"), (LATE, OUT, "never, and rarely")] {
             let (patience, now) = has_asked(None, 20, delay, next);
@@ -219,7 +242,7 @@ mod tests {
         let (mut patience, mut now) = has_asked(None, 1_000, STEP, IN);
         for unanswered in 0..=4 {
             assert!(patience.awaits_reply(), "after {unanswered} requests without a reply");
-            now += LATE;
+            now += Duration::from_millis(5);
             patience.moved(OUT, now);
         }
         assert!(!patience.awaits_reply());

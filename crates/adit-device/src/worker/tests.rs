@@ -9,6 +9,7 @@ mod moved;
 mod rest;
 mod sources;
 mod strays;
+mod unreachable;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

@@ -37,17 +37,25 @@ impl Allowance {
 }
 
 impl Worker {
-    /// Answers packets that no peer takes, as long as there have not been too many.
+    /// Answers packets that no peer takes, as long as there have not been too many: of those of a flow that come one upon
+    /// the other, which may have been read as one, only the first.
     pub(super) fn tell_unreachable(&mut self, sealed: &Sealed) {
+        let mut last = None;
         for place in sealed.unreachable() {
-            let Some(message) = self.outbound.get(place).and_then(icmp::unreachable) else { continue };
+            let packet = self.outbound.get(place).unwrap_or_default();
+            let flow = icmp::flow(packet);
+            if flow.is_some() && std::mem::replace(&mut last, flow) == flow {
+                continue;
+            }
+            let Some(message) = icmp::unreachable(packet) else { continue };
             if !self.allowance.take(Instant::now()) {
                 return;
             }
             let header = VnetHeader::default().to_bytes();
             let slices = [IoSlice::new(&header), IoSlice::new(&message)];
             let slices = if self.shared.vnet_header { &slices[..] } else { &slices[1..] };
-            if let Some(Err(error)) = self.tun.as_ref().map(|tun| tun.write_vectored(slices)) {
+            let tun = self.aside.as_deref().or(self.tun.as_ref());
+            if let Some(Err(error)) = tun.map(|tun| tun.write_vectored(slices)) {
                 tracing::debug!(%error, "the TUN device did not take a message that a host is unreachable");
             }
         }
