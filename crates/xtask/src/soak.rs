@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::run::{cargo, run, target};
+use crate::run::target;
 use crate::test::build_daemon;
 use crate::{peers, setup};
 
@@ -38,7 +38,6 @@ pub(crate) fn all(options: &SoakOptions) -> Result<()> {
     }
     let daemon = build_daemon(options.release)?;
     // Not in release: there whatever fails, which is a panic, would be the end before anything is told.
-    run(cargo().args(["build", "--package", "adit-tests", "--bin", "soak"]))?;
     let program = target().join("debug").join("soak");
     let mut soak = Command::new(&program);
     soak.args(["--minutes", &options.minutes.to_string()]).env("ADIT_BIN", daemon).env("ADIT_PEERS", peers::binaries());
