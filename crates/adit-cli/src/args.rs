@@ -122,8 +122,8 @@ pub(crate) struct DaemonArgs {
     pub(crate) no_offload: bool,
 
     /// Look for packets for so long before sleeping: quicker answers for the price of a busy core a thread. 0: never;
-    /// unless given, up to 250 while small packets go to and fro faster than that, and up to 500 after a single request
-    /// where replies usually come as soon
+    /// unless given, up to 250 while packets go to and fro, few at a time and faster than that, and up to 500 after a
+    /// single request where replies usually come as soon, the latter for a sixteenth of the time at most
     #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     pub(crate) busy_poll: Option<u32>,
 
@@ -157,7 +157,7 @@ pub(crate) enum Command {
         #[arg(value_name = "FILE|NAME", value_hint = ValueHint::FilePath)]
         file: String,
     },
-    /// Let the program on disk take over a running interface, without losing a packet or a session
+    /// Let the program on disk take over a running interface: sessions go on, and packets wait meanwhile
     ///
     /// The daemon starts the program that is where its own was, with its own arguments, and hands it the interface while
     /// it runs. If that one cannot take over, the daemon goes on as before, and this command fails and tells why. SIGUSR2

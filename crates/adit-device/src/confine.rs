@@ -2,7 +2,7 @@
 //!
 //! | measure | what is left | why |
 //! |---|---|---|
-//! | capabilities | `CAP_NET_ADMIN` and `CAP_NET_BIND_SERVICE`, as far as the process had them | a firewall mark, large socket buffers and the link's state take the first; a port below 1024 the second |
+//! | capabilities | `CAP_NET_ADMIN` and `CAP_NET_BIND_SERVICE`, as far as the process had them | a firewall mark, large socket buffers and the link's state take the first; a port below 1024 the second; `CAP_IPC_LOCK` stays only where nothing else lets memory be locked |
 //! | `no_new_privs` | | no program started from here gains a right by its file |
 //! | seccomp | the system calls of serving, and those that starting this program again takes | see [`filter`] |
 //! | Landlock | reading this program and its libraries, `/dev/null`, and removing the UAPI socket; no TCP | see [`files`] |

@@ -17,7 +17,7 @@ pub(crate) fn all(options: &TestOptions) -> Result<()> {
     }
     tell_ciphers();
     prove_no_std()?;
-    let daemon = daemon(options.release)?;
+    let daemon = build_daemon(options.release)?;
     let mut nextest = cargo();
     nextest
         .args(["nextest", "run", "--workspace"])
@@ -60,20 +60,14 @@ fn tell_ciphers() {
     }
 }
 
-/// Where the daemon is that the tests drive. With debug assertions it is built along with the tests: by itself it would be
-/// built once more, since fewer packages ask for fewer features of what they share.
-fn daemon(release: bool) -> Result<PathBuf> {
-    if !release {
-        return Ok(target().join("debug").join("adit"));
-    }
-    run(cargo().args(["build", "--release", "--package", "adit-cli"]))?;
-    Ok(target().join("release").join("adit"))
-}
-
-/// Builds what the tests drive, and drive others with, as it is built for them, and says where the daemon is.
+/// Builds the daemon that the tests drive, and says where it is. With debug assertions it is built along with all tests: by
+/// itself it would be built once more, since fewer packages ask for fewer features of what they share.
 pub(crate) fn build_daemon(release: bool) -> Result<PathBuf> {
-    run(cargo().args(["test", "--workspace", "--no-run"]))?;
-    daemon(release)
+    run(cargo().args(["test", "--workspace", "--no-run", "--quiet"]))?;
+    if release {
+        run(cargo().args(["build", "--release", "--package", "adit-cli"]))?;
+    }
+    Ok(target().join(if release { "release" } else { "debug" }).join("adit"))
 }
 
 /// Builds the engine into a program for a machine that has no standard library; then, to show that this proves something,

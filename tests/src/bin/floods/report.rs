@@ -193,7 +193,8 @@ node's public key and has seen the peer's initiation and the session's index on 
 router that is not there.
 
 - **random**: 32 to 1,054 bytes without meaning; **forged initiations**: well-formed, by strangers who know the node's \
-public key, from forged addresses; **one initiator**: the same from one address; **replay**: the peer's own initiation \
+public key, from forged addresses; **false cookies**: the same, with a mac2 that was made up; **one initiator**: forged \
+initiations from one address; **replay**: the peer's own initiation \
 again and again; **cookie replies**: half of them to the session's index; **unknown transport**: 160 bytes to indices \
 of nobody; **live transport**: 1,452 bytes to the session's index, which have to be decrypted to be found out; \
 **tiny**: 0 to 31 bytes; **oversized**: 1,600 to 65,507 bytes that begin as a handshake message or cookie reply does, \
