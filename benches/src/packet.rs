@@ -85,7 +85,8 @@ impl Unfinished {
             packet.extend(u16::try_from(8 + payload).expect("at most 64 KiB").to_be_bytes());
             packet.extend([0, 0]);
         } else {
-            // Sequence number and acknowledgement; 32 bytes of header, ACK; window, checksum, urgent pointer; timestamps.
+            // Sequence number and acknowledgement; 32 bytes of header, ACK; window, checksum, urgent pointer;
+            // timestamps.
             packet.extend([0, 1, 2, 3, 0, 4, 5, 6]);
             packet.extend([0x80, 0x10, 1, 0, 0, 0, 0, 0]);
             packet.extend([1, 1, 8, 10, 0, 0, 0, 7, 0, 0, 0, 8]);

@@ -171,8 +171,8 @@ struct State {
 }
 
 impl Flood {
-    /// Floods `target`, the endpoint of the interface with the key `victim` (in base64), from the host, over a wire that
-    /// leads there.
+    /// Floods `target`, the endpoint of the interface with the key `victim` (in base64), from the host, over a wire
+    /// that leads there.
     ///
     /// All claim to come from addresses of 100.64.0.0/10.
     #[track_caller]

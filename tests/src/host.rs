@@ -14,10 +14,12 @@ use nix::unistd::Pid;
 
 use crate::command::{Background, Outcome};
 
-/// A network of its own, with a loopback interface and nothing else, and a `/run` of its own, where the UAPI sockets are.
+/// A network of its own, with a loopback interface and nothing else, and a `/run` of its own, where the UAPI sockets
+/// are.
 ///
 /// The namespaces have no name: the kernel removes them with the last process in them and with this value, so that
-/// nothing is left behind by a test that was killed but what it had sent to the background. Two hosts may use the same names for their interfaces.
+/// nothing is left behind by a test that was killed but what it had sent to the background. Two hosts may use the same
+/// names for their interfaces.
 #[derive(Debug)]
 pub struct Host {
     label: String,

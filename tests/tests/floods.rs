@@ -87,7 +87,8 @@ fn end(flood: Flood) {
     assert!(rate >= LEAST, "a flood of no more than {rate:.0} datagrams a second");
 }
 
-/// Handshake messages that come faster than they can be answered overflow a buffer in which no packet of a session waits.
+/// Handshake messages that come faster than they can be answered overflow a buffer in which no packet of a session
+/// waits.
 #[test]
 fn sessions_go_on_while_initiations_flood_as_fast_as_a_core_can_send_them() {
     let mut arena = Arena::new(Implementation::Adit);
@@ -118,8 +119,8 @@ fn a_newcomer_gets_in_while_initiations_flood_as_fast_as_a_core_can_send_them() 
     }
 }
 
-/// Held to the link by which a datagram came, IPv4 would ask there for a neighbour of every address that was made up, and
-/// the kernel keeps so many neighbours only, whoever needs them.
+/// Held to the link by which a datagram came, IPv4 would ask there for a neighbour of every address that was made up,
+/// and the kernel keeps so many neighbours only, whoever needs them.
 #[test]
 fn answers_to_forged_addresses_go_by_the_routing_table_and_ask_no_neighbours() {
     let arena = Arena::new(Implementation::Adit);

@@ -1,8 +1,8 @@
 //! The backends against the documents that define what they do.
 //!
 //! Published vectors have nonces of all 96 bits and associated data, which no packet of WireGuard's has. In tests a
-//! packet can have both, and all backends take such nonces; associated data is taken by the portable backend, and by the
-//! vector backends below the level of packets, where their primitives are put together for it.
+//! packet can have both, and all backends take such nonces; associated data is taken by the portable backend, and by
+//! the vector backends below the level of packets, where their primitives are put together for it.
 
 #[cfg(target_arch = "x86_64")]
 mod authenticator;

@@ -159,13 +159,13 @@ pub(crate) enum Command {
     },
     /// Let the program on disk take over a running interface: sessions go on, and packets wait meanwhile
     ///
-    /// The daemon starts the program that is where its own was, with its own arguments, and hands it the interface while
-    /// it runs. If that one cannot take over, the daemon goes on as before, and this command fails and tells why. SIGUSR2
-    /// makes the daemon do the same. As a service, `systemctl reload adit@NAME` is the same too.
+    /// The daemon starts the program that is where its own was, with its own arguments, and hands it the interface
+    /// while it runs. If that one cannot take over, the daemon goes on as before, and this command fails and tells why.
+    /// SIGUSR2 makes the daemon do the same. As a service, `systemctl reload adit@NAME` is the same too.
     ///
     /// Connections of `wg` and other programs to the daemon end: an answer that is under way is given whole, a question
-    /// that is not answered has to be asked again. An interface that was moved to another network namespace is not handed
-    /// over until it is back.
+    /// that is not answered has to be asked again. An interface that was moved to another network namespace is not
+    /// handed over until it is back.
     Reload {
         /// The interface
         #[arg(value_name = "NAME")]

@@ -6,7 +6,8 @@ use adit_device::Confinement;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::Args)]
 #[command(next_help_heading = "Confinement")]
 pub(crate) struct ConfinementArgs {
-    /// Keep every capability, not only CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, and CAP_IPC_LOCK where locked memory takes it
+    /// Keep every capability, not only CAP_NET_ADMIN, CAP_NET_BIND_SERVICE, and CAP_IPC_LOCK where locked memory takes
+    /// it
     #[arg(long)]
     keep_capabilities: bool,
 

@@ -40,8 +40,8 @@ pub(crate) fn start(format: LogFormat, audience: Audience) {
     }
 }
 
-/// Standard error, for which no thread ever waits: a line that finds no room is lost. If whoever is to read has stopped,
-/// packets must not. How many lines were lost is told when there is room again.
+/// Standard error, for which no thread ever waits: a line that finds no room is lost. If whoever is to read has
+/// stopped, packets must not. How many lines were lost is told when there is room again.
 struct Unwaiting {
     format: LogFormat,
 }

@@ -22,8 +22,8 @@ use crate::udp::Sockets;
 const PATIENCE: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_micros(200);
 
-/// For how long a port may still be that of a daemon that is about to end, as when `wg-quick` brings an interface down and
-/// up again without waiting for it; and how often that is tried.
+/// For how long a port may still be that of a daemon that is about to end, as when `wg-quick` brings an interface down
+/// and up again without waiting for it; and how often that is tried.
 const OTHERS_PATIENCE: Duration = Duration::from_millis(200);
 const OTHERS_PAUSE: Duration = Duration::from_millis(2);
 

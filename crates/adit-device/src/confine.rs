@@ -154,8 +154,8 @@ pub(crate) fn give_up(wanted: &Confinement, socket: Option<&Path>, has_landlock:
     Report { words: report, landlock: has_landlock }
 }
 
-/// Whether the process that started this one has passed on its filters. They cannot be read back, but ours give an answer
-/// that no kernel gives.
+/// Whether the process that started this one has passed on its filters. They cannot be read back, but ours give an
+/// answer that no kernel gives.
 fn inherits_seccomp() -> bool {
     crate::sys::answer_to_mark() == Some(filter::MARK_ANSWER)
 }

@@ -173,9 +173,9 @@ impl Control {
         }
     }
 
-    /// Lets go of the port and of the files' names, which whoever waits for the end may want next, and then of all else:
-    /// clients wait for the end of their connections. The process that stays is told of the end; it ends when the link
-    /// to it is dropped.
+    /// Lets go of the port and of the files' names, which whoever waits for the end may want next, and then of all
+    /// else: clients wait for the end of their connections. The process that stays is told of the end; it ends when the
+    /// link to it is dropped.
     pub(crate) fn close(mut self) -> Option<ToGuardian> {
         self.configurator.close();
         let mut reloader = self.reloader.take();

@@ -253,7 +253,8 @@ fn serve(parts: Parts, beginning: Beginning) -> Result<(), Error> {
         }
         Ok(End::Ended) => {
             let to_guardian = control.close();
-            // Whoever waits for the process that stays finds no interface any more: it goes with the last of its queues.
+            // Whoever waits for the process that stays finds no interface any more: it goes with the last of its
+            // queues.
             drop(shared);
             drop(to_guardian);
             Ok(())

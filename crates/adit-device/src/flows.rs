@@ -1,11 +1,11 @@
 //! Which worker sends the packets of which flow.
 //!
 //! A TUN device with several queues learns: where a packet is written to one of them, the packets of the same flow that
-//! go the other way come from that queue from then on. That is welcome, since one worker then serves both directions and
-//! nobody has to be woken for an answer. But packets that wait in the queue that the flow had before would be overtaken
-//! by those in the new one. So a flow that another worker sends is moved only while that one has nothing to do, and the
-//! worker that it moves to reads nothing from its queue until whatever came to the other one meanwhile has left. At any
-//! other time packets are written beside the queues: see [`Tun::aside`](crate::tun::Tun).
+//! go the other way come from that queue from then on. That is welcome, since one worker then serves both directions
+//! and nobody has to be woken for an answer. But packets that wait in the queue that the flow had before would be
+//! overtaken by those in the new one. So a flow that another worker sends is moved only while that one has nothing to
+//! do, and the worker that it moves to reads nothing from its queue until whatever came to the other one meanwhile has
+//! left. At any other time packets are written beside the queues: see [`Tun::aside`](crate::tun::Tun).
 
 mod progress;
 

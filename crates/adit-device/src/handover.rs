@@ -6,12 +6,12 @@
 //! | commit | lets its workers rest, sends the present state | builds the device from it, up to threads that wait to begin; **says "taken"** |
 //! | then | lets go | begins |
 //!
-//! "Taken" is the one moment at which the device changes hands. The new process says it before it sends any packet; until
-//! then this process can go on, since its workers only rest and have kept all that they need. It goes on if the new
-//! process refuses, ends, or has not answered in time; then it first cuts the connection and kills the new process, so
-//! that a late "taken" is impossible. Only what the started process itself says counts, not what a process says that it
-//! has started in turn. No counter of a session is ever used by both. Packets that come meanwhile wait in the kernel's
-//! queues, which are handed over with the files.
+//! "Taken" is the one moment at which the device changes hands. The new process says it before it sends any packet;
+//! until then this process can go on, since its workers only rest and have kept all that they need. It goes on if the
+//! new process refuses, ends, or has not answered in time; then it first cuts the connection and kills the new process,
+//! so that a late "taken" is impossible. Only what the started process itself says counts, not what a process says that
+//! it has started in turn. No counter of a session is ever used by both. Packets that come meanwhile wait in the
+//! kernel's queues, which are handed over with the files.
 //!
 //! The state goes through an unnamed pair of connected Unix sockets. Of all ways to give it to a child this is the one
 //! that cannot reach a disk: a socket's buffer is kernel memory, which is never swapped, while a `memfd`, though it is
@@ -20,11 +20,11 @@
 //! # Processes
 //!
 //! A daemon in the background just ends when another one has taken over. In the foreground somebody waits for it: a
-//! shell, a service manager, a container; and a service manager follows the first process of a service in the background
-//! as well. So the first process stays as long as the interface is served, and keeps nothing but a connection to the
-//! process that serves; over that it passes signals on, and it ends as that one ends. Reloading again and again leaves two
-//! processes, not more. Nobody has to be told of another process identifier, not
-//! even the first process.
+//! shell, a service manager, a container; and a service manager follows the first process of a service in the
+//! background as well. So the first process stays as long as the interface is served, and keeps nothing but a
+//! connection to the process that serves; over that it passes signals on, and it ends as that one ends. Reloading again
+//! and again leaves two processes, not more. Nobody has to be told of another process identifier, not even the first
+//! process.
 
 mod ask;
 mod channel;

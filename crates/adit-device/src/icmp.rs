@@ -1,5 +1,5 @@
-//! What is said to whoever sends a packet into the tunnel that no peer takes: that the host is unreachable. The kernel's
-//! WireGuard says it too, in its own name.
+//! What is said to whoever sends a packet into the tunnel that no peer takes: that the host is unreachable. The
+//! kernel's WireGuard says it too, in its own name.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -22,9 +22,10 @@ const HOPS: u8 = 64;
 /// The message that the destination of `packet` is unreachable. It is for the packet's source, and comes in the name of
 /// the destination: what comes out of a tunnel in the name of the node itself, its kernel takes for forged.
 ///
-/// `None` for what must not be answered so (RFC 1122, §3.2.2; RFC 4443, §2.4 e): other errors, redirects, what may be one of
-/// these, packets from what is no single host or to more than one, fragments other than the first, and what is no packet. Which addresses a network on the link has for all of
-/// its hosts is not known here; in such a one's name, nobody takes a message.
+/// `None` for what must not be answered so (RFC 1122, §3.2.2; RFC 4443, §2.4 e): other errors, redirects, what may be
+/// one of these, packets from what is no single host or to more than one, fragments other than the first, and what is
+/// no packet. Which addresses a network on the link has for all of its hosts is not known here; in such a one's name,
+/// nobody takes a message.
 pub(crate) fn unreachable(packet: &[u8]) -> Option<ArrayVec<u8, MAX_LEN_V6>> {
     match packet.first()? >> 4 {
         4 => unreachable_v4(packet),

@@ -33,17 +33,18 @@ pub fn take_fd(number: RawFd) -> io::Result<OwnedFd> {
         return Err(refuse("was not inherited: it is closed on exec"));
     }
     taken.push(number);
-    // SAFETY: the number is open, as checked above, and `TAKEN` gives each number out once. That no file of this program's
-    // own has the number is the caller's part, which the types cannot enforce: see above. Rust's library and the crates
-    // used here open files close-on-exec, and such a file has been refused.
+    // SAFETY: the number is open, as checked above, and `TAKEN` gives each number out once. That no file of this
+    // program's own has the number is the caller's part, which the types cannot enforce: see above. Rust's library and
+    // the crates used here open files close-on-exec, and such a file has been refused.
     let fd = unsafe { OwnedFd::from_raw_fd(number) };
     // A program started from here must not inherit it in turn.
     rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
     Ok(fd)
 }
 
-/// Closes what else the program that started this one has left open: a file that is locked, say, would stay so for as long
-/// as this one runs. To be called after what is wanted has been taken by [`take_fd`], and under the same condition.
+/// Closes what else the program that started this one has left open: a file that is locked, say, would stay so for as
+/// long as this one runs. To be called after what is wanted has been taken by [`take_fd`], and under the same
+/// condition.
 pub fn close_the_rest() {
     // Without a /proc it all stays open.
     let Ok(open) = std::fs::read_dir("/proc/self/fd") else { return };

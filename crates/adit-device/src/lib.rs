@@ -10,9 +10,9 @@
 //! - [`conf`] and [`quick`]: `wg-quick(8)`'s files, and bringing an interface up and down by them;
 //! - [`netlink`]: links, addresses, routes, rules and namespaces.
 //!
-//! Worker threads carry packets, and tell whoever sends one that no peer takes. One more thread checks what comes from the
-//! network and is no transport message, and answers strangers. The thread that called [`run`] computes handshakes, and takes care of
-//! timers, configuration and changes of the link.
+//! Worker threads carry packets, and tell whoever sends one that no peer takes. One more thread checks what comes from
+//! the network and is no transport message, and answers strangers. The thread that called [`run`] computes handshakes,
+//! and takes care of timers, configuration and changes of the link.
 //!
 //! # What the caller owes
 //!

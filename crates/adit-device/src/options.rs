@@ -23,8 +23,8 @@ pub struct Options {
     pub offload: bool,
     /// How long a worker polls for packets before it sleeps: polling costs processor time, and saves the time that
     /// waking takes. Zero is never. `None`, the usual, is for 250 µs at most while packets go to and fro, few at a time
-    /// and faster than that, and for 500 µs at most after a single request where replies usually come as soon, the latter for a
-    /// sixteenth of the time at most.
+    /// and faster than that, and for 500 µs at most after a single request where replies usually come as soon, the
+    /// latter for a sixteenth of the time at most.
     pub busy_poll: Option<Duration>,
     /// A TUN device opened by somebody else, instead of creating one.
     pub tun_fd: Option<OwnedFd>,

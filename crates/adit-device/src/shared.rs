@@ -287,11 +287,10 @@ fn joins(last: &mut Transmit, next: &Transmit) -> bool {
 /// The link that datagrams on a path ask for (0: none).
 ///
 /// An answer keeps its source address, but the routing table chooses the link (`control::routes` looks after what that
-/// means for the source). If a link without a route to the peer were forced, IPv4 would take the peer for a neighbour on
-/// that link and look for it nowhere else: a peer whose packets come in by another link than answers leave by would get
-/// none, and the addresses that strangers make up would fill the kernel's neighbour table. To IPv6, the link beside a
-/// source is no more than a preference. Link-local addresses mean nothing without
-/// their link, and keep it.
+/// means for the source). If a link without a route to the peer were forced, IPv4 would take the peer for a neighbour
+/// on that link and look for it nowhere else: a peer whose packets come in by another link than answers leave by would
+/// get none, and the addresses that strangers make up would fill the kernel's neighbour table. To IPv6, the link beside
+/// a source is no more than a preference. Link-local addresses mean nothing without their link, and keep it.
 pub(crate) fn link_asked_for(path: &Path) -> u32 {
     match path.remote.ip() {
         IpAddr::V4(remote) if !remote.is_link_local() => 0,

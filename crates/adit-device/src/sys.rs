@@ -67,7 +67,8 @@ pub(crate) fn receive_buffer(fd: BorrowedFd<'_>) -> io::Result<ReceiveBuffer> {
     const DROPPED: usize = 8;
     let mut values = [0u32; DROPPED + 1];
     let mut length = size_of_val(&values) as libc::socklen_t;
-    // SAFETY: the kernel writes at most `length` bytes at `values`, and the length written at `length`; both are locals.
+    // SAFETY: the kernel writes at most `length` bytes at `values`, and the length written at `length`; both are
+    // locals.
     check(unsafe {
         let values = values.as_mut_ptr().cast();
         libc::getsockopt(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, values, &mut length)
@@ -123,7 +124,8 @@ impl InterfaceRequest {
         if bytes.len() >= libc::IFNAMSIZ || bytes.contains(&0) {
             return None;
         }
-        // SAFETY: `ifreq` is a C struct of integers, pointers and unions of these, for which all zeros is a valid value.
+        // SAFETY: `ifreq` is a C struct of integers, pointers and unions of these, for which all zeros is a valid
+        // value.
         let mut raw: libc::ifreq = unsafe { std::mem::zeroed() };
         for (to, from) in raw.ifr_name.iter_mut().zip(bytes) {
             *to = *from as libc::c_char;

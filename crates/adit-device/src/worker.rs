@@ -70,8 +70,8 @@ pub(crate) struct Worker {
     index: usize,
     poll: Poll,
     tun: Option<TunQueue>,
-    /// Where packets are written that are not to change from which queue their flow comes: see [`crate::flows`]. All that
-    /// the handshake worker writes (data packets that the kernel has coalesced with a handshake) is of this kind.
+    /// Where packets are written that are not to change from which queue their flow comes: see [`crate::flows`]. All
+    /// that the handshake worker writes (data packets that the kernel has coalesced with a handshake) is of this kind.
     aside: Option<Arc<TunQueue>>,
     sockets: Arc<Sockets>,
     /// Whether this worker sends the answers to strangers (cookie replies), and whether some may have been put off.
@@ -178,8 +178,8 @@ impl Worker {
                 if !patience.awaits_reply() {
                     continue;
                 }
-                // To read in vain keeps what the reply will need in the caches, and pauses leave the other half of a core
-                // that is shared to whoever makes the reply.
+                // To read in vain keeps what the reply will need in the caches, and pauses leave the other half of a
+                // core that is shared to whoever makes the reply.
                 for _ in 0..PAUSES {
                     std::hint::spin_loop();
                 }
@@ -246,8 +246,8 @@ impl Worker {
 
     /// Whether packets that come from this worker's queue may have to wait for earlier ones of another worker.
     ///
-    /// It does not rest before that is over. So of two workers never both wait for each other: a flow is taken only from
-    /// one that rests, and while it is waited for, the other one is at work.
+    /// It does not rest before that is over. So of two workers never both wait for each other: a flow is taken only
+    /// from one that rests, and while it is waited for, the other one is at work.
     fn has_to_wait(&mut self) -> bool {
         self.moved = self.moved.filter(|moved| !self.shared.flows.has_arrived(moved));
         self.moved.is_some()

@@ -22,8 +22,8 @@ mod wake;
 
 const NOW: Instant = Instant::from_nanos(1_000_000_000_000);
 const NEVER: Instant = Instant::from_nanos(u64::MAX);
-/// A peer that does not answer a packet is asked for a new session after 15 s: this is too early for a packet of now, but
-/// not for one of a second ago.
+/// A peer that does not answer a packet is asked for a new session after 15 s: this is too early for a packet of now,
+/// but not for one of a second ago.
 const EARLIER_DEADLINE: Duration = Duration::from_millis(14_500);
 
 /// What the threads share, and what wakes the control thread. `mio::Waker` keeps a wake-up for the next wait, and a
@@ -96,8 +96,8 @@ impl Device {
         unreachable!("it would have slept for ever")
     }
 
-    /// A worker is given the peer's datagram, which comes by another way than any before; as `Worker::serve_udp`. Returns
-    /// whether it has woken the control thread.
+    /// A worker is given the peer's datagram, which comes by another way than any before; as `Worker::serve_udp`.
+    /// Returns whether it has woken the control thread.
     fn serve_udp(&self, peer: u8, datagram: &[u8]) -> bool {
         let path = Path { local: Some([198, 51, 100, 1].into()), ifindex: 1, ..path(peer) };
         let wakes = {
@@ -112,8 +112,8 @@ impl Device {
         wakes
     }
 
-    /// The control thread, as `Control::run`, `Control::look_at_routes` and `Control::work`, until it has judged this many
-    /// sources, between which it rests. Returns how often it meant to sleep.
+    /// The control thread, as `Control::run`, `Control::look_at_routes` and `Control::work`, until it has judged this
+    /// many sources, between which it rests. Returns how often it meant to sleep.
     fn judge(&self, sources: usize) -> usize {
         let (mut judged, mut rests) = (0, false);
         for sleeps in 1.. {

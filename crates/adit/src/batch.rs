@@ -299,7 +299,8 @@ impl Sealed {
 
     /// Where the packets lie, as they were, that were dropped since no peer has their destination
     /// ([`DropReason::NoRoute`](crate::DropReason::NoRoute)) or it is not known where the peer is
-    /// ([`DropReason::NoEndpoint`](crate::DropReason::NoEndpoint)). Their senders may be told: with an ICMP message, say.
+    /// ([`DropReason::NoEndpoint`](crate::DropReason::NoEndpoint)). Their senders may be told: with an ICMP message,
+    /// say.
     pub fn unreachable(&self) -> impl Iterator<Item = Range<usize>> + '_ {
         self.batch.entries.iter().filter(|entry| entry.fate == Fate::Unreachable).map(Entry::packet)
     }

@@ -15,22 +15,23 @@ pub struct Bounds {
     /// peers that cannot be reached do not keep others from beginning a session.
     pub staged_bytes: usize,
     /// Handshake messages that wait to be computed. When an eighth of this many wait there is load: senders must then
-    /// prove their address. Those who are asked for that at the same moment come back within a third of a second (paper,
-    /// §6.4), and have to find room here.
+    /// prove their address. Those who are asked for that at the same moment come back within a third of a second
+    /// (paper, §6.4), and have to find room here.
     pub handshake_queue: usize,
-    /// Initiations, and responses to initiations of ours, with a right mac1 in a second (under load also some whose mac1 is
-    /// not looked at); when more arrive there is load as well. With
-    /// [`Interface::handle_datagram`](crate::Interface::handle_datagram), which lets nothing wait, this bound alone makes
-    /// load: let it be what the CPU computes in a tenth of its time. An initiation that is no peer's costs some two
-    /// Diffie-Hellman operations. Under load, as many in a second are let in from whoever has proven its address; beyond
-    /// that each source has a share.
+    /// Initiations, and responses to initiations of ours, with a right mac1 in a second (under load also some whose
+    /// mac1 is not looked at); when more arrive there is load as well. With
+    /// [`Interface::handle_datagram`](crate::Interface::handle_datagram), which lets nothing wait, this bound alone
+    /// makes load: let it be what the CPU computes in a tenth of its time. An initiation that is no peer's costs some
+    /// two Diffie-Hellman operations. Under load, as many in a second are let in from whoever has proven its address;
+    /// beyond that each source has a share.
     pub handshakes_per_second: u32,
-    /// Sources whose handshakes are counted once they have proven their address under load; 1,048,576 at most. Each takes 16
-    /// bytes, from the first time on that there was load. The table of networks that ask for cookies has a quarter of this many places.
+    /// Sources whose handshakes are counted once they have proven their address under load; 1,048,576 at most. Each
+    /// takes 16 bytes, from the first time on that there was load. The table of networks that ask for cookies has a
+    /// quarter of this many places.
     pub rate_limited_sources: usize,
-    /// Handshake messages and keepalives that wait to be sent; and, separately, as many cookie replies. The second half of
-    /// the room for these goes to networks that ask for few, and to the addresses whose turn it is. Without any room, all
-    /// who have no cookie are kept out under load, and nothing of what they send is looked at.
+    /// Handshake messages and keepalives that wait to be sent; and, separately, as many cookie replies. The second half
+    /// of the room for these goes to networks that ask for few, and to the addresses whose turn it is. Without any
+    /// room, all who have no cookie are kept out under load, and nothing of what they send is looked at.
     pub outgoing: usize,
     /// Events that wait to be taken; beyond it the oldest are dropped.
     pub events: usize,

@@ -27,9 +27,9 @@ impl Interface {
         Ok(())
     }
 
-    /// Sets whether the peer's endpoint follows the peer (paper, §2.1), which it does unless this says otherwise. If not,
-    /// an endpoint that was set stays, whatever address authentic messages come from: for callers whose firewall lets
-    /// nothing out but to that address. One that was not set is learned all the same.
+    /// Sets whether the peer's endpoint follows the peer (paper, §2.1), which it does unless this says otherwise. If
+    /// not, an endpoint that was set stays, whatever address authentic messages come from: for callers whose firewall
+    /// lets nothing out but to that address. One that was not set is learned all the same.
     ///
     /// # Errors
     /// [`Error::NoSuchPeer`].
@@ -93,16 +93,17 @@ impl Interface {
         !self.unjudged.is_empty()
     }
 
-    /// Says whether answers to the peer may leave from the address of this host that its messages reach by `path`, which
-    /// [`Interface::poll_source`] or [`Interface::paths`] gave. If not, the source is rejected: the routing table chooses
-    /// it, whatever comes by that address and interface, until another judgement is made, the source is forgotten, or
-    /// messages come by others. The peer is shown from where packets leave then, as after
+    /// Says whether answers to the peer may leave from the address of this host that its messages reach by `path`,
+    /// which [`Interface::poll_source`] or [`Interface::paths`] gave. If not, the source is rejected: the routing table
+    /// chooses it, whatever comes by that address and interface, until another judgement is made, the source is
+    /// forgotten, or messages come by others. The peer is shown from where packets leave then, as after
     /// [`Interface::forget_source`]: each time that is said, since the way there may not have been one before.
     ///
-    /// Over IPv6 a source is rejected only if one of the peer's was good before: one that never suited the routes is what
-    /// the peer counts on, as it can with the kernel's WireGuard, which asks no route there.
+    /// Over IPv6 a source is rejected only if one of the peer's was good before: one that never suited the routes is
+    /// what the peer counts on, as it can with the kernel's WireGuard, which asks no route there.
     ///
-    /// Returns whether the judgement is another than before. If the peer has moved to another path since, nothing happens.
+    /// Returns whether the judgement is another than before. If the peer has moved to another path since, nothing
+    /// happens.
     ///
     /// # Errors
     /// [`Error::NoSuchPeer`].

@@ -117,15 +117,15 @@ drops! {
     StagedOverflow = "staged_overflow",
     /// No session came about, or the interface went down before, and the packets that waited for it were given up.
     HandshakeGaveUp = "handshake_gave_up",
-    /// There was no room for a message to be sent: a handshake message or keepalive for a peer, whose queue was full; or
-    /// a cookie reply, whose queue was full, or more than half full while it was the turn of others. Whoever asked for the
-    /// latter need not know this interface's public key: mac1 is not looked at then.
+    /// There was no room for a message to be sent: a handshake message or keepalive for a peer, whose queue was full;
+    /// or a cookie reply, whose queue was full, or more than half full while it was the turn of others. Whoever asked
+    /// for the latter need not know this interface's public key: mac1 is not looked at then.
     ReplyQueueFull = "reply_queue_full",
     /// While the packet or message was on its way the peer was removed, the interface got another private key or went
     /// down, or a later handshake took its place.
     PeerGone = "peer_gone",
-    /// The caller's burst tells of a packet or datagram that does not lie in the caller's buffer, or has no room there for
-    /// what it is to become.
+    /// The caller's burst tells of a packet or datagram that does not lie in the caller's buffer, or has no room there
+    /// for what it is to become.
     OutsideBuffer = "outside_buffer",
 }
 

@@ -18,9 +18,10 @@ pub enum Event {
         /// With whom.
         peer: PeerId,
     },
-    /// A handshake was not answered within 90 seconds after a packet last asked for it, or the peer's endpoint was taken
-    /// away meanwhile, or no secret can be agreed on with the peer's key (it is of small order): it has been given up
-    /// until there is new data. While packets keep asking this does not come; [`PeerState::attempting_since`](crate::PeerState::attempting_since) tells then.
+    /// A handshake was not answered within 90 seconds after a packet last asked for it, or the peer's endpoint was
+    /// taken away meanwhile, or no secret can be agreed on with the peer's key (it is of small order): it has been
+    /// given up until there is new data. While packets keep asking this does not come;
+    /// [`PeerState::attempting_since`](crate::PeerState::attempting_since) tells then.
     HandshakeGaveUp {
         /// With whom.
         peer: PeerId,

@@ -66,8 +66,9 @@ impl Interface {
     /// The next step of a handshake that is to be computed, for callers who keep Diffie-Hellman
     /// away from their lock; others have it done by [`Interface::handle_datagram`] and its like.
     ///
-    /// Compute it, then give it to [`Interface::finish_handshake`]. One that is dropped is as good as a message that the
-    /// network has lost: the handshake is tried again after `REKEY_TIMEOUT`, and of one that takes as long nothing comes.
+    /// Compute it, then give it to [`Interface::finish_handshake`]. One that is dropped is as good as a message that
+    /// the network has lost: the handshake is tried again after `REKEY_TIMEOUT`, and of one that takes as long nothing
+    /// comes.
     pub fn poll_handshake(&mut self, now: Instant) -> Option<HandshakeWork> {
         loop {
             // Incoming messages and own initiations take turns: strangers' messages must not hold back our initiations,
@@ -254,7 +255,8 @@ impl Interface {
         };
         peer.static_static = Some(static_static);
         let begun = peer.handshake.replace(Box::new(Initiating { state, local_index }));
-        // The next session, if there is one, crossed with an earlier initiation, and takes no precedence over this one's.
+        // The next session, if there is one, crossed with an earlier initiation, and takes no precedence over this
+        // one's.
         peer.keypairs.next_is_preferred = false;
         peer.cookie.add_macs(now, &peer.public_key, &mut message);
         peer.timers.any_authenticated_packet_sent(now);

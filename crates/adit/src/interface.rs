@@ -78,10 +78,10 @@ pub struct Interface {
 impl Interface {
     /// An interface without a key and without peers.
     ///
-    /// `unix_time` is the time since the Unix epoch at the moment `now`; see
-    /// [`Interface::set_unix_time`]. `rng` must be fit for cryptography; a test may give one with a
-    /// seed of its own, but not one that gives the same number for ever. If it panics, as `UnwrapErr` does when the system
-    /// has no randomness to give, so does the call that asked it.
+    /// `unix_time` is the time since the Unix epoch at the moment `now`; see [`Interface::set_unix_time`]. `rng` must
+    /// be fit for cryptography; a test may give one with a seed of its own, but not one that gives the same number for
+    /// ever. If it panics, as `UnwrapErr` does when the system has no randomness to give, so does the call that asked
+    /// it.
     pub fn new(now: Instant, unix_time: Duration, rng: Box<dyn CryptoRng + Send + Sync>) -> Self {
         Self::with_bounds(now, unix_time, rng, Bounds::default())
     }

@@ -42,7 +42,8 @@ fn address(packet: &[u8], v4: usize, v6: usize) -> Option<IpAddr> {
     }
 }
 
-/// The destination port and the payload, if the packet is UDP, or the first fragment of it, and begins with its UDP header.
+/// The destination port and the payload, if the packet is UDP, or the first fragment of it, and begins with its UDP
+/// header.
 pub(crate) fn udp(packet: &[u8]) -> Option<(u16, &[u8])> {
     const UDP: u8 = 17;
     const FRAGMENT: u8 = 44;

@@ -54,7 +54,8 @@ impl Keypair {
         counter < REJECT_AFTER_MESSAGES && !self.created.is_older_than(REJECT_AFTER_TIME, now)
     }
 
-    /// Whether this interface initiated it, and nothing has ever come in it: maybe the peer never heard that it is in use.
+    /// Whether this interface initiated it, and nothing has ever come in it: maybe the peer never heard that it is in
+    /// use.
     fn is_unheard(&self) -> bool {
         self.role == Role::Initiator && self.replay.is_empty()
     }
@@ -87,19 +88,19 @@ pub(crate) struct Keypairs {
     pub(crate) current: Option<Box<Keypair>>,
     /// The one before, for packets that are still on their way.
     pub(crate) previous: Option<Box<Keypair>>,
-    /// A session in which this interface is the responder, until the initiator has shown that it has the session too; or,
-    /// while there is none, one that this interface initiated and was never answered in before it was followed by the
-    /// current one.
+    /// A session in which this interface is the responder, until the initiator has shown that it has the session too;
+    /// or, while there is none, one that this interface initiated and was never answered in before it was followed by
+    /// the current one.
     pub(crate) next: Option<Box<Keypair>>,
-    /// This interface was initiating, too, when the next session was made, and the next one is that of the two which both
-    /// ends will use.
+    /// This interface was initiating, too, when the next session was made, and the next one is that of the two which
+    /// both ends will use.
     pub(crate) next_is_preferred: bool,
-    /// A session that this interface initiated became the current one after the next one was made, and is to stay so: once
-    /// the peer is heard in the next one, that becomes the previous one.
+    /// A session that this interface initiated became the current one after the next one was made, and is to stay so:
+    /// once the peer is heard in the next one, that becomes the previous one.
     pub(crate) next_is_overtaken: bool,
-    /// When the next session was made, nothing had been heard yet in the current one, which this interface initiated: the
-    /// two may have crossed. Until the next handshake, also when the next one has become the current one, that of the two
-    /// is used in which the peer was heard last: see [`Keypairs::settle`].
+    /// When the next session was made, nothing had been heard yet in the current one, which this interface initiated:
+    /// the two may have crossed. Until the next handshake, also when the next one has become the current one, that of
+    /// the two is used in which the peer was heard last: see [`Keypairs::settle`].
     pub(crate) next_is_rival: bool,
 }
 
@@ -144,8 +145,8 @@ impl Keypairs {
     /// An initiation of the peer's has been answered: nothing may be sent in the session before the
     /// peer has spoken in it. Returns the indices of those it pushed out.
     ///
-    /// The previous session is kept: the peer may never have heard that the current one is in use, and still send in the
-    /// one before.
+    /// The previous session is kept: the peer may never have heard that the current one is in use, and still send in
+    /// the one before.
     ///
     /// `is_preferred` says that an initiation of ours is on its way too, and that both ends are to
     /// use the peer's session in the end. If they did not agree each would send in its own, and
@@ -171,9 +172,10 @@ impl Keypairs {
         Some(core::mem::replace(&mut self.previous, before).map(|old| old.local_index).into_iter().collect())
     }
 
-    /// Two sessions may have crossed, and the later one is in use: if the peer is heard in the earlier one, that is used
-    /// again. A peer whose initiation did cross ends up in the earlier one, and takes packets in either meanwhile. A peer
-    /// that has forgotten the earlier one may still have packets on their way in it: they count until its next packet.
+    /// Two sessions may have crossed, and the later one is in use: if the peer is heard in the earlier one, that is
+    /// used again. A peer whose initiation did cross ends up in the earlier one, and takes packets in either meanwhile.
+    /// A peer that has forgotten the earlier one may still have packets on their way in it: they count until its next
+    /// packet.
     fn settle(&mut self, local_index: u32) {
         if self.next_is_rival
             && self.next.is_none()

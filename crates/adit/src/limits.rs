@@ -1,4 +1,5 @@
-//! The constants of the protocol: those of the paper under its names (§6.1), those of the kernel's WireGuard, and lengths.
+//! The constants of the protocol: those of the paper under its names (§6.1), those of the kernel's WireGuard, and
+//! lengths.
 
 use core::time::Duration;
 

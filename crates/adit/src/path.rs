@@ -75,8 +75,9 @@ impl Ecn {
         self as u8
     }
 
-    /// Marks an IP packet as having met congestion, in place of dropping it (RFC 3168 §5). Returns whether it is marked now:
-    /// if its transport does not understand ECN, or it is no IP packet, nothing is changed, and it is to be dropped.
+    /// Marks an IP packet as having met congestion, in place of dropping it (RFC 3168 §5). Returns whether it is marked
+    /// now: if its transport does not understand ECN, or it is no IP packet, nothing is changed, and it is to be
+    /// dropped.
     pub fn mark(packet: &mut [u8]) -> bool {
         if ip::ecn(packet) != Self::NotEct {
             ip::set_ecn(packet, Self::Ce);

@@ -48,8 +48,8 @@ pub struct PeerState<'a> {
     pub session_made: Option<Instant>,
     /// When an authenticated message of any kind last came from it.
     pub last_received: Option<Instant>,
-    /// When the first of the initiations was sent to it that nothing has come of so far; `None` if no handshake is being
-    /// tried. It tells for how long the peer has not answered, even while new packets keep the attempts going.
+    /// When the first of the initiations was sent to it that nothing has come of so far; `None` if no handshake is
+    /// being tried. It tells for how long the peer has not answered, even while new packets keep the attempts going.
     pub attempting_since: Option<Instant>,
     /// Bytes received from it in authenticated messages, overhead included.
     pub rx_bytes: u64,
@@ -179,9 +179,9 @@ impl Peer {
         }
     }
 
-    /// Takes note of a judgement of the present source. Over IPv6 the kernel's WireGuard asks no route, and the peer may
-    /// count on that: behind a firewall it hears answers from nowhere but where it called. So there a source is rejected
-    /// only if one of the peer's over IPv6 was good before. Returns whether there was a change.
+    /// Takes note of a judgement of the present source. Over IPv6 the kernel's WireGuard asks no route, and the peer
+    /// may count on that: behind a firewall it hears answers from nowhere but where it called. So there a source is
+    /// rejected only if one of the peer's over IPv6 was good before. Returns whether there was a change.
     pub(crate) fn source_judged(&mut self, is_good: bool) -> bool {
         let is_v4 = self.endpoint.is_some_and(|path| path.remote.ip().to_canonical().is_ipv4());
         self.had_good_source |= is_good && !is_v4;

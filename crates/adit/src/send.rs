@@ -48,7 +48,8 @@ impl Interface {
     /// each, and reserves its counter. Packets without a session are copied, to wait for one, and a
     /// handshake may wait in [`Interface::poll_handshake`] afterwards.
     ///
-    /// What lies in `buffer` must not change until it is sealed: a packet goes to the peer to which it was addressed now.
+    /// What lies in `buffer` must not change until it is sealed: a packet goes to the peer to which it was addressed
+    /// now.
     pub fn begin_seal(&mut self, now: Instant, packets: Packets, buffer: &[u8]) -> Sealing {
         let Packets { mut batch, mtu } = packets;
         // Most bursts go to one place, so the last look-up is kept.

@@ -35,8 +35,8 @@ impl Instant {
         now.saturating_since(self) >= age
     }
 
-    /// Whether this moment is less than `span` away from `now`, before or after it. For limits to how often something is
-    /// done: that the clock was set back is no reason to do it no more.
+    /// Whether this moment is less than `span` away from `now`, before or after it. For limits to how often something
+    /// is done: that the clock was set back is no reason to do it no more.
     pub(crate) fn is_within(self, span: Duration, now: Self) -> bool {
         Duration::from_nanos(self.0.abs_diff(now.0)) < span
     }

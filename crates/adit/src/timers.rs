@@ -1,5 +1,5 @@
-//! The deadlines of a peer: the five of the kernel's WireGuard, and one of our own. They are set by hooks that are named
-//! for what happened.
+//! The deadlines of a peer: the five of the kernel's WireGuard, and one of our own. They are set by hooks that are
+//! named for what happened.
 
 use core::time::Duration;
 

@@ -61,8 +61,8 @@ impl Interface {
     /// # Errors
     /// [`Error::BufferTooShort`] if a handshake message or keepalive does not fit, which holds up all else but cookie
     /// replies; or if nothing is left but packets that wait behind one that is too long, for the same peer. A buffer of
-    /// 65,507 bytes is always enough. Once an MTU is set, a buffer of the MTU and 32 bytes, but at least 148, is enough if
-    /// no packet exceeds the MTU; before, packets are padded to a multiple of 16 bytes whatever their length.
+    /// 65,507 bytes is always enough. Once an MTU is set, a buffer of the MTU and 32 bytes, but at least 148, is enough
+    /// if no packet exceeds the MTU; before, packets are padded to a multiple of 16 bytes whatever their length.
     pub fn poll_transmit(&mut self, now: Instant, buffer: &mut [u8]) -> Result<Option<Transmit>, Error> {
         match self.poll_peer_transmit(now, buffer) {
             Ok(None) => write_first(&mut self.cookie_replies, buffer),
@@ -115,8 +115,9 @@ impl Interface {
         !self.cookie_replies.is_empty()
     }
 
-    /// When [`Interface::handle_timeout`] is to be called next: the earliest deadline of all, exact to the nanosecond, or
-    /// the clock's start if a handshake waits to be computed. It may lie in the past, and may change with every other call.
+    /// When [`Interface::handle_timeout`] is to be called next: the earliest deadline of all, exact to the nanosecond,
+    /// or the clock's start if a handshake waits to be computed. It may lie in the past, and may change with every
+    /// other call.
     pub fn poll_timeout(&mut self) -> Option<Instant> {
         if self.has_handshakes() {
             return Some(Instant::default());
@@ -225,8 +226,8 @@ impl Interface {
                 }
             }
             Timer::AnnounceSource => {
-                // No sooner than so long after the last: two ends, each of which finds that the other's way has changed,
-                // would answer each other for ever.
+                // No sooner than so long after the last: two ends, each of which finds that the other's way has
+                // changed, would answer each other for ever.
                 let next = peer.last_announced.map(|last| last + KEEPALIVE_TIMEOUT).filter(|next| *next > now);
                 if let Some(next) = next {
                     peer.timers.announce_at(next);

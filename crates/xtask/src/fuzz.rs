@@ -39,7 +39,8 @@ pub(crate) struct FuzzOptions {
     /// How long each target runs
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// Begin with the same random choices as another run with this number, of which there are as many as the time allows; 0 is another one each time
+    /// Begin with the same random choices as another run with this number, of which there are as many as the time
+    /// allows; 0 is another one each time
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u32,
     /// Only this target; otherwise all

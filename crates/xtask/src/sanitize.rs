@@ -35,8 +35,8 @@ pub(crate) fn all(options: &SanitizeOptions) -> Result<()> {
         return whole();
     }
     if !options.address {
-        // A lock that is waited for is taken within the standard library, where ThreadSanitizer does not see it: what it
-        // says of that once, it does not say each time.
+        // A lock that is waited for is taken within the standard library, where ThreadSanitizer does not see it: what
+        // it says of that once, it does not say each time.
         let filter = format!("not {CALLS} and not {UNSEEN}");
         under("thread", &["--package", "adit-device", "--lib", "--retries", "2", "-E", &filter])?;
     }
@@ -59,8 +59,8 @@ const CALLS: &str = "test(/^confine::tests::calls/)";
 /// `--whole` it sees the gate at work.
 const UNSEEN: &str = "test(/^worker::gate::tests/)";
 
-/// What ThreadSanitizer is not to tell of: the test harness comes with the standard library, which is not instrumented, so
-/// how it hands on a test's result looks like a race. Functions have names only where there is `llvm-symbolizer`.
+/// What ThreadSanitizer is not to tell of: the test harness comes with the standard library, which is not instrumented,
+/// so how it hands on a test's result looks like a race. Functions have names only where there is `llvm-symbolizer`.
 const SUPPRESSIONS: &str = "race:CompletedTest\nrace:test::\n";
 
 /// Instrumented code may call the standard library that the compiler comes with.
@@ -76,8 +76,8 @@ fn under(sanitizer: &str, arguments: &[&str]) -> Result<()> {
         .env("TSAN_OPTIONS", format!("suppressions={}", suppressions.display())))
 }
 
-/// What is left out of the tests of whole systems: those of the confinement, without which the daemon runs here; those of
-/// other machines and service managers; those that start it in the background, since a program that ThreadSanitizer
+/// What is left out of the tests of whole systems: those of the confinement, without which the daemon runs here; those
+/// of other machines and service managers; those that start it in the background, since a program that ThreadSanitizer
 /// watches has a thread from the start, and does not get past its fork; and floods, which look at how much memory there
 /// is, much of which is the sanitizer's.
 const LEFT_OUT: &str =

@@ -1,5 +1,5 @@
-//! `cargo xtask supply-chain`: whether the dependencies keep the rules of `deny.toml`, and whether each is accounted for
-//! in `docs/dependencies.md`.
+//! `cargo xtask supply-chain`: whether the dependencies keep the rules of `deny.toml`, and whether each is accounted
+//! for in `docs/dependencies.md`.
 
 mod graph;
 mod licence;

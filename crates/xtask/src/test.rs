@@ -28,8 +28,8 @@ pub(crate) fn all(options: &TestOptions) -> Result<()> {
         nextest.args(["--profile", "fast"]);
     }
     run(nextest.args(&options.nextest))?;
-    // The daemon's features are on in the whole workspace; by themselves the cipher falls back to a library in pure Rust,
-    // and the engine's primitives are from such.
+    // The daemon's features are on in the whole workspace; by themselves the cipher falls back to a library in pure
+    // Rust, and the engine's primitives are from such.
     let alone = ["nextest", "run", "--package", "adit-aead", "--package", "adit", "--lib"];
     run(cargo().args(alone).args(tests_of("adit-aead")?))?;
     let seeds = ["nextest", "run", "--locked", "--manifest-path", FUZZ, "--no-default-features"];
@@ -60,8 +60,8 @@ fn tell_ciphers() {
     }
 }
 
-/// Builds the daemon that the tests drive, and says where it is. With debug assertions it is built along with all tests: by
-/// itself it would be built once more, since fewer packages ask for fewer features of what they share.
+/// Builds the daemon that the tests drive, and says where it is. With debug assertions it is built along with all
+/// tests: by itself it would be built once more, since fewer packages ask for fewer features of what they share.
 pub(crate) fn build_daemon(release: bool) -> Result<PathBuf> {
     run(cargo().args(["test", "--workspace", "--no-run", "--quiet"]))?;
     if release {
@@ -70,8 +70,8 @@ pub(crate) fn build_daemon(release: bool) -> Result<PathBuf> {
     Ok(target().join(if release { "release" } else { "debug" }).join("adit"))
 }
 
-/// Builds the engine into a program for a machine that has no standard library; then, to show that this proves something,
-/// with its feature `std`, which must fail.
+/// Builds the engine into a program for a machine that has no standard library; then, to show that this proves
+/// something, with its feature `std`, which must fail.
 fn prove_no_std() -> Result<()> {
     let build = || {
         let mut build = cargo();

@@ -1,7 +1,7 @@
 //! Who is measured after whom.
 
-/// The order of round number `round`: each begins with another, and each has another before it than in the round before, so
-/// that what one leaves behind does not always fall to the same other.
+/// The order of round number `round`: each begins with another, and each has another before it than in the round
+/// before, so that what one leaves behind does not always fall to the same other.
 pub fn turn<T: Copy>(all: &[T], round: usize) -> Vec<T> {
     let count = all.len();
     let strides: Vec<usize> = (1..=count).filter(|&stride| is_coprime(stride, count)).collect();

@@ -57,7 +57,8 @@ fn an_answer_takes_the_way_that_the_routes_say_though_the_question_came_by_anoth
     PairBuilder::new(Adit, Adit).only_b_begins().configure(&pair);
     pair.assert_b_reaches_a();
     pair.assert_a_reaches_b();
-    // And leaves from the address of that way, as soon as it is known to be another: with the kernel's WireGuard as well.
+    // And leaves from the address of that way, as soon as it is known to be another: with the kernel's WireGuard as
+    // well.
     let other = endpoint(&on_eth1(Side::A, Outer::V4));
     eventually("B hears A by the other link's address", || {
         pair.assert_b_reaches_a();

@@ -89,8 +89,8 @@ fn rekey(a: Implementation, b: Implementation) {
         _ => pair.a_seen_by_b().latest_handshake,
     };
     let mut handshakes = vec![latest_handshake()];
-    // On a machine that does much else, an implementation may take a late answer for none, and begin anew long before. That
-    // session has to grow old, too.
+    // On a machine that does much else, an implementation may take a late answer for none, and begin anew long before.
+    // That session has to grow old, too.
     while handshakes.len() < 3 && handshakes.windows(2).all(|pair| pair[1] < pair[0] + 115) {
         Ping::to(Side::B.inner_v4()).count(640, 0.2).from(&pair.a.host).assert_all_answered();
         handshakes.push(latest_handshake());

@@ -187,8 +187,8 @@ fn a_program_that_fails_at_whichever_step_leaves_the_daemon_serving_with_nothing
 /// For a script: the daemon that has started it can open no file from now on.
 const NO_FILES: &str = "prlimit --pid $PPID --nofile=3:4096";
 
-/// Lets a reload by this script fail, which makes use of [`NO_FILES`]; fails the test unless nothing is lost, this reason
-/// is told, and the same process serves the same session.
+/// Lets a reload by this script fail, which makes use of [`NO_FILES`]; fails the test unless nothing is lost, this
+/// reason is told, and the same process serves the same session.
 #[track_caller]
 fn assert_serves_on_without_files(script: &str, expected: &str) {
     let program = Program::new();

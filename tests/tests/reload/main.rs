@@ -48,8 +48,8 @@ impl Program {
         command
     }
 
-    /// Puts a script in its place. Its words are `take`, a state from the process that hands over, and `say`, messages of
-    /// these kinds to it, all at once.
+    /// Puts a script in its place. Its words are `take`, a state from the process that hands over, and `say`, messages
+    /// of these kinds to it, all at once.
     fn replace_by_script(&self, script: &str) {
         let new = self.folder.join("script");
         fs::write(&new, format!("{WORDS}{script}\n")).expect("write the script");

@@ -44,7 +44,8 @@ impl Endpoint {
     }
 
     /// The address, asking for it if the host is a name: again and again where the fault may pass, waiting a little
-    /// longer each time. `WG_ENDPOINT_RESOLUTION_RETRIES` says how often, or `infinity`. `is_wanted` is asked in between.
+    /// longer each time. `WG_ENDPOINT_RESOLUTION_RETRIES` says how often, or `infinity`. `is_wanted` is asked in
+    /// between.
     ///
     /// # Errors
     /// The last error of the resolver; `Interrupted` if it is not wanted any more.

@@ -22,8 +22,8 @@ impl Alarm {
         Ok(Self(timer))
     }
 
-    /// Goes off at `time`, at once if that has passed, and not any more at the time that was set before. Without a time it
-    /// never does.
+    /// Goes off at `time`, at once if that has passed, and not any more at the time that was set before. Without a time
+    /// it never does.
     pub(super) fn set(&self, time: Option<Instant>) -> io::Result<()> {
         let nanos = time.map_or(0, Instant::as_nanos);
         let it_value = Timespec { tv_sec: (nanos / 1_000_000_000) as _, tv_nsec: (nanos % 1_000_000_000) as _ };

@@ -1,13 +1,14 @@
 //! Source addresses that follow the routes.
 //!
 //! Answers leave from the address that the peer reached. If the route to the peer then moves to another link, that
-//! address is usually wrong there, and nothing says so: what is sent from it is lost further on. That holds for IPv6 too,
-//! where the link that a datagram names beside its source is only a preference.
+//! address is usually wrong there, and nothing says so: what is sent from it is lost further on. That holds for IPv6
+//! too, where the link that a datagram names beside its source is only a preference.
 //!
 //! So a source is judged when a peer has first reached it, and again when routes have changed: it is good while packets
-//! from it leave by the link by which the peer's come. The kernel's WireGuard does the same for each packet that it sends
-//! over IPv4. An address of another interface than that link, the loopback interface for example, is always good: it is
-//! reached whichever link is used. If a source is not good the engine rejects it, since the peer's packets go on to come by it.
+//! from it leave by the link by which the peer's come. The kernel's WireGuard does the same for each packet that it
+//! sends over IPv4. An address of another interface than that link, the loopback interface for example, is always good:
+//! it is reached whichever link is used. If a source is not good the engine rejects it, since the peer's packets go on
+//! to come by it.
 //!
 //! Over IPv6 the kernel's WireGuard only looks whether the address is still there, and a peer behind a firewall may
 //! count on that: it hears answers from nowhere but where it called. So over IPv6 the engine rejects a source only if
@@ -178,14 +179,15 @@ impl Routes {
     }
 }
 
-/// Whether a change of the routes to this network may concern the path: its address here is one that routes lead to, too.
+/// Whether a change of the routes to this network may concern the path: its address here is one that routes lead to,
+/// too.
 fn is_between(net: &IpNet, path: &Path) -> bool {
     net.contains(&path.remote.ip()) || path.local.is_some_and(|local| net.contains(&local))
 }
 
 impl Control {
-    /// Judges the sources that peers have newly reached, and those that changes of routes concern. Returns when there is
-    /// more to look at, if there is.
+    /// Judges the sources that peers have newly reached, and those that changes of routes concern. Returns when there
+    /// is more to look at, if there is.
     pub(super) fn look_at_routes(&mut self) -> Option<Instant> {
         self.routes.hear();
         let rest = self.routes.has_news.then(now);
@@ -234,9 +236,9 @@ impl Control {
         for (id, path) in paths {
             match self.is_source_good(netlink, &path) {
                 Some(is_good) => self.judge(id, &path, is_good),
-                // Without a source the peer has not been heard since that was forgotten: it may not know where this host
-                // is, and there may be a way to show it now. If the kernel cannot be asked, the source is judged when it
-                // is reached the next time.
+                // Without a source the peer has not been heard since that was forgotten: it may not know where this
+                // host is, and there may be a way to show it now. If the kernel cannot be asked, the source is judged
+                // when it is reached the next time.
                 None => drop(self.shared.interface().forget_source(id)),
             }
         }
@@ -259,8 +261,8 @@ impl Control {
         could_be_asked
     }
 
-    /// Whether packets from the source that the peer has reached leave by the link by which its own came, or the source is
-    /// not that link's; `None` if the path has none, or if the kernel cannot be asked.
+    /// Whether packets from the source that the peer has reached leave by the link by which its own came, or the source
+    /// is not that link's; `None` if the path has none, or if the kernel cannot be asked.
     fn is_source_good(&self, netlink: &mut Netlink, path: &Path) -> Option<bool> {
         let local = path.local?;
         // Asked as it is sent: a link-local peer is found on its link only.

@@ -31,8 +31,8 @@ impl Progress {
         Progress { at_work: AtomicBool::new(false), reads: AtomicU32::new(0), turns: AtomicU32::new(0) }
     }
 
-    /// The worker is about to read from its queue, or has sent all that it has read and rests. Of two workers that begin
-    /// at the same time at least one sees that the other is at work.
+    /// The worker is about to read from its queue, or has sent all that it has read and rests. Of two workers that
+    /// begin at the same time at least one sees that the other is at work.
     pub(crate) fn set_at_work(&self, is_at_work: bool) {
         self.at_work.store(is_at_work, Ordering::SeqCst);
     }

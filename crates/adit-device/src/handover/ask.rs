@@ -9,8 +9,8 @@ use crate::uapi::{Listener, advice, is_deserted, means_nobody, socket_path};
 
 /// Longer than a daemon takes to say no.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The folder of the sockets, within that of the UAPI's: there are programs that take each socket there for an interface,
-/// whatever its name.
+/// The folder of the sockets, within that of the UAPI's: there are programs that take each socket there for an
+/// interface, whatever its name.
 const FOLDER: &str = "adit";
 /// How the socket's path ends.
 pub(crate) const RELOAD_ENDING: &str = "reload";

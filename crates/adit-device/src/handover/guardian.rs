@@ -1,5 +1,5 @@
-//! The first process of a daemon for which somebody waits, after it has handed over: it stays, so that whoever waits for it
-//! waits for the interface.
+//! The first process of a daemon for which somebody waits, after it has handed over: it stays, so that whoever waits
+//! for it waits for the interface.
 //!
 //! The signals that it gets it passes on over the link: a byte asks for a reload, and the end of all it has to say for
 //! the end. That needs no number of a process, which may be another one's by then, and cannot miss the process that
@@ -77,8 +77,8 @@ impl AsFd for ToGuardian {
     }
 }
 
-/// The other end of a [`ToGuardian`], and all that waiting for its end takes: once another process serves, nothing can be
-/// refused any more.
+/// The other end of a [`ToGuardian`], and all that waiting for its end takes: once another process serves, nothing can
+/// be refused any more.
 #[derive(Debug)]
 pub(crate) struct Guardian {
     theirs: UnixStream,
@@ -103,8 +103,8 @@ impl Guardian {
         Ok((Self { theirs: ours, children, poll, ended_well: false }, ToGuardian(theirs)))
     }
 
-    /// Waits until no process serves any more, and passes signals on meanwhile. To be called with no [`ToGuardian`] left
-    /// here, and with the signals of [`Guardian::new`].
+    /// Waits until no process serves any more, and passes signals on meanwhile. To be called with no [`ToGuardian`]
+    /// left here, and with the signals of [`Guardian::new`].
     ///
     /// # Errors
     /// The interface has ended as it should not, or nothing can be waited for.

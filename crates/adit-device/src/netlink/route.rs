@@ -133,7 +133,8 @@ impl Netlink {
     /// The index of the interface that has this address of this host.
     ///
     /// # Errors
-    /// ENETUNREACH if there is no way to the address. If it is not this host's, the answer is where the way to it leads.
+    /// ENETUNREACH if there is no way to the address. If it is not this host's, the answer is where the way to it
+    /// leads.
     pub fn link_of_address(&mut self, address: IpAddr) -> Result<u32> {
         let mut question = question(address, 0);
         // What the table of such addresses says, instead of what it leads to, which is the loopback interface for all.

@@ -1,6 +1,6 @@
 //! Whether the control thread must be woken. It sleeps until the next deadline that it knows of. A worker's step with
-//! the engine may leave it a handshake, an earlier deadline, or a source to be judged; only then is a system call spent on
-//! waking it.
+//! the engine may leave it a handshake, an earlier deadline, or a source to be judged; only then is a system call spent
+//! on waking it.
 
 use std::sync::atomic::Ordering;
 
@@ -11,13 +11,13 @@ use super::{AtomicBool, AtomicU64};
 
 /// How the control thread sleeps.
 ///
-/// What announces a sleep is written with the engine's lock held. So a worker that takes the lock later finds it, and the
-/// work of one that held the lock earlier lies where the control thread has just looked.
+/// What announces a sleep is written with the engine's lock held. So a worker that takes the lock later finds it, and
+/// the work of one that held the lock earlier lies where the control thread has just looked.
 pub(crate) struct ControlSleep {
     /// Until when, in the engine's nanoseconds; 0 while it is awake or being woken.
     until: AtomicU64,
-    /// Whether it knows that there are sources to be judged, and will do so in time. A peer can make one of each packet,
-    /// so it must not be woken for others.
+    /// Whether it knows that there are sources to be judged, and will do so in time. A peer can make one of each
+    /// packet, so it must not be woken for others.
     knows_of_sources: AtomicBool,
 }
 

@@ -82,8 +82,8 @@ pub(crate) fn attach_to_group(fd: BorrowedFd<'_>, program: &[Instruction]) -> io
     // The kernel only reads, though the type says otherwise.
     let program = libc::sock_fprog { len, filter: program.as_ptr().cast_mut().cast() };
     let length = size_of_val(&program) as libc::socklen_t;
-    // SAFETY: the kernel reads `length` bytes at the pointer, which is exactly the local `program`, and `len` instructions
-    // where that points to; an `Instruction` is a `sock_filter`.
+    // SAFETY: the kernel reads `length` bytes at the pointer, which is exactly the local `program`, and `len`
+    // instructions where that points to; an `Instruction` is a `sock_filter`.
     check(unsafe {
         let (level, option) = (libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF);
         libc::setsockopt(fd.as_raw_fd(), level, option, (&raw const program).cast(), length)

@@ -45,7 +45,8 @@ impl Listener {
         Self::bind_in_its_folder(&path).map_err(|error| cannot_be_made(&path, error))
     }
 
-    /// The same as [`Listener::bind_at`], in a folder that is made if need be, with mode 0755, and taken as it is if not.
+    /// The same as [`Listener::bind_at`], in a folder that is made if need be, with mode 0755, and taken as it is if
+    /// not.
     pub(crate) fn bind_in_its_folder(path: &Path) -> io::Result<Self> {
         if let Some(folder) = path.parent() {
             fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)?;

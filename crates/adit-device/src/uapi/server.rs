@@ -42,8 +42,8 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// since there are too many.
 const GRACE: Duration = Duration::from_millis(50);
 
-/// How long a client that does not go on with its request, or does not read its reply, is left alone while others wait for
-/// its place, or for what is kept for it.
+/// How long a client that does not go on with its request, or does not read its reply, is left alone while others wait
+/// for its place, or for what is kept for it.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// What the interface does for its clients.
@@ -111,8 +111,8 @@ impl Server {
         Self { listener, clients: BTreeMap::new(), registered: None, moment: 0, has_waiting: false }
     }
 
-    /// Has the events of the listener and of its clients reported to the poll of `registry`, under these tokens: two and
-    /// one for each client, up to [`MAX_CLIENTS`]. To be called once.
+    /// Has the events of the listener and of its clients reported to the poll of `registry`, under these tokens: two
+    /// and one for each client, up to [`MAX_CLIENTS`]. To be called once.
     ///
     /// # Errors
     /// When there are fewer than three tokens, or the kernel refuses.
@@ -146,8 +146,8 @@ impl Server {
         Status::Serving
     }
 
-    /// Whether no event will tell that the socket's file is gone, since the kernel had no inotify left, or that a client
-    /// that could not be accepted can be now: then [`Server::look`] is to be called now and then.
+    /// Whether no event will tell that the socket's file is gone, since the kernel had no inotify left, or that a
+    /// client that could not be accepted can be now: then [`Server::look`] is to be called now and then.
     pub fn must_be_looked_after(&self) -> bool {
         self.has_waiting || self.listener.is_unwatched()
     }

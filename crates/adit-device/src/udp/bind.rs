@@ -81,8 +81,8 @@ fn bind_both(port: u16, workers: usize, fwmark: u32, offload: bool) -> Result<Ve
 }
 
 /// Where the kernel can steer one family only, neither has a socket for handshakes: what belongs there goes to the
-/// workers then, who answer, and need a socket of each family for it. What was to be steered to a socket that is closed,
-/// the kernel shares out among the others.
+/// workers then, who answer, and need a socket of each family for it. What was to be steered to a socket that is
+/// closed, the kernel shares out among the others.
 fn make_even<T>(families: &mut [Option<Vec<T>>]) {
     let fewest = families.iter().flatten().map(Vec::len).min().unwrap_or(0);
     for sockets in families.iter_mut().flatten() {

@@ -1,13 +1,13 @@
 //! Controlled delay (CoDel, RFC 8289): no standing queue where the way out is slower than the tunnel.
 //!
-//! A sender fills the queue before a slow link until something is lost, and everything behind waits that long. So once a
-//! queue has stood for a while, one packet is dropped on purpose, and then more, sooner and sooner, until it has gone. What
-//! understands ECN is marked instead. The queue is the kernel's, which does not tell how long a packet waited in it: that
-//! is taken to be as long as it took of late to fill the queue as far.
+//! A sender fills the queue before a slow link until something is lost, and everything behind waits that long. So once
+//! a queue has stood for a while, one packet is dropped on purpose, and then more, sooner and sooner, until it has
+//! gone. What understands ECN is marked instead. The queue is the kernel's, which does not tell how long a packet
+//! waited in it: that is taken to be as long as it took of late to fill the queue as far.
 //!
-//! Nor does the kernel tell for which peer something waits, and the peers of a worker may be behind links of any speed; one
-//! that has left its network keeps the kernel waiting for an answer to ARP. So only the peer to which most goes is looked
-//! at, and of what waits, as much as went to all others of late is taken to be theirs.
+//! Nor does the kernel tell for which peer something waits, and the peers of a worker may be behind links of any speed;
+//! one that has left its network keeps the kernel waiting for an answer to ARP. So only the peer to which most goes is
+//! looked at, and of what waits, as much as went to all others of late is taken to be theirs.
 
 use std::time::{Duration, Instant};
 
@@ -16,8 +16,8 @@ use adit::PeerId;
 /// How long packets may wait for good: a tenth of the interval, twice what the RFC has for single packets. These come
 /// and leave by up to 64 at a time, and a wireless link gathers some before it sends them.
 const TARGET: Duration = Duration::from_millis(10);
-/// How long a queue stands before the first packet is dropped: as long as it may take senders to notice that they are too
-/// fast.
+/// How long a queue stands before the first packet is dropped: as long as it may take senders to notice that they are
+/// too fast.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// Bytes that are no queue, whatever the speed: a few packets, with what the kernel needs beside each.
 const FEW: usize = 12 * 1024;
@@ -25,8 +25,8 @@ const FEW: usize = 12 * 1024;
 const MANY: usize = 8 * FEW;
 /// What the kernel counts for a message beside its contents.
 const OVERHEAD: usize = 640;
-/// What went to others is remembered for this long, and for as long again: the kernel keeps for up to three seconds what
-/// it has no address on the link for.
+/// What went to others is remembered for this long, and for as long again: the kernel keeps for up to three seconds
+/// what it has no address on the link for.
 const MEMORY: Duration = Duration::from_secs(2);
 /// The most bytes by which the peer to which most goes is known to lead: as many for others make another one of them.
 const MOST_LEAD: usize = 4 << 20;
@@ -125,9 +125,9 @@ impl Codel {
         (self.since, self.least, self.joined) = (now, waiting, 0);
     }
 
-    /// Whether the packet that has been read is to be dropped, or the first segment of what has been read. One that comes
-    /// by itself while others come in bulk is spared, and one that goes to another peer: it is not what the queue is made
-    /// of.
+    /// Whether the packet that has been read is to be dropped, or the first segment of what has been read. One that
+    /// comes by itself while others come in bulk is spared, and one that goes to another peer: it is not what the queue
+    /// is made of.
     pub(super) fn drops(&mut self, is_bulk: bool, was_bulk: bool, peer: impl FnOnce() -> Option<PeerId>) -> bool {
         (is_bulk || !was_bulk) && self.owes && peer() == self.main && std::mem::take(&mut self.owes)
     }
@@ -263,8 +263,8 @@ mod tests {
         }
     }
 
-    /// Sends to the first peer, and less to the second, for six seconds, while so much waits as `waits` says for the bytes
-    /// that have gone to the second. Returns how many packets are lost.
+    /// Sends to the first peer, and less to the second, for six seconds, while so much waits as `waits` says for the
+    /// bytes that have gone to the second. Returns how many packets are lost.
     fn lost_beside_another(waits: impl Fn(usize) -> usize) -> usize {
         let mut link = Link::of(0);
         let (mut lost, mut to_other) = (0, 0);

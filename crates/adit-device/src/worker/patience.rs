@@ -15,8 +15,8 @@ const EXCHANGE: u32 = 8;
 const FEW: usize = 4;
 /// The most turns by which one direction of an exchange runs ahead of the other.
 const LEAD: u32 = 4;
-/// How soon a reply follows a single request, and for how long it is polled for. The way there and back and two wake-ups
-/// of the other side are in it.
+/// How soon a reply follows a single request, and for how long it is polled for. The way there and back and two
+/// wake-ups of the other side are in it.
 const REPLY: Duration = Duration::from_micros(500);
 /// How many more requests must have been replied to soon than not, before a reply is polled for.
 const USUAL: u32 = 4;

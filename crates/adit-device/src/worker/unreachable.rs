@@ -37,8 +37,8 @@ impl Allowance {
 }
 
 impl Worker {
-    /// Answers packets that no peer takes, as long as there have not been too many: of those of a flow that come one upon
-    /// the other, which may have been read as one, only the first.
+    /// Answers packets that no peer takes, as long as there have not been too many: of those of a flow that come one
+    /// upon the other, which may have been read as one, only the first.
     pub(super) fn tell_unreachable(&mut self, sealed: &Sealed) {
         let mut last = None;
         for place in sealed.unreachable() {

@@ -1,5 +1,5 @@
-//! Whether a handshake message that has arrived is worth a Diffie-Hellman: mac1, then, under load, mac2, and where there is
-//! more to compute than can be, the source's share (paper, §5.3).
+//! Whether a handshake message that has arrived is worth a Diffie-Hellman: mac1, then, under load, mac2, and where
+//! there is more to compute than can be, the source's share (paper, §5.3).
 //!
 //! An attacker may send such messages by the hundred thousand, so they take the same three steps as transport messages:
 //! bookkeeping under the caller's lock, work without it, bookkeeping again. Everything that costs time, the MACs and
@@ -25,8 +25,8 @@ use crate::path::Path;
 use crate::time::Instant;
 use crate::transmit::Outgoing;
 
-/// Of how many messages in a burst cookies are checked though there would be no answer for them: a check takes some nine
-/// compressions of BLAKE2s, a few times as long as to read a message and pass it over.
+/// Of how many messages in a burst cookies are checked though there would be no answer for them: a check takes some
+/// nine compressions of BLAKE2s, a few times as long as to read a message and pass it over.
 const MOST_CLAIMS: usize = 16;
 
 /// Whether there is more to compute than is healthy, whoever it comes from: too many messages wait, or too many arrive,
@@ -35,8 +35,8 @@ const MOST_CLAIMS: usize = 16;
 pub(crate) struct Load {
     until: Option<Instant>,
     window: Instant,
-    /// How many messages have arrived in this window, except those with a wrong mac1 and responses that nobody waits for.
-    /// Those that are passed over count, though their mac1 is not looked at.
+    /// How many messages have arrived in this window, except those with a wrong mac1 and responses that nobody waits
+    /// for. Those that are passed over count, though their mac1 is not looked at.
     come: u32,
     /// How many of them were let in under load, since they had proven their address.
     let_in: u32,
@@ -68,8 +68,8 @@ impl Load {
         }
     }
 
-    /// Whether what can be computed has to be shared out: as much as may come without load was let in, or waits. A flood
-    /// alone, which costs no more than MACs and cookies, does not make it so.
+    /// Whether what can be computed has to be shared out: as much as may come without load was let in, or waits. A
+    /// flood alone, which costs no more than MACs and cookies, does not make it so.
     fn is_scarce(&self, queued: usize, bounds: &Bounds) -> bool {
         self.let_in >= bounds.handshakes_per_second || has_backlog(queued, bounds)
     }
@@ -159,8 +159,8 @@ impl Admission {
 
 impl Judge {
     fn verdict(&mut self, candidate: &Candidate, number: usize, path: &Path, datagram: &[u8]) -> Verdict {
-        // Whoever would be passed over with a right mac1 is passed over without a look at it: a flood may be more than can
-        // be looked at. Nor can all who claim to have a cookie be looked at, since anybody can claim it.
+        // Whoever would be passed over with a right mac1 is passed over without a look at it: a flood may be more than
+        // can be looked at. Nor can all who claim to have a cookie be looked at, since anybody can claim it.
         let is_passed_over = candidate.is_expected && self.is_passed_over(candidate, path);
         if is_passed_over && self.load.is_high(self.now) {
             if !cookie::has_mac2(datagram) || !candidate.is_quiet && self.claims == 0 {
@@ -190,8 +190,8 @@ impl Judge {
         if is_high { Verdict::Proven } else { Verdict::Admitted }
     }
 
-    /// Whether there is no cookie reply for this message, should it need one. When less than half of the room for replies
-    /// is left, the less there is, the fewer addresses have their turn.
+    /// Whether there is no cookie reply for this message, should it need one. When less than half of the room for
+    /// replies is left, the less there is, the fewer addresses have their turn.
     fn is_passed_over(&self, candidate: &Candidate, path: &Path) -> bool {
         let (room, half) = (self.room, self.bounds.outgoing / 2);
         let is_among = || candidate.is_quiet || self.turns.is_among(self.now, path.remote.ip(), (room, half));

@@ -2,15 +2,15 @@
 //!
 //! Most floods come from some networks more than from others: from the hosts that an attacker has got hold of, or from
 //! the addresses that its provider lets it forge. Whoever asks from a network that asks far less than the average is
-//! then answered first, and need not wait for its turn (`turns`). Networks are counted in two sizes (/16 and /24 of IPv4,
-//! /32 and /48 of IPv6), and a quiet one of either size is enough: the larger show that a flood comes from few providers,
-//! the smaller that it comes from few hosts of many. If all networks ask alike, none is quiet, and all addresses take
-//! turns.
+//! then answered first, and need not wait for its turn (`turns`). Networks are counted in two sizes (/16 and /24 of
+//! IPv4, /32 and /48 of IPv6), and a quiet one of either size is enough: the larger show that a flood comes from few
+//! providers, the smaller that it comes from few hosts of many. If all networks ask alike, none is quiet, and all
+//! addresses take turns.
 //!
 //! The table has few places, and networks that share one are counted together there. So each network has two, of which
-//! the lower count is right, or nearer to it. All quiet networks together ask for at most an eighth of what is asked for (a
-//! thirty-second in each of the four rows of places). So while more than that is answered, even addresses that were chosen
-//! to look quiet leave turns to the others.
+//! the lower count is right, or nearer to it. All quiet networks together ask for at most an eighth of what is asked
+//! for (a thirty-second in each of the four rows of places). So while more than that is answered, even addresses that
+//! were chosen to look quiet leave turns to the others.
 
 use alloc::vec::Vec;
 use core::hash::Hasher as _;
@@ -40,8 +40,8 @@ pub(crate) struct Crowd {
 }
 
 impl Crowd {
-    /// A table of at most 2 bytes for each of `max_entries`, which takes no memory before anybody has asked. The seed must
-    /// be random and secret: nobody is to choose networks that share a place with others.
+    /// A table of at most 2 bytes for each of `max_entries`, which takes no memory before anybody has asked. The seed
+    /// must be random and secret: nobody is to choose networks that share a place with others.
     pub(crate) fn new(max_entries: usize, seed: [u64; 2]) -> Self {
         let places = u32::try_from(max_entries / ROWS).unwrap_or(u32::MAX).max(1);
         Self { seed, places, counts: Vec::new(), total: 0, halved: Instant::default() }

@@ -6,7 +6,8 @@
 //! beginning on, that is answered. A peer tries again every `REKEY_TIMEOUT`, in which time the circle rotates by the
 //! golden section, so that the peer's attempts are spread all over the circle. If more than two in five can be
 //! answered, each address has its turn within three attempts; if three in ten, within five; if one in five, within
-//! eight. If fewer can be, some try for longer than the 90 s that one packet makes a peer try for. Whoever comes from a network that asks for little need not wait for a turn (`crowd`).
+//! eight. If fewer can be, some try for longer than the 90 s that one packet makes a peer try for. Whoever comes from a
+//! network that asks for little need not wait for a turn (`crowd`).
 
 use core::hash::Hasher as _;
 use core::net::IpAddr;

@@ -1,7 +1,8 @@
 //! Adit and the other userspace implementations, measured side by side; run by `cargo xtask compare`.
 //!
 //! Every round measures every implementation once, on both ends of a wire between two network namespaces, so that a
-//! machine whose speed drifts drifts for all of them. The report is Markdown with charts; the raw figures lie beside it.
+//! machine whose speed drifts drifts for all of them. The report is Markdown with charts; the raw figures lie beside
+//! it.
 
 // Like every program of this package it relies on panics that unwind, so it is not for the release profile.
 

@@ -53,7 +53,8 @@ impl fmt::Display for Test {
 const APART: &[&str] = &["-c", "300", "-i", "0.005"];
 const BACK_TO_BACK: &[&str] = &["-c", "5000", "-f"];
 
-/// What a slow link lets through, and how long it is before the ping that senders may take to find that out, in seconds.
+/// What a slow link lets through, and how long it is before the ping that senders may take to find that out, in
+/// seconds.
 const SLOW: &str = "100mbit";
 const SETTLING: u32 = 2;
 

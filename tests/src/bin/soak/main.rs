@@ -1,5 +1,5 @@
-//! A daemon that runs for long under everything that can happen to it, and must hold as much afterwards as it did at the
-//! beginning; run by `cargo xtask soak`.
+//! A daemon that runs for long under everything that can happen to it, and must hold as much afterwards as it did at
+//! the beginning; run by `cargo xtask soak`.
 //!
 //! A round is every kind of work, in an order by chance, what is quick several times; then calm. After each, memory,
 //! descriptors and threads of two daemons are looked at: A, which is never restarted, and C, which is reloaded in each

@@ -190,8 +190,8 @@ impl Header {
             && same(l4 + 18..self.length)
     }
 
-    /// How the identifications of the run go on with the next packet, of which `last` is the latest so far. `None` if it does
-    /// not continue them.
+    /// How the identifications of the run go on with the next packet, of which `last` is the latest so far. `None` if
+    /// it does not continue them.
     pub(super) fn continues_ids(&self, next: &Header, last: u16, ids: Ids) -> Option<Ids> {
         if self.flow.v6 {
             return Some(ids);

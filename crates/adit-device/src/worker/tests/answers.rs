@@ -2,8 +2,8 @@
 
 use super::*;
 
-/// So many strangers ask, all from one address, and all in one burst. The first 64 wait for their turn; the others are to be
-/// sent a cookie.
+/// So many strangers ask, all from one address, and all in one burst. The first 64 wait for their turn; the others are
+/// to be sent a cookie.
 fn ask(shared: &Shared, count: usize, path: &Path) {
     let key = PrivateKey::from_bytes([1; 32]).public_key();
     let mut buffer: Vec<u8> = (0..count).flat_map(|number| initiation(key, number as u64)).collect();

@@ -131,7 +131,8 @@ impl Node {
         self.memory = memory;
     }
 
-    /// Puts another process's interface in place of this one, with the same peers. Tells how their handles have changed.
+    /// Puts another process's interface in place of this one, with the same peers. Tells how their handles have
+    /// changed.
     pub(crate) fn replace(&mut self, now: Instant, next: Interface) -> Renamed {
         let renamed = self.interface.peers(now).map(|peer| (peer.id, next.peer_id(peer.public_key).unwrap()));
         let renamed: Renamed = renamed.collect();

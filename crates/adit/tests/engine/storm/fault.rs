@@ -184,8 +184,8 @@ pub(super) enum Fault {
         to: usize,
         which: u64,
     },
-    /// After a silence strangers who know the public key of `to` want to be answered, for some seconds; meanwhile `from`
-    /// and `to` have something to say to each other.
+    /// After a silence strangers who know the public key of `to` want to be answered, for some seconds; meanwhile
+    /// `from` and `to` have something to say to each other.
     Crowd {
         from: usize,
         to: usize,
