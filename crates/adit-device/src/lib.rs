@@ -28,6 +28,8 @@ pub mod config;
 mod configure;
 mod confine;
 mod control;
+#[cfg(test)]
+mod counted;
 mod device;
 mod flows;
 pub mod handover;

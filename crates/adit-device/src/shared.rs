@@ -111,6 +111,8 @@ impl Shared {
     /// The engine. A thread that panicked while it held the lock has ended, but has left the engine consistent, since
     /// the engine commits last.
     pub(crate) fn interface(&self) -> MutexGuard<'_, Interface> {
+        #[cfg(test)]
+        crate::counted::add(&crate::counted::LOCKS);
         self.interface.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

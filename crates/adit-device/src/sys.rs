@@ -15,7 +15,7 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 
 #[cfg(test)]
-pub(crate) use message::calls;
+pub(crate) use message::segmentation;
 pub(crate) use message::{Outgoing, Received, receive, receive_many, send, send_many};
 pub(crate) use namespace::{effective_ids, enter, unshare_network, unshare_user_and_network};
 pub(crate) use process::{MARK, answer_to_mark};

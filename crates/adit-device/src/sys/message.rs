@@ -9,6 +9,8 @@ use std::ptr;
 use arrayvec::ArrayVec;
 
 use super::check;
+#[cfg(test)]
+use crate::counted;
 
 /// Length of a `struct cmsghdr`.
 const HEADER: usize = size_of::<libc::cmsghdr>();
@@ -73,24 +75,28 @@ pub(crate) struct Control {
     pub(crate) segment_size: Option<usize>,
 }
 
-/// How many system calls this thread has sent with.
+/// What another kernel or device than is to be had may refuse: messages of several datagrams.
 #[cfg(test)]
-pub(crate) mod calls {
+pub(crate) mod segmentation {
+    use super::*;
     use std::cell::Cell;
 
     thread_local! {
-        static COUNT: Cell<usize> = const { Cell::new(0) };
+        static REFUSED_WITH: Cell<Option<libc::c_int>> = const { Cell::new(None) };
     }
 
-    pub(super) fn add() {
-        COUNT.set(COUNT.get() + 1);
-    }
-
-    /// How many `work` makes.
-    pub(crate) fn of(work: impl FnOnce()) -> usize {
-        let before = COUNT.get();
+    /// Does `work` while these are refused with this error.
+    pub(crate) fn while_refused_with(errno: libc::c_int, work: impl FnOnce()) {
+        REFUSED_WITH.set(Some(errno));
         work();
-        COUNT.get() - before
+        REFUSED_WITH.set(None);
+    }
+
+    pub(super) fn check(outgoing: &Outgoing<'_>) -> io::Result<()> {
+        match REFUSED_WITH.get().filter(|_| outgoing.segment_size.is_some()) {
+            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+            None => Ok(()),
+        }
     }
 }
 
@@ -101,7 +107,9 @@ pub(crate) fn send(fd: BorrowedFd<'_>, outgoing: &Outgoing<'_>) -> io::Result<()
     let mut vector = vector(outgoing.contents);
     let header = header(&mut name, &mut control, &mut vector);
     #[cfg(test)]
-    calls::add();
+    counted::add(&counted::SENDS);
+    #[cfg(test)]
+    segmentation::check(outgoing)?;
     // SAFETY: `header` points to `name`, `control`, `vector` and the contents with their lengths; all outlive the call,
     // which only reads them.
     let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), &header, libc::MSG_NOSIGNAL) };
@@ -119,6 +127,13 @@ pub(crate) fn send_many<'a>(fd: BorrowedFd<'_>, outgoing: impl Iterator<Item = O
     for ((((outgoing, name), control), vector_), header_) in
         outgoing.zip(&mut names).zip(&mut controls).zip(&mut vectors).zip(&mut headers)
     {
+        #[cfg(test)]
+        if let Err(error) = segmentation::check(&outgoing) {
+            if count == 0 {
+                return Err(error);
+            }
+            break;
+        }
         *name = Name::from(outgoing.remote);
         *control = ControlBuffer::new(&outgoing);
         *vector_ = vector(outgoing.contents);
@@ -129,7 +144,7 @@ pub(crate) fn send_many<'a>(fd: BorrowedFd<'_>, outgoing: impl Iterator<Item = O
         return Ok(0);
     }
     #[cfg(test)]
-    calls::add();
+    counted::add(&counted::SENDS);
     // SAFETY: the first `count` headers point to elements of `names`, `controls` and `vectors` and to the contents,
     // with their lengths; all outlive the call, which reads them and writes `msg_len` of the headers.
     let sent = check(unsafe {

@@ -3,6 +3,7 @@
 
 mod answers;
 mod codel;
+mod cost;
 mod first;
 mod marks;
 mod moved;
@@ -22,6 +23,7 @@ use mio::Waker;
 use rand_core::UnwrapErr;
 
 use super::*;
+use crate::counted::{self, LOCKS, SENDS};
 use crate::offload::Offloads;
 use crate::offload::testing::Spec;
 use crate::refused::refuse;

@@ -67,6 +67,23 @@ fn pair() -> [Spec; 2] {
 }
 
 #[test]
+fn a_run_is_written_from_where_its_packets_lie() {
+    let (mut arena, places) = arena(&built(&Spec::tcp4(10_000).segments(1_000)));
+    let inside = arena.as_ptr_range();
+    let mut runs = 0;
+    for run in Joiner::new().join(&mut arena, places, Offloads::ALL) {
+        assert_eq!(run.count(), 10);
+        run.with_slices(true, |slices| {
+            // The header of the device, the first packet, and the payloads of the others.
+            assert_eq!(slices.len(), 11);
+            assert!(slices[1..].iter().all(|slice| inside.contains(&slice.as_ptr())), "no copy");
+        });
+        runs += 1;
+    }
+    assert_eq!(runs, 1);
+}
+
+#[test]
 fn a_run_of_tcp_is_one_packet_of_all_payloads_with_a_partial_checksum() {
     for (whole, gso_type, l4) in [(Spec::tcp4(250), 1, 20), (Spec::tcp6(250), 4, 40)] {
         let whole = Spec { options: vec![1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2], flags: ACK | PSH, ..whole };

@@ -1,8 +1,9 @@
 //! What the kernel refuses, what is then sent in another way, and what that does to the datagrams around it.
 
 use super::*;
+use crate::counted::{self, SENDS};
 use crate::refused::refuse;
-use crate::sys::calls;
+use crate::sys::segmentation;
 
 fn lengths(socket: &UdpSocket, count: usize) -> Vec<(usize, usize)> {
     let mut buffer = vec![0; MAX_RECEIVED];
@@ -93,6 +94,47 @@ fn a_destination_that_cannot_be_does_not_turn_coalescing_off_for_those_behind_it
 }
 
 #[test]
+fn whatever_several_datagrams_in_one_message_are_refused_for_they_are_sent_one_by_one_and_none_is_lost() {
+    // A device without checksum offload, an older kernel, one without segmentation, and a link for shorter packets.
+    for errno in [libc::EIO, libc::EINVAL, libc::EOPNOTSUPP, libc::ENOPROTOOPT, libc::E2BIG, libc::EMSGSIZE] {
+        in_new_namespace(|| {
+            let sender = sockets(1).remove(0);
+            let receivers = [sockets(1).remove(0), sockets(1).remove(0)];
+            let contents = numbered(1_000, 100);
+            // Some are single datagrams, which are sent before the refusal, and behind it.
+            let counts = [1, 10, 3, 1, 10, 1, 2];
+            let groups: Vec<Group<'_>> = (counts.iter().enumerate())
+                .map(|(i, count)| Group {
+                    path: to(["127.0.0.1", "::1"][i % 2], &receivers[i % 3 / 2]),
+                    tos: 0,
+                    contents: &contents[..count * 100],
+                    segment_size: 100,
+                })
+                .collect();
+            segmentation::while_refused_with(errno, || {
+                for round in 1..=2 {
+                    sender.send_many(&groups, |index, outcome| assert_all_sent(&outcome, counts[index]));
+                    assert!(sender.iter().all(|socket| !socket.is_coalescing()), "error {errno}, round {round}");
+                }
+            });
+            for receiver in &receivers {
+                for socket in receiver.iter() {
+                    let own = |group: &&Group<'_>| {
+                        group.path.remote.port() == receiver.port
+                            && receiver.socket(&group.path.remote).is_some_and(|other| std::ptr::eq(other, socket))
+                    };
+                    let datagrams =
+                        |group: &Group<'_>| group.contents.chunks(100).map(<[u8]>::to_vec).collect::<Vec<_>>();
+                    let once: Vec<_> = groups.iter().filter(own).flat_map(datagrams).collect();
+                    let expected = [once.clone(), once].concat();
+                    assert_eq!(receive(socket, expected.len()), expected, "error {errno}");
+                }
+            }
+        });
+    }
+}
+
+#[test]
 fn a_source_is_given_up_for_all_of_its_group_at_once_and_for_no_other_group() {
     in_new_namespace(|| {
         let [sender, receiver] = [sockets(1).remove(0), sockets(1).remove(0)];
@@ -102,7 +144,7 @@ fn a_source_is_given_up_for_all_of_its_group_at_once_and_for_no_other_group() {
         let groups =
             [group(from(path, "192.0.2.9", 0), &contents[..]), group(from(path, "127.0.0.5", 0), &contents[..2_000])];
         let mut gone = Vec::new();
-        let calls = calls::of(|| {
+        let calls = counted::count(&SENDS, || {
             sender.send_many(&groups, |index, outcome| {
                 assert_all_sent(&outcome, [150, 2][index]);
                 gone.push(outcome.source_gone);
@@ -169,7 +211,7 @@ fn what_the_kernel_goes_on_refusing_takes_a_few_calls_and_is_dropped() {
             let path = Path { local: source.map(|source| source.parse().expect("address")), ..path };
             let mut outcome = SendOutcome::default();
             // Two messages.
-            let calls = calls::of(|| outcome = sender.send(&path, 0, &[0; 10_000], 100));
+            let calls = counted::count(&SENDS, || outcome = sender.send(&path, 0, &[0; 10_000], 100));
             assert_eq!((outcome.sent, outcome.dropped, outcome.source_gone), (0, 100, false));
             assert_eq!(outcome.error.and_then(|error| error.raw_os_error()), Some(errno));
             assert_eq!(calls, 2 * calls_for_each, "error {errno}, source {source:?}");
@@ -186,10 +228,10 @@ fn a_destination_that_no_source_reaches_is_not_tried_datagram_by_datagram() {
             let nowhere = Path { remote: remote.parse().expect("address"), local: None, ifindex: 0 };
             let mut outcome = SendOutcome::default();
             // With the source that is not ours, and without: IPv6 has another error for each.
-            let calls = calls::of(|| outcome = sender.send(&from(nowhere, foreign, 0), 0, &[1; 300], 100));
+            let calls = counted::count(&SENDS, || outcome = sender.send(&from(nowhere, foreign, 0), 0, &[1; 300], 100));
             assert_eq!((outcome.sent, outcome.dropped, outcome.source_gone), (0, 3, false));
             assert_eq!(calls, 2, "{remote}");
-            assert_eq!(calls::of(|| drop(sender.send(&nowhere, 0, &[1; 300], 100))), 1, "{remote}");
+            assert_eq!(counted::count(&SENDS, || drop(sender.send(&nowhere, 0, &[1; 300], 100))), 1, "{remote}");
         }
     });
 }

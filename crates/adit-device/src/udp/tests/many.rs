@@ -1,7 +1,7 @@
 //! Many groups of datagrams in one call.
 
 use super::*;
-use crate::sys::calls;
+use crate::counted::{self, SENDS};
 
 #[test]
 fn many_groups_to_many_peers_are_all_sent_and_each_is_reported_once() {
@@ -58,7 +58,7 @@ fn runs_of_different_sizes_to_several_peers_leave_in_one_system_call_a_family() 
         let count = |group: &Group<'_>| group.contents.len().div_ceil(group.segment_size);
         for (addresses, families) in [(&["127.0.0.1"][..], 1), (&["127.0.0.1", "::1"], 2)] {
             let groups = groups(addresses);
-            let calls = calls::of(|| {
+            let calls = counted::count(&SENDS, || {
                 sender.send_many(&groups, |index, outcome| assert_all_sent(&outcome, count(&groups[index])));
             });
             assert_eq!(calls, families);

@@ -12,7 +12,7 @@ fn a_packet_that_comes_when_they_come_one_by_one_leaves_before_it_is_looked_for_
             a.put(&packet);
         }
         a.worker.ready.tun = true;
-        crate::sys::calls::of(|| assert_eq!(a.worker.serve(&mut events).unwrap().outbound, count))
+        counted::count(&SENDS, || assert_eq!(a.worker.serve(&mut events).unwrap().outbound, count))
     };
     assert_eq!(sends(4), 1, "as one");
     assert_eq!(sends(4), 1, "they came together before as well");
