@@ -10,9 +10,13 @@ mod authenticator;
 mod cipher;
 mod packets;
 #[cfg(target_arch = "x86_64")]
+mod rfc_8439;
+#[cfg(target_arch = "x86_64")]
 mod wycheproof;
 
 use crate::Packet;
+#[cfg(target_arch = "x86_64")]
+use crate::stream::{BLOCK_LEN, KeyStream, LANES, Mac, Segment, Vector};
 
 /// What a packet has in these tests only.
 #[derive(Clone, Copy)]
@@ -64,4 +68,34 @@ fn hex<const N: usize>(digits: &str) -> [u8; N] {
 #[cfg(target_arch = "x86_64")]
 fn nonce_words(nonce: &[u8; 12]) -> [u32; 3] {
     core::array::from_fn(|i| u32::from_le_bytes(*nonce[4 * i..].first_chunk().unwrap()))
+}
+
+/// The construction of RFC 8439, section 2.8, out of a backend's primitives.
+#[cfg(target_arch = "x86_64")]
+fn seal(
+    vector: impl Vector,
+    key: &[u8; 32],
+    nonce: [u32; 3],
+    aad: &[u8],
+    text: &[u8],
+) -> (std::vec::Vec<u8>, [u8; 16]) {
+    let mut stream = KeyStream::<LANES>::new();
+    vector.key_stream(&[Segment { key, nonce, counter: 0, blocks: 1, packet: 0 }], &mut stream);
+    let authenticator_key: [u8; 32] = *stream.0[0].first_chunk().unwrap();
+
+    let mut ciphertext = text.to_vec();
+    for (i, part) in ciphertext.chunks_mut(LANES * BLOCK_LEN).enumerate() {
+        let counter = (1 + i * LANES) as u32;
+        let blocks = part.len().div_ceil(BLOCK_LEN);
+        vector.key_stream(&[Segment { key, nonce, counter, blocks, packet: 0 }], &mut stream);
+        vector.xor(part, &stream.0);
+    }
+
+    let mut authenticated = aad.to_vec();
+    authenticated.resize(aad.len().next_multiple_of(16), 0);
+    authenticated.extend(&ciphertext);
+    let last = (aad.len() as u128 | (text.len() as u128) << 64).to_le_bytes();
+    let mut tags = [[0; 16]];
+    vector.tags(&[Mac { key: &authenticator_key, text: &authenticated, last }], &mut tags);
+    (ciphertext, tags[0])
 }

@@ -10,24 +10,25 @@ use adit_aead::{Backend, Key, Packet, TAG_LEN, open_with, seal_with};
 const PAGE: usize = 4096;
 /// One packet more than are worked on together.
 const COUNT: usize = 9;
+/// The longest text.
+const LONGEST: usize = 2_048;
 
 #[test]
 fn no_byte_before_or_after_a_packet_is_touched() {
     let mut arenas: Vec<Guarded> = (0..COUNT).map(|_| Guarded::new()).collect();
     let key = Key::new([0x17; 32]);
     for backend in Backend::available() {
-        for length in (0..=300).chain(480..=560).chain(1000..=1100).chain(1400..=1460) {
+        for length in 0..=LONGEST {
             for at_end in [true, false] {
-                let mut one = vec![arenas[0].place(length + TAG_LEN, at_end)];
-                there_and_back(backend, &key, &mut one);
-                // All as long as the first, then each of another length.
-                for step in [0, 7] {
-                    let mut several: Vec<&mut [u8]> = arenas
+                // One, as many as are worked on together, and any other number; all as long as the first, then each of
+                // another length.
+                for (count, step) in [(1, 0), (2 + length % (COUNT - 2), 0), (COUNT, 0), (COUNT, 7)] {
+                    let mut places: Vec<&mut [u8]> = arenas[..count]
                         .iter_mut()
                         .enumerate()
-                        .map(|(i, arena)| arena.place((length + i * step) % 1500 + TAG_LEN, at_end))
+                        .map(|(i, arena)| arena.place((length + i * step) % (LONGEST + 1) + TAG_LEN, at_end))
                         .collect();
-                    there_and_back(backend, &key, &mut several);
+                    there_and_back(backend, &key, &mut places);
                 }
             }
         }
