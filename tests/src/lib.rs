@@ -40,6 +40,6 @@ pub use scratch::Scratch;
 pub use status::{PeerStatus, Shown, Status};
 pub use systemd::Systemd;
 pub use tap::Tap;
-pub use traffic::{Ping, PingReport, Pinging, Udp, iperf3, tcp_transfer};
+pub use traffic::{Ping, PingReport, Pinging, Udp, iperf3, tcp_stream, tcp_transfer};
 pub use trio::Trio;
 pub use wait::{eventually, for_a_while, stays};

@@ -218,6 +218,13 @@ impl Pinging {
 /// Moves so many bytes by TCP from one host to an address of the other and compares what arrives.
 #[track_caller]
 pub fn tcp_transfer(from: &Host, to: &Host, address: IpAddr, bytes: usize) {
+    tcp_stream(from, to, address, |sent| bytes - sent);
+}
+
+/// Moves bytes by TCP from one host to an address of the other for as long as there are more, which `more` is asked with
+/// how many were sent; compares what arrives, and returns how many bytes that were.
+#[track_caller]
+pub fn tcp_stream(from: &Host, to: &Host, address: IpAddr, more: impl Fn(usize) -> usize + Send) -> usize {
     let listener = to.enter(|| TcpListener::bind((address, 0))).expect("listen for TCP");
     let server = listener.local_addr().expect("the listener's address");
     let mut sender = from
@@ -231,24 +238,30 @@ pub fn tcp_transfer(from: &Host, to: &Host, address: IpAddr, bytes: usize) {
     std::thread::scope(|scope| {
         let sending = scope.spawn(move || {
             let mut sent = 0;
-            while sent < bytes {
-                let chunk = pattern(sent, (bytes - sent).min(1 << 16));
+            loop {
+                let left = more(sent);
+                if left == 0 {
+                    break;
+                }
+                let chunk = pattern(sent, left.min(1 << 16));
                 sender.write_all(&chunk)?;
                 sent += chunk.len();
             }
-            sender.shutdown(Shutdown::Write)
+            sender.shutdown(Shutdown::Write)?;
+            Ok::<_, std::io::Error>(sent)
         });
         let received = receive_all(&mut receiver, end);
-        if !received.as_ref().is_ok_and(|received| *received == bytes) {
-            // The sender may wait for a tunnel that carries nothing any more.
-            let _gone_already = hang_up.shutdown(Shutdown::Both);
-        }
+        // The sender may wait for a tunnel that carries nothing any more.
+        let _gone_already = hang_up.shutdown(Shutdown::Both);
         let sent = sending.join().expect("the sending thread");
-        match received {
-            Ok(received) => assert_eq!(received, bytes, "bytes of {bytes} arrived; sending: {sent:?}"),
-            Err(problem) => panic!("TCP to {server}, {bytes} bytes: {problem}"),
+        match (sent, received) {
+            (Ok(sent), Ok(received)) => {
+                assert_eq!(received, sent, "bytes of {sent} arrived by TCP at {server}");
+                received
+            }
+            (sent, received) => panic!("TCP to {server}; receiving: {received:?}; sending: {sent:?}"),
         }
-    });
+    })
 }
 
 /// Reads to the end and says how many bytes that were.
