@@ -1,6 +1,7 @@
 //! What the kernel tells of a process.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 
 /// What the kernel tells of a daemon.
 #[derive(Debug)]
@@ -26,6 +27,18 @@ impl ProcessStatus {
     #[track_caller]
     pub fn capabilities(&self, set: &str) -> u64 {
         u64::from_str_radix(self.value(set), 16).expect("a number in base 16")
+    }
+
+    /// Whether some of its memory is locked.
+    #[track_caller]
+    pub fn has_locked_memory(&self) -> bool {
+        self.value("VmLck") != "0 kB"
+    }
+
+    /// The group that the file of its memory belongs to: root's if the process must not be looked at.
+    #[track_caller]
+    pub fn group_of_memory(&self) -> u32 {
+        fs::metadata(format!("/proc/{}/mem", self.process)).expect("the daemon's process").gid()
     }
 
     /// Fails the test unless each thread is confined, and no core is dumped.

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -38,7 +38,7 @@ fn as_root_only_what_serving_takes_is_left_and_everything_works() {
         assert_eq!(status.capabilities(set), status.capabilities("CapEff"), "{set}");
     }
     status.assert_confined();
-    assert_ne!(status.value("VmLck"), "0 kB");
+    assert!(status.has_locked_memory());
     service.assert_everything_works(true);
     service.pair.a.set("listen-port 700");
     assert_eq!(service.pair.a.status().listen_port, 700, "a port below 1024");
@@ -155,11 +155,33 @@ fn the_process_that_stays_after_a_reload_has_no_right_left_and_still_passes_sign
         for set in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
             assert_eq!(stays.capabilities(set), 0, "{set}");
         }
-        assert_eq!(stays.value("VmLck"), "0 kB", "it has no keys");
+        assert!(!stays.has_locked_memory(), "it has no keys");
         let others = service.pair.a.host.processes().into_iter().filter(|process| *process != service.process.id());
         let serving: Vec<_> = others.map(ProcessStatus::of).collect();
         assert!(serving.iter().any(|status| status.capabilities("CapEff") & CAP_NET_ADMIN != 0), "one serves");
         service.assert_everything_works(true);
+        service.assert_ends_and_leaves_nothing();
+    }
+}
+
+#[test]
+fn the_process_that_takes_over_is_confined_and_its_memory_protected_as_the_first_was() {
+    for rights in [Rights::RootOfAnotherGroup, Rights::NetAdmin] {
+        let service = Service::start(rights, &[]);
+        let first = service.status();
+        let has_locked_memory = first.has_locked_memory();
+        let sets = ["CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb"];
+        let capabilities = sets.map(|set| first.capabilities(set));
+        let adit = Adit.binary();
+        service.pair.a.host.run(adit.to_str().expect("a path"), &["reload", "wg0"]).success();
+        let mut processes = service.pair.a.host.processes();
+        processes.retain(|process| *process != service.process.id());
+        let [process] = processes[..] else { panic!("{processes:?}: one beside the first that serves") };
+        let serving = ProcessStatus::of(process);
+        serving.assert_confined();
+        assert_eq!(sets.map(|set| serving.capabilities(set)), capabilities, "{sets:?}");
+        assert_eq!(serving.group_of_memory(), 0, "it must not be looked at");
+        assert_eq!(serving.has_locked_memory(), has_locked_memory);
         service.assert_ends_and_leaves_nothing();
     }
 }
@@ -322,8 +344,6 @@ impl Service {
     #[track_caller]
     fn measures_in_force(&self) -> Vec<bool> {
         let status = self.status();
-        // The files of a process that must not be looked at are root's own.
-        let group = fs::metadata(format!("/proc/{}/mem", self.process.id())).expect("the daemon's process").gid();
         // A program that takes another one to run, from a folder that Landlock does not know.
         let script = self.files.folder.join("script");
         fs::write(&script, "#!/bin/sh\nexit 1\n").expect("a script");
@@ -340,8 +360,8 @@ impl Service {
         measures[NEW_PRIVILEGES] = status.value("NoNewPrivs") == "1";
         measures[SECCOMP] = status.value("Seccomp") == "2";
         measures[LANDLOCK] = is_refused;
-        measures[CORE_DUMPS] = group == 0;
-        measures[LOCKED_MEMORY] = status.value("VmLck") != "0 kB";
+        measures[CORE_DUMPS] = status.group_of_memory() == 0;
+        measures[LOCKED_MEMORY] = status.has_locked_memory();
         measures
     }
 
