@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use adit_tests::{Implementation, KernelPeer, Keys, Node, Peer, Ping, eventually, preshared_key};
+use adit_tests::{Implementation, KernelPeer, Keys, Launch, Node, Peer, Ping, eventually, preshared_key};
+use nix::sys::signal::Signal;
 
 const OWN_V4: &str = "10.79.0.1";
 const OWN_V6: &str = "fd79::1";
@@ -14,7 +15,7 @@ const INNER_KERNEL: [&str; 2] = ["192.168.7.2", "fd00:7::2"];
 const BULK: usize = 3_000_000;
 
 #[test]
-fn adit_initiates_to_the_kernel_over_v4() {
+fn adit_initiates_to_the_kernel_over_v4_with_offloads_and_without() {
     let mut rig = Rig::boot();
     let key = preshared_key();
     rig.configure(&key, &format!("{KERNEL_V4}:20000"), None);
@@ -33,6 +34,16 @@ fn adit_initiates_to_the_kernel_over_v4() {
     rig.node.set("listen-port 10005");
     ping(INNER_KERNEL[0]).from(&rig.node.host).assert_all_answered();
     assert!(rig.kernel.run("wg show wg0 endpoints").contains(&format!("{OWN_V4}:10005")));
+
+    // The same without offloads.
+    rig.node.daemon().signal(Signal::SIGTERM);
+    assert!(rig.node.daemon().wait().success());
+    rig.node.start_as(Launch::NO_OFFLOAD);
+    rig.configure(&key, &format!("{KERNEL_V4}:20000"), None);
+    ping(INNER_KERNEL[0]).from(&rig.node.host).assert_all_answered();
+    ping(INNER_KERNEL[1]).packet_length(1420).from(&rig.node.host).assert_all_answered();
+    rig.tcp_to_the_kernel();
+    rig.tcp_from_the_kernel();
 }
 
 #[test]
