@@ -8,8 +8,11 @@ mod probes;
 mod report;
 mod verdict;
 
+use std::num::NonZero;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use probes::Probe;
 use verdict::Verdict;
@@ -41,8 +44,8 @@ fn main() -> ExitCode {
 /// Runs each probe under valgrind; fails if one shows what it should not, or does not show what it should.
 fn watch_all(shows_allowed: bool) -> ExitCode {
     let mut failed = 0;
-    for probe in probes::all() {
-        match watch(probe) {
+    for (probe, verdict) in probes::all().iter().zip(verdicts()) {
+        match verdict {
             Ok(verdict) => {
                 println!("{} {}: {verdict}", if verdict.is_good() { "ok  " } else { "FAIL" }, probe.name);
                 verdict.print_findings(shows_allowed);
@@ -57,9 +60,26 @@ fn watch_all(shows_allowed: bool) -> ExitCode {
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-fn watch(probe: &'static Probe) -> Result<Verdict, String> {
+/// What becomes of each probe, in their order. As many as there are cores are watched side by side.
+fn verdicts() -> Vec<Result<Verdict, String>> {
+    let (probes, next) = (probes::all(), AtomicUsize::new(0));
+    let of_one_core = || -> Vec<_> {
+        let mine =
+            std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)).filter(|turn| *turn < probes.len()));
+        mine.map(|turn| (turn, watch(probes[turn], turn))).collect()
+    };
+    let mut verdicts = thread::scope(|scope| {
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let watchers: Vec<_> = (0..cores).map(|_| scope.spawn(of_one_core)).collect();
+        watchers.into_iter().flat_map(|watcher| watcher.join().expect("nothing panics here")).collect::<Vec<_>>()
+    });
+    verdicts.sort_by_key(|(turn, _)| *turn);
+    verdicts.into_iter().map(|(_, verdict)| verdict).collect()
+}
+
+fn watch(probe: &'static Probe, turn: usize) -> Result<Verdict, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
-    let xml = own.with_file_name(format!("constant-time.{}.xml", std::process::id()));
+    let xml = own.with_file_name(format!("constant-time.{}.{turn}.xml", std::process::id()));
     let found = watch_into(&own, probe, &xml);
     let _ = std::fs::remove_file(&xml);
     Ok(Verdict::new(probe, report::findings(&found?)))

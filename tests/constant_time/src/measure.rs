@@ -11,19 +11,21 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 
 const SAMPLES: usize = 200_000;
-/// Length of the texts, and how many are worked on at once.
-const TEXT: usize = 256;
-const BATCH: usize = 8;
-/// Length of one by itself, which takes another way.
-const ALONE: usize = 150;
-type Texts = [[u8; TEXT + TAG_LEN]; BATCH];
+/// Texts that are worked on at once, with room for a tag each.
+type Texts<const COUNT: usize, const LEN: usize> = [[u8; LEN]; COUNT];
 
 /// Measures everything and prints a row for each.
 pub(crate) fn all() {
     println!("{:>8}  {:>9}  {:>9}  what, and its two classes", "|t|", "cycles", "samples");
     controls();
     for backend in Backend::available() {
-        cipher(backend);
+        // Each takes another way through the vector backends: by itself, few blocks in one run of key stream, twice as
+        // many, a group with a run for each few packets, and long ones.
+        cipher::<1, { 150 + TAG_LEN }>(backend);
+        cipher::<8, { 64 + TAG_LEN }>(backend);
+        cipher::<4, { 256 + TAG_LEN }>(backend);
+        cipher::<8, { 256 + TAG_LEN }>(backend);
+        cipher::<8, { 1_440 + TAG_LEN }>(backend);
     }
     keys();
 }
@@ -53,78 +55,44 @@ fn controls() {
     );
 }
 
-fn cipher(backend: Backend) {
-    let seal = |key: &Key, texts: &mut Texts| {
+fn cipher<const COUNT: usize, const LEN: usize>(backend: Backend) {
+    let work = |work: fn(Backend, &mut [Packet<'_>]), key: &Key, texts: &mut Texts<COUNT, LEN>| {
         let numbered = texts.iter_mut().enumerate();
         let mut packets = numbered.map(|(i, bytes)| Packet::new(key, i as u64, bytes).expect("room"));
-        let mut packets: [Packet<'_>; BATCH] = std::array::from_fn(|_| packets.next().expect("one a text"));
-        seal_with(backend, &mut packets);
-    };
-    let open = |key: &Key, texts: &mut Texts| {
-        let numbered = texts.iter_mut().enumerate();
-        let mut packets = numbered.map(|(i, bytes)| Packet::new(key, i as u64, bytes).expect("room"));
-        let mut packets: [Packet<'_>; BATCH] = std::array::from_fn(|_| packets.next().expect("one a text"));
-        open_with(backend, &mut packets);
+        let mut packets: [Packet<'_>; COUNT] = std::array::from_fn(|_| packets.next().expect("one a text"));
+        work(backend, &mut packets);
         packets.iter().filter(|packet| packet.is_authentic()).count()
     };
-    let empty: Texts = [[0; TEXT + TAG_LEN]; BATCH];
-
+    let what = format!("{backend:?}, {COUNT} of {} bytes", LEN - TAG_LEN);
     compare(
-        &format!("{backend:?}, seal; key and text fixed or random"),
+        &format!("{what}, seal; key and text fixed or random"),
         SAMPLES,
         |class, rng| {
-            let (key, texts) = material(class, rng);
-            (Key::new(key), texts)
+            let key = Key::new(key(class, rng));
+            (key, texts(class, rng))
         },
-        |(key, texts)| seal(key, texts),
+        |(key, texts)| work(seal_with, key, texts),
     );
     compare(
-        &format!("{backend:?}, open; key and text fixed or random, tags right"),
+        &format!("{what}, open; key and text fixed or random, tags right"),
         SAMPLES,
         |class, rng| {
-            let (key, mut texts) = material(class, rng);
-            let key = Key::new(key);
-            seal(&key, &mut texts);
+            let (key, mut texts) = (Key::new(key(class, rng)), texts(class, rng));
+            work(seal_with, &key, &mut texts);
             (key, texts)
         },
-        |(key, texts)| open(key, texts),
-    );
-    let alone = |key: &Key, texts: &mut Texts, work: fn(Backend, &mut [Packet<'_>])| {
-        let packet = Packet::new(key, 0, &mut texts[0][..ALONE + TAG_LEN]).expect("room");
-        let mut packets = [packet];
-        work(backend, &mut packets);
-        packets[0].is_authentic()
-    };
-    compare(
-        &format!("{backend:?}, seal, a short packet by itself; key and text fixed or random"),
-        SAMPLES,
-        |class, rng| {
-            let (key, texts) = material(class, rng);
-            (Key::new(key), texts)
-        },
-        |(key, texts)| alone(key, texts, seal_with),
+        |(key, texts)| work(open_with, key, texts),
     );
     compare(
-        &format!("{backend:?}, open, a short packet by itself; key and text fixed or random, tag right"),
-        SAMPLES,
-        |class, rng| {
-            let (key, mut texts) = material(class, rng);
-            let key = Key::new(key);
-            alone(&key, &mut texts, seal_with);
-            (key, texts)
-        },
-        |(key, texts)| alone(key, texts, open_with),
-    );
-    compare(
-        &format!("{backend:?}, open; tags wrong in the first or in the last byte"),
+        &format!("{what}, open; tags wrong in the first or in the last byte"),
         SAMPLES,
         |class, _| {
-            let (key, mut texts) = (Key::new([9; 32]), empty);
-            seal(&key, &mut texts);
-            texts.iter_mut().for_each(|text| text[if class { TEXT } else { TEXT + TAG_LEN - 1 }] ^= 1);
+            let (key, mut texts) = (Key::new([9; 32]), [[0; LEN]; COUNT]);
+            work(seal_with, &key, &mut texts);
+            texts.iter_mut().for_each(|text| text[if class { LEN - TAG_LEN } else { LEN - 1 }] ^= 1);
             (key, texts)
         },
-        |(key, texts)| open(key, texts),
+        |(key, texts)| work(open_with, key, texts),
     );
 }
 
@@ -156,26 +124,34 @@ fn keys() {
     compare(
         "X25519, public key; private one fixed or random",
         SAMPLES / 10,
-        |class, rng| PrivateKey::from_bytes(material(class, rng).0),
+        |class, rng| PrivateKey::from_bytes(key(class, rng)),
         |key| key.public_key(),
     );
 }
 
 fn preshared(class: bool, rng: &mut ChaCha8Rng) -> PresharedKey {
-    PresharedKey::from_bytes(material(class, rng).0)
+    PresharedKey::from_bytes(key(class, rng))
 }
 
-/// A key and texts: the same each time for one class. The work to make them is that of the other, down to the addresses
-/// that are read: what is still on its way to the caches when the clock starts is the same, too.
-fn material(class: bool, rng: &mut ChaCha8Rng) -> ([u8; 32], Texts) {
-    let (mut key, mut texts) = ([0; 32], [[0; TEXT + TAG_LEN]; BATCH]);
-    rng.fill_bytes(&mut key);
-    rng.fill_bytes(texts.as_flattened_mut());
+/// The bytes of a key.
+fn key(class: bool, rng: &mut ChaCha8Rng) -> [u8; 32] {
+    let mut key = [0; 32];
+    fill(&mut key, 3, class, rng);
+    black_box(key)
+}
+
+fn texts<const COUNT: usize, const LEN: usize>(class: bool, rng: &mut ChaCha8Rng) -> Texts<COUNT, LEN> {
+    let mut texts = [[0; LEN]; COUNT];
+    fill(texts.as_flattened_mut(), 5, class, rng);
+    black_box(texts)
+}
+
+/// Fills `bytes` with this one, each time for one class, or at random. The work is the same, down to the addresses that
+/// are read: what is still on its way to the caches when the clock starts is the same, too.
+fn fill(bytes: &mut [u8], fixed: u8, class: bool, rng: &mut ChaCha8Rng) {
+    rng.fill_bytes(bytes);
     let random = black_box(u8::from(class).wrapping_neg());
-    let choose = |byte: &mut u8, fixed: u8| *byte = (*byte & random) | (fixed & !random);
-    key.iter_mut().for_each(|byte| choose(byte, 3));
-    texts.as_flattened_mut().iter_mut().for_each(|byte| choose(byte, 5));
-    black_box((key, texts))
+    bytes.iter_mut().for_each(|byte| *byte = (*byte & random) | (fixed & !random));
 }
 
 /// Times `operation` on inputs of both classes in random order, and prints a row.
