@@ -49,6 +49,9 @@ pub(crate) struct FuzzOptions {
     /// Run this one input instead, to see a crash again
     #[arg(long, requires = "target")]
     input: Option<PathBuf>,
+    /// Only build
+    #[arg(long, conflicts_with = "input")]
+    no_run: bool,
 }
 
 /// Builds the targets, runs them, and tells of each what it did.
@@ -60,6 +63,9 @@ pub(crate) fn all(options: &FuzzOptions) -> Result<()> {
         None => all,
     };
     let binaries = build(options.target.as_deref())?;
+    if options.no_run {
+        return Ok(());
+    }
     if let (Some(input), [target]) = (&options.input, chosen.as_slice()) {
         let input = fs::canonicalize(input).with_context(|| format!("cannot find {}", input.display()))?;
         return run(command(&binaries, target).arg(input));
