@@ -81,6 +81,20 @@ impl Location {
         }
         Ok(config)
     }
+
+    /// Keeps others from bringing the interface up or down by this file, until what is returned is dropped. Goes without
+    /// where the file cannot be locked, or is not there.
+    fn lock(&self) -> Result<Option<fs::File>, QuickError> {
+        let Ok(file) = fs::File::open(&self.path) else { return Ok(None) };
+        match file.try_lock() {
+            Ok(()) => Ok(Some(file)),
+            Err(fs::TryLockError::WouldBlock) => Err(QuickError::Busy(self.path.clone())),
+            Err(fs::TryLockError::Error(error)) => {
+                tracing::debug!(%error, "{} cannot be locked", self.path.display());
+                Ok(None)
+            }
+        }
+    }
 }
 
 /// Makes an interface as its file says.
@@ -88,6 +102,7 @@ impl Location {
 /// # Errors
 /// [`QuickError`]; then nothing is left of it.
 pub fn up(location: &Location, start: Start<'_>) -> Result<(), QuickError> {
+    let _lock = location.lock()?;
     let config = location.read()?;
     if let Some(mtu) = config.interface.mtu.filter(|&mtu| mtu < IPV6_MTU) {
         let is_v6 = |net: &IpNet| net.addr().is_ipv6();
@@ -109,6 +124,7 @@ pub fn up(location: &Location, start: Start<'_>) -> Result<(), QuickError> {
 /// daemon ended in another way: the name servers and the rules of a default route are removed, and the commands of
 /// `PostDown` run.
 pub fn down(location: &Location) -> Result<(), QuickError> {
+    let _lock = location.lock()?;
     let name = &location.name;
     let config = location.read().inspect_err(|_| {
         if Netlink::open().and_then(|mut netlink| netlink.link(name)).is_ok() {
@@ -130,6 +146,9 @@ pub enum QuickError {
     /// The file.
     #[error(transparent)]
     Conf(#[from] ConfError),
+    /// Another process.
+    #[error("{}: found another `adit up` or `adit down` of this file at work: wait for it, or end it", .0.display())]
+    Busy(PathBuf),
     /// The name servers.
     #[error("cannot set the name servers of DNS: {0}; expected the resolvconf of openresolv or systemd-resolved")]
     Dns(String),
@@ -296,6 +315,19 @@ mod tests {
         {
             assert!(matches!(Location::new(argument), Err(QuickError::Name(_))), "{argument}");
         }
+    }
+
+    #[test]
+    fn a_file_by_which_an_interface_is_being_brought_up_or_down_is_left_to_who_does_it() {
+        let scratch = Scratch::new();
+        let path = scratch.join("no-such.conf");
+        fs::write(&path, "[Interface]\n").unwrap();
+        let location = Location::new(path.to_str().unwrap()).unwrap();
+        let lock = location.lock().unwrap();
+        assert!(matches!(up_by(&location, &mut |_| panic!("a daemon is started")), Err(QuickError::Busy(_))));
+        assert!(matches!(down(&location), Err(QuickError::Busy(_))));
+        drop(lock);
+        in_new_namespace(|| assert!(matches!(down(&location), Err(QuickError::Missing(_)))));
     }
 
     #[test]
