@@ -85,7 +85,9 @@ impl Location {
     /// Keeps others from bringing the interface up or down by this file, until what is returned is dropped. Goes without
     /// where the file cannot be locked, or is not there.
     fn lock(&self) -> Result<Option<fs::File>, QuickError> {
-        let Ok(file) = fs::File::open(&self.path) else { return Ok(None) };
+        // It is not waited for who writes to it, if it is a pipe.
+        let opened = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&self.path);
+        let Ok(file) = opened else { return Ok(None) };
         match file.try_lock() {
             Ok(()) => Ok(Some(file)),
             Err(fs::TryLockError::WouldBlock) => Err(QuickError::Busy(self.path.clone())),
